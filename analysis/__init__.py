@@ -1,0 +1,1 @@
+"""From MLflow records to tables, plots and a report."""

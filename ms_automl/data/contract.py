@@ -1,0 +1,182 @@
+"""The one form data has here: splits that hand out batches by index, the tasks, and the held-back tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ms_automl.errors import DataError
+from ms_automl.tasks import Task
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of B samples.
+
+    Attributes:
+        images: [B, channels, H, W] float32.
+        targets: by task name, shapes as in :mod:`ms_automl.tasks`.
+        valid: by task name, bool, True where the target counts.
+    """
+
+    images: Tensor
+    targets: Mapping[str, Tensor]
+    valid: Mapping[str, Tensor]
+
+
+class Split(Protocol):
+    """Samples that can be fetched by index. Fetching the same indices twice gives the same batch."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at ``indices``, an int64 tensor of shape [B]."""
+        ...
+
+
+class TensorSplit:
+    """A split that lies in memory.
+
+    Args:
+        images: [N, channels, H, W] float32.
+        targets: by task name, N targets each.
+        valid: by task name; a task that is missing here has only valid labels.
+    """
+
+    def __init__(
+        self, images: Tensor, targets: Mapping[str, Tensor], valid: Mapping[str, Tensor] | None = None
+    ) -> None:
+        for name, target in targets.items():
+            if len(target) != len(images):
+                raise DataError(
+                    f"task '{name}' has {len(target)} targets, but there are {len(images)} images: "
+                    "give one target per image"
+                )
+        self.images = images
+        self.targets = dict(targets)
+        self.valid = dict(valid or {})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at ``indices``, an int64 tensor of shape [B]."""
+        targets = {name: target[indices] for name, target in self.targets.items()}
+        valid = {name: self._valid(name, targets[name], indices) for name in targets}
+        return Batch(self.images[indices], targets, valid)
+
+    def _valid(self, name: str, target: Tensor, indices: Tensor) -> Tensor:
+        if name in self.valid:
+            return self.valid[name][indices]
+        shape = target.shape
+        if target.ndim == 4:  # [B, C, H, W] values: one mask for all channels
+            shape = torch.Size((shape[0], *shape[2:]))
+        elif target.ndim == 2:  # [B, C] values of an image
+            shape = shape[:1]
+        return torch.ones(shape, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class MultiTaskData:
+    """Data of a comparison.
+
+    Attributes:
+        name: as it appears in records and tables.
+        train: trains θ and nothing else.
+        val: feeds λ and the selection, nothing else.
+        test: is measured, and never chosen by.
+        tasks: the tasks that are trained.
+        unseen_tasks: tasks held back for the transfer stage; their labels lie in the same splits.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    tasks: Sequence[Task]
+    unseen_tasks: Sequence[Task] = ()
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, H, W) of one image."""
+        channels, height, width = self.train.batch(torch.zeros(1, dtype=torch.int64)).images.shape[1:]
+        return channels, height, width
+
+
+def check_data(data: MultiTaskData) -> None:
+    """Check data before anything trains on it.
+
+    Raises:
+        DataError: naming the split, the task, what was found and what was expected.
+    """
+    if not isinstance(data, MultiTaskData):
+        raise DataError(f"the data factory must return a MultiTaskData, but returned {type(data).__name__}")
+    if not data.tasks:
+        raise DataError("`tasks` is empty: give at least one task to train")
+    names = [task.name for task in (*data.tasks, *data.unseen_tasks)]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"task names must differ, but {', '.join(repeated)} stands more than once")
+    for split_name, split in data.splits.items():
+        if len(split) == 0:
+            raise DataError(f"split '{split_name}' is empty: give it at least one sample")
+        batch = split.batch(torch.arange(min(2, len(split))))
+        _check_images(split_name, batch.images, data.image_shape)
+        for task in (*data.tasks, *data.unseen_tasks):
+            _check_task(split_name, task, batch)
+
+
+def _check_images(split: str, images: Tensor, shape: tuple[int, int, int]) -> None:
+    if images.dtype != torch.float32:
+        raise DataError(f"{split}: images must be float32, but are {images.dtype}")
+    if images.shape[1:] != shape:
+        raise DataError(f"{split}: images have shape {tuple(images.shape[1:])}, those of train have {shape}")
+    if not torch.isfinite(images).all():
+        raise DataError(f"{split}: images hold NaN or infinite values: replace them before training")
+
+
+def _check_task(split: str, task: Task, batch: Batch) -> None:
+    where = f"{split}, task '{task.name}'"
+    if task.name not in batch.targets:
+        raise DataError(
+            f"{where}: no target of that name; the split has {', '.join(batch.targets) or 'none'}"
+        )
+    count, _, height, width = batch.images.shape
+    target, valid = batch.targets[task.name], batch.valid.get(task.name)
+    if valid is None:
+        raise DataError(
+            f"{where}: the split gives no validity mask; give a bool tensor, all True if all count"
+        )
+    expected = task.target_shape(count, height, width)
+    if tuple(target.shape) != expected:
+        raise DataError(f"{where}: target has shape {tuple(target.shape)}, expected {expected}")
+    expected = task.valid_shape(count, height, width)
+    if tuple(valid.shape) != expected or valid.dtype != torch.bool:
+        raise DataError(
+            f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, expected torch.bool of {expected}"
+        )
+    if task.kind == "classes":
+        _check_classes(where, task, target, valid)
+    elif not target.is_floating_point():
+        raise DataError(f"{where}: target is {target.dtype}, expected a floating-point type")
+
+
+def _check_classes(where: str, task: Task, target: Tensor, valid: Tensor) -> None:
+    if target.dtype != torch.int64:
+        raise DataError(f"{where}: target is {target.dtype}, expected torch.int64 class numbers")
+    kept = target[valid]
+    if kept.numel() and not (0 <= int(kept.min()) and int(kept.max()) < task.head.channels):
+        raise DataError(
+            f"{where}: class numbers {int(kept.min())} to {int(kept.max())} found, "
+            f"expected 0 to {task.head.channels - 1}: mark the others as not valid"
+        )

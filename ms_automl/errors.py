@@ -1,0 +1,44 @@
+"""Every error a user can cause, each with the exit status and one clear line of what to do."""
+
+from __future__ import annotations
+
+
+class MsAutomlError(Exception):
+    """Root of the project's errors: the message names the condition, the value and what to do."""
+
+
+class ConfigError(MsAutomlError):
+    """An unknown preset, arm, space or key, or a value outside its range."""
+
+
+class DataError(MsAutomlError):
+    """Data that is missing, damaged, or not what its task says it is."""
+
+
+class NetworkError(MsAutomlError):
+    """A network whose outputs do not fit the tasks it was built for."""
+
+
+class BudgetError(MsAutomlError):
+    """A budget smaller than what the comparison needs to begin."""
+
+
+class TrackingError(MsAutomlError):
+    """The MLflow store or server cannot be reached or written."""
+
+
+class DivergenceError(MsAutomlError):
+    """A loss became NaN or infinite: the trial ends, the comparison goes on."""
+
+
+def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> ConfigError:
+    """Build the error for a name that is not in its table; it lists the names that are.
+
+    >>> str(unknown_name("arm", "optna", ["meta", "optuna"]))
+    "unknown arm 'optna': did you mean 'optuna'? Known: meta, optuna."
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    return ConfigError(f"unknown {kind} '{name}':{hint} Known: {', '.join(known)}.")

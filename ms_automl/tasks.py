@@ -1,0 +1,271 @@
+"""What a task is: the shape of its head, its loss, its metrics, and which labels count.
+
+Every loss and metric takes ``prediction``, ``target`` and ``valid``. Shapes, for a batch of B images H x W
+and a head of C channels:
+
+=============  =================  ==================  ===============
+kind of task   prediction         target              valid (bool)
+=============  =================  ==================  ===============
+dense classes  [B, C, H, W]       [B, H, W] int64     [B, H, W]
+dense values   [B, C, H, W]       [B, C, H, W] float  [B, H, W]
+image classes  [B, C]             [B] int64           [B]
+image binary   [B, 1]             [B] float           [B]
+=============  =================  ==================  ===============
+
+Losses are means over valid labels and exactly 0 (with a gradient of 0) where a batch has none. Metrics are
+pairs of an additive statistic and a function of its sum, so that a split of any size is measured exactly,
+batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ms_automl.errors import DataError
+
+TaskFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What a network must emit for one task.
+
+    Attributes:
+        channels: C, the number of output channels.
+        dense: True for one output per pixel, [B, C, H, W]; False for one per image, [B, C].
+    """
+
+    channels: int
+    dense: bool
+
+    def shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the prediction for ``batch`` images of ``height`` x ``width`` pixels."""
+        return (batch, self.channels, height, width) if self.dense else (batch, self.channels)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a whole split: ``value(Σ_batches statistic(batch))``.
+
+    Attributes:
+        statistic: additive float64 tensor of one batch.
+        value: the metric as a function of the summed statistic; NaN where no label was valid.
+        direction: whether a higher or a lower value is better.
+        unit: unit of the value as a plot axis states it.
+    """
+
+    statistic: TaskFunction
+    value: Callable[[Tensor], float]
+    direction: Literal["max", "min"]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a multi-task network.
+
+    Attributes:
+        name: letters, digits and underscores; names the head, the metrics and the columns.
+        head: what the network must emit.
+        loss: mean over valid labels, a scalar tensor.
+        metrics: by name, each with its direction.
+        weight: factor of the task's loss in the training sum (METHOD: Σ_t weight_t L_t).
+        kind: what the target is, used to check it before training.
+    """
+
+    name: str
+    head: HeadSpec
+    loss: TaskFunction
+    metrics: Mapping[str, Metric]
+    weight: float = 1.0
+    kind: Literal["classes", "values", "binary"] = field(default="values", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise DataError(f"task name '{self.name}' must be letters, digits and underscores")
+        if not self.weight > 0:
+            raise DataError(f"task '{self.name}': `weight > 0` must hold, but got weight={self.weight}")
+
+    def target_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of a batch of this task's targets."""
+        if not self.head.dense:
+            return (batch,) if self.kind != "values" else (batch, self.head.channels)
+        if self.kind == "classes":
+            return (batch, height, width)
+        return (batch, self.head.channels, height, width)
+
+    def valid_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of a batch of this task's validity mask."""
+        return (batch, height, width) if self.head.dense else (batch,)
+
+
+def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    # torch.where and not a product: a NaN in an invalid place times 0 is still NaN.
+    kept = torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    return kept.sum() / valid.sum().clamp(min=1)
+
+
+def _mean_of(per_label: TaskFunction) -> TaskFunction:
+    def loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        return _masked_mean(per_label(prediction, target, valid), valid)
+
+    return loss
+
+
+def _average(per_label: TaskFunction, direction: Literal["max", "min"], unit: str) -> Metric:
+    def statistic(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        values = per_label(prediction, target, valid).to(torch.float64)
+        total = torch.where(valid, values, torch.zeros((), dtype=torch.float64)).sum()
+        return torch.stack([total, valid.sum().to(torch.float64)])
+
+    def value(total: Tensor) -> float:
+        return float(total[0] / total[1])  # 0/0 is NaN: no valid label
+
+    return Metric(statistic, value, direction, unit)
+
+
+# ---- classes: cross-entropy, mean intersection over union, accuracy -------------------------------------
+
+
+def _cross_entropy(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    # An ignored label may hold any number (255, -1): it must not index the logits.
+    return F.cross_entropy(prediction, torch.where(valid, target, 0), reduction="none")
+
+
+def _correct(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return (prediction.argmax(1) == target).float()
+
+
+def _confusion(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    classes = prediction.shape[1]
+    pairs = target[valid] * classes + prediction.argmax(1)[valid]
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).to(torch.float64)
+
+
+def _mean_iou(confusion: Tensor) -> float:
+    hit = confusion.diagonal()
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    return float((hit / union)[union > 0].mean())
+
+
+def segmentation(name: str, classes: int, weight: float = 1.0) -> Task:
+    """Dense classification: pixel-wise cross-entropy; mIoU over the split's confusion matrix, pixel accuracy."""
+    return Task(
+        name,
+        HeadSpec(classes, dense=True),
+        _mean_of(_cross_entropy),
+        {
+            "miou": Metric(_confusion, _mean_iou, "max", "mean IoU"),
+            "pixel_accuracy": _average(_correct, "max", "share of pixels"),
+        },
+        weight,
+        kind="classes",
+    )
+
+
+def classification(name: str, classes: int, weight: float = 1.0) -> Task:
+    """Image classification: cross-entropy; accuracy."""
+    return Task(
+        name,
+        HeadSpec(classes, dense=False),
+        _mean_of(_cross_entropy),
+        {"accuracy": _average(_correct, "max", "share of images")},
+        weight,
+        kind="classes",
+    )
+
+
+# ---- values: depth, normals, edges, attributes ----------------------------------------------------------
+
+
+def _absolute(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return (prediction - target).abs().mean(1)
+
+
+def _relative(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return ((prediction - target).abs() / target.clamp(min=1e-6)).mean(1)
+
+
+def depth(name: str = "depth", weight: float = 1.0) -> Task:
+    """Dense depth in metres: mean absolute error as loss and metric, mean relative error."""
+    return Task(
+        name,
+        HeadSpec(1, dense=True),
+        _mean_of(_absolute),
+        {"abs_error": _average(_absolute, "min", "m"), "rel_error": _average(_relative, "min", "ratio")},
+        weight,
+    )
+
+
+def _one_minus_cosine(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(prediction, target, dim=1, eps=1e-6)
+
+
+def _angle(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    cosine = F.cosine_similarity(prediction, target, dim=1, eps=1e-6)
+    return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+
+
+def _within(degrees: float) -> TaskFunction:
+    def share(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        return (_angle(prediction, target, valid) < degrees).float()
+
+    return share
+
+
+def normals(name: str = "normals", weight: float = 1.0) -> Task:
+    """Surface normals, unit vectors: 1 - cosine as loss; mean angle and share of pixels within 11.25°."""
+    return Task(
+        name,
+        HeadSpec(3, dense=True),
+        _mean_of(_one_minus_cosine),
+        {
+            "mean_angle": _average(_angle, "min", "degrees"),
+            "within_11": _average(_within(11.25), "max", "share of pixels"),
+        },
+        weight,
+    )
+
+
+def _binary_cross_entropy(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    logits = prediction[:, 0]
+    return F.binary_cross_entropy_with_logits(logits, target.reshape(logits.shape), reduction="none")
+
+
+def _overlap(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    found = (prediction[:, 0] > 0) & valid
+    wanted = (target.reshape(found.shape) > 0.5) & valid
+    return torch.stack([(found & wanted).sum(), found.sum() + wanted.sum()]).to(torch.float64)
+
+
+def _binary_correct(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    logits = prediction[:, 0]
+    return ((logits > 0) == (target.reshape(logits.shape) > 0.5)).float()
+
+
+_F1 = Metric(_overlap, lambda total: float(2 * total[0] / total[1]), "max", "F1")
+
+
+def edges(name: str = "edges", weight: float = 1.0) -> Task:
+    """Dense binary edges: binary cross-entropy; F1 over the split at a threshold of probability 0.5."""
+    return Task(
+        name, HeadSpec(1, dense=True), _mean_of(_binary_cross_entropy), {"f1": _F1}, weight, kind="binary"
+    )
+
+
+def binary(name: str, weight: float = 1.0) -> Task:
+    """One yes or no per image: binary cross-entropy; accuracy and F1 at a threshold of probability 0.5."""
+    return Task(
+        name,
+        HeadSpec(1, dense=False),
+        _mean_of(_binary_cross_entropy),
+        {"accuracy": _average(_binary_correct, "max", "share of images"), "f1": _F1},
+        weight,
+        kind="binary",
+    )

@@ -1,0 +1,1 @@
+"""What λ may be: one file per space, as plain data."""
