@@ -254,9 +254,7 @@ _F1 = Metric(_overlap, lambda total: float(2 * total[0] / total[1]), "max", "F1"
 
 def edges(name: str = "edges", weight: float = 1.0) -> Task:
     """Dense binary edges: binary cross-entropy; F1 over the split at a threshold of probability 0.5."""
-    return Task(
-        name, HeadSpec(1, dense=True), _mean_of(_binary_cross_entropy), {"f1": _F1}, weight, kind="binary"
-    )
+    return Task(name, HeadSpec(1, dense=True), _mean_of(_binary_cross_entropy), {"f1": _F1}, weight, kind="binary")
 
 
 def binary(name: str, weight: float = 1.0) -> Task:

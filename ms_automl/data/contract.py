@@ -148,15 +148,11 @@ def _check_images(split: str, images: Tensor, shape: tuple[int, int, int]) -> No
 def _check_task(split: str, task: Task, batch: Batch) -> None:
     where = f"{split}, task '{task.name}'"
     if task.name not in batch.targets:
-        raise DataError(
-            f"{where}: no target of that name; the split has {', '.join(batch.targets) or 'none'}"
-        )
+        raise DataError(f"{where}: no target of that name; the split has {', '.join(batch.targets) or 'none'}")
     count, _, height, width = batch.images.shape
     target, valid = batch.targets[task.name], batch.valid.get(task.name)
     if valid is None:
-        raise DataError(
-            f"{where}: the split gives no validity mask; give a bool tensor, all True if all count"
-        )
+        raise DataError(f"{where}: the split gives no validity mask; give a bool tensor, all True if all count")
     expected = task.target_shape(count, height, width)
     if tuple(target.shape) != expected:
         raise DataError(f"{where}: target has shape {tuple(target.shape)}, expected {expected}")

@@ -1,1 +1,10 @@
-"""."""
+"""Networks: one trunk, one head per task."""
+
+from collections.abc import Callable
+
+from ms_automl.models.network import MultiTaskNet, check_network, head_specs
+from ms_automl.models.resnet import small_resnet
+
+NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {"small_resnet": small_resnet}
+
+__all__ = ["NETWORKS", "MultiTaskNet", "check_network", "head_specs", "small_resnet"]

@@ -1,0 +1,49 @@
+"""The one number every way of choosing λ is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ms_automl.errors import ConfigError
+
+REFERENCE_FLOOR = 0.01
+"""Smallest reference loss: a near-zero cross-entropy must not make a ratio explode."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """J, lower is better, and which models may win.
+
+    - ``tradeoff``: J = (1/T) Σ_t L_t / L_t^ref + price · density.
+    - ``target``: J = (1/T) Σ_t L_t / L_t^ref among models with 1 - density ≥ target.
+
+    L_t^ref is the loss of the dense reference of the same seed on the same split; density is the share of the
+    trunk's penalised weights outside zero groups.
+
+    Attributes:
+        kind: which of the two.
+        price: the exchange rate of the trade-off, ≥ 0; a density of 1 costs ``price`` relative losses.
+        target: the parameter sparsity asked for, between 0 and 1.
+    """
+
+    kind: Literal["tradeoff", "target"] = "tradeoff"
+    price: float = 1.0
+    target: float = 0.44
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.price < float("inf"):
+            raise ConfigError(f"`price >= 0` must hold, but got price={self.price}")
+        if not 0 < self.target < 1:
+            raise ConfigError(f"`0 < target < 1` must hold, but got target={self.target}")
+
+    def value(self, losses: Mapping[str, float], references: Mapping[str, float], density: float) -> float:
+        """J for losses by task on one split, against the dense reference's on the same split."""
+        ratios = [loss / max(references[task], REFERENCE_FLOOR) for task, loss in losses.items()]
+        ratio = sum(ratios) / len(ratios)
+        return ratio + self.price * density if self.kind == "tradeoff" else ratio
+
+    def violation(self, density: float) -> float:
+        """By how much the sparsity misses the target; ≤ 0 where the model may win (always so in a trade-off)."""
+        return 0.0 if self.kind == "tradeoff" else self.target - (1 - density)

@@ -1,0 +1,87 @@
+"""λ over the sparsifying phase: a constant, or knots that a meta-learner left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ms_automl.errors import ConfigError
+
+KNOTS = 8
+
+
+@dataclass(frozen=True)
+class LambdaSchedule:
+    """λ_l(x) for x from 0 to 1 over the sparsifying phase: log-linear between equally spaced knots.
+
+    A learned λ moves while θ moves with it, so its last values as constants do not reproduce its result
+    (docs/protocol.md, 'What carries over'): the whole course is handed over.
+
+    Attributes:
+        layers: L layer names.
+        values: K knots of L values each, all ≥ 0; K = 1 is a constant.
+        shares: K knots of L shares of each layer's groups, smallest norms first, that the prox touches;
+            None touches all.
+    """
+
+    layers: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    shares: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        for row in self.values:
+            if len(row) != len(self.layers) or not all(0 <= value < float("inf") for value in row):
+                raise ConfigError(
+                    f"λ must be finite, `λ >= 0`, one for each of {len(self.layers)} layers, but got {row}"
+                )
+
+    @classmethod
+    def constant(cls, lambdas: dict[str, float]) -> LambdaSchedule:
+        """One value per layer throughout."""
+        return cls(tuple(lambdas), (tuple(lambdas.values()),))
+
+    def lambda_at(self, phase: float) -> Tensor:
+        """[L] λ at progress ``phase`` of the sparsifying phase."""
+        tiny = 1e-30  # log-linear to and from 0 stays 0 for every practical purpose
+        logs = torch.tensor(self.values, dtype=torch.float64).clamp(min=tiny).log()
+        value = _interpolate(logs, phase).exp()
+        return torch.where(value <= 2 * tiny, 0.0, value).float()
+
+    def shares_at(self, phase: float) -> Tensor | None:
+        """[L] shares of the groups that the prox touches, or None for all."""
+        if self.shares is None:
+            return None
+        return _interpolate(torch.tensor(self.shares, dtype=torch.float64), phase)
+
+    def scaled(self, factors: Sequence[float]) -> LambdaSchedule:
+        """λ_l times factor_l, throughout."""
+        rows = tuple(tuple(v * f for v, f in zip(row, factors, strict=True)) for row in self.values)
+        return LambdaSchedule(self.layers, rows, self.shares)
+
+    def clipped(self, low: float, high: float) -> LambdaSchedule:
+        """Every λ moved into [low, high]."""
+        rows = tuple(tuple(min(max(v, low), high) for v in row) for row in self.values)
+        return LambdaSchedule(self.layers, rows, self.shares)
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON: ``{"layers": [...], "values": [[...]], "shares": [[...]] | null}``."""
+        shares = None if self.shares is None else [list(row) for row in self.shares]
+        return {"layers": list(self.layers), "values": [list(row) for row in self.values], "shares": shares}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> LambdaSchedule:
+        """Inverse of :meth:`to_dict`."""
+        layers, values, shares = data["layers"], data["values"], data.get("shares")
+        assert isinstance(layers, list) and isinstance(values, list)
+        kept = tuple(map(tuple, shares)) if isinstance(shares, list) else None
+        return cls(tuple(layers), tuple(map(tuple, values)), kept)
+
+
+def _interpolate(knots: Tensor, phase: float) -> Tensor:
+    position = min(max(phase, 0.0), 1.0) * (len(knots) - 1)
+    left = min(int(position), len(knots) - 1)
+    right = min(left + 1, len(knots) - 1)
+    return torch.lerp(knots[left], knots[right], position - left)

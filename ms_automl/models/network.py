@@ -1,0 +1,82 @@
+"""A network with one trunk and one head per task, and what must hold before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.tasks import HeadSpec, Task
+
+
+class MultiTaskNet(nn.Module):
+    """One trunk, computed once per forward, and one head per task.
+
+    Args:
+        trunk: images [B, channels, H, W] to features of any shape the heads agree on.
+        heads: by task name; features to [B, C, H, W] (dense) or [B, C].
+        removable: names (inside the trunk) of convolutions with a skip around them. They may lose every
+            group; in any other one group survives, because the signal must pass.
+    """
+
+    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module], removable: Collection[str] = ()) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleDict(dict(heads))
+        self.removable = frozenset(removable)
+        if unknown := self.removable - set(self.penalised()):
+            raise NetworkError(f"`removable` names {sorted(unknown)}, which are no convolutions of the trunk")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predictions by task name."""
+        features = self.trunk(images)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def penalised(self) -> dict[str, nn.Conv2d]:
+        """The convolutions whose channels are penalty groups: every ungrouped one of the trunk, in order."""
+        return {
+            name: module
+            for name, module in self.trunk.named_modules()
+            if isinstance(module, nn.Conv2d) and module.groups == 1
+        }
+
+
+def head_specs(tasks: Sequence[Task]) -> dict[str, HeadSpec]:
+    """What a network factory is told about the tasks."""
+    return {task.name: task.head for task in tasks}
+
+
+def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: Sequence[Task]) -> None:
+    """Check a network before anything trains, on two random images; leaves its state as it was.
+
+    Raises:
+        NetworkError: naming the task, the shape found and the shape expected.
+    """
+    if not isinstance(network, MultiTaskNet):
+        raise NetworkError(
+            f"the network factory must return a MultiTaskNet, but returned {type(network).__name__}"
+        )
+    if not network.penalised():
+        raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
+    missing = [task.name for task in tasks if task.name not in network.heads]
+    if missing:
+        raise NetworkError(f"no head for {', '.join(missing)}; heads: {', '.join(network.heads) or 'none'}")
+    channels, height, width = image_shape
+    images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+    training = network.training
+    network.eval()  # batch-norm buffers stay untouched
+    try:
+        with torch.no_grad():
+            outputs = network(images)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise NetworkError(f"the network fails on images of shape {tuple(images.shape)}: {reason}") from error
+    finally:
+        network.train(training)
+    for task in tasks:
+        expected = task.head.shape(2, height, width)
+        found = tuple(outputs[task.name].shape)
+        if found != expected:
+            raise NetworkError(f"task '{task.name}': the head gives shape {found}, expected {expected}")

@@ -1,0 +1,41 @@
+"""How sparse a trunk is: in groups, in weights, by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ms_automl.sparsity.groups import ChannelGroups
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Shares of exact zeros among the trunk's penalised convolutions.
+
+    Attributes:
+        group: zero groups / groups.
+        param: weights in zero groups / weights. It differs from ``group`` where groups differ in size.
+        layers: ``group`` within each layer, by name.
+    """
+
+    group: float
+    param: float
+    layers: dict[str, float]
+
+    @property
+    def density(self) -> float:
+        """1 - param: the density that the trade-off objective prices (kind ``zero_groups``)."""
+        return 1 - self.param
+
+
+@torch.no_grad()
+def measure(groups: ChannelGroups) -> Sparsity:
+    """Measure a trunk."""
+    zero = (groups.norms() == 0).to(torch.float64)
+    by_layer = groups.layer_sum(zero) / groups.layer_sum(torch.ones_like(zero))
+    return Sparsity(
+        group=float(zero.mean()),
+        param=float((zero * groups.size).sum() / groups.total),
+        layers=dict(zip(groups.names, by_layer.tolist(), strict=True)),
+    )

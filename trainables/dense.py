@@ -1,0 +1,39 @@
+"""Multi-task training without sparsity: the reference that every objective is relative to."""
+
+from __future__ import annotations
+
+from ms_automl.data import MultiTaskData
+from ms_automl.models import MultiTaskNet
+from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
+
+
+class Dense:
+    """Σ_t w_t L_t alone.
+
+    Args:
+        data: what to train on.
+        network: trained in place.
+        settings: length, optimiser and phases.
+        seed: of the data order.
+    """
+
+    def __init__(self, data: MultiTaskData, network: MultiTaskNet, settings: TrainingSettings, seed: int) -> None:
+        self.loop = TrainingLoop(data, network, settings, seed)
+        self.cost = self.loop.cost
+
+    @property
+    def done(self) -> bool:
+        """Whether the last report was made."""
+        return self.loop.done
+
+    def step(self) -> Metrics:
+        """Train one report interval and evaluate."""
+        return self.loop.interval()
+
+    def state_dict(self) -> State:
+        """Everything that the rest of the run depends on."""
+        return {"loop": self.loop.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore :meth:`state_dict`."""
+        self.loop.load_state_dict(state["loop"])

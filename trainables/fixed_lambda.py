@@ -1,0 +1,65 @@
+"""Group-sparse multi-task training with a given λ ('Less is More', arXiv 2308.12114)."""
+
+from __future__ import annotations
+
+import torch
+
+from ms_automl.data import MultiTaskData
+from ms_automl.meta import LambdaSchedule
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity import prox_, smallest, thresholds
+from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
+
+
+class FixedLambda:
+    """Σ_t w_t L_t + Σ_l λ_l Σ_g sqrt(n_g) ||θ_g|| by a proximal step after each optimiser step.
+
+    Args:
+        data: what to train on.
+        network: trained in place.
+        settings: length, optimiser and phases.
+        seed: of the data order.
+        schedule: λ by layer: a constant, or the knots that a meta-learner left behind.
+    """
+
+    def __init__(
+        self,
+        data: MultiTaskData,
+        network: MultiTaskNet,
+        settings: TrainingSettings,
+        seed: int,
+        *,
+        schedule: LambdaSchedule,
+    ) -> None:
+        self.loop = TrainingLoop(data, network, settings, seed)
+        self.cost = self.loop.cost
+        self.schedule = schedule
+
+    @property
+    def done(self) -> bool:
+        """Whether the last report was made."""
+        return self.loop.done
+
+    def step(self) -> Metrics:
+        """Train one report interval and evaluate."""
+        metrics = self.loop.interval(self._sparsify)
+        lambdas = self.schedule.lambda_at(self.loop.phase).tolist()
+        return metrics | {
+            f"lambda/{name}": value for name, value in zip(self.schedule.layers, lambdas, strict=True)
+        }
+
+    def _sparsify(self) -> None:
+        loop = self.loop
+        threshold = thresholds(loop.groups, self.schedule.lambda_at(loop.phase), loop.lr)
+        shares = self.schedule.shares_at(loop.phase)
+        if shares is not None:
+            threshold = torch.where(smallest(loop.groups, loop.groups.norms(), shares), threshold, 0.0)
+        prox_(loop.groups, threshold)
+
+    def state_dict(self) -> State:
+        """Everything that the rest of the run depends on."""
+        return {"loop": self.loop.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore :meth:`state_dict`."""
+        self.loop.load_state_dict(state["loop"])
