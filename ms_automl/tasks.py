@@ -203,13 +203,18 @@ def depth(name: str = "depth", weight: float = 1.0) -> Task:
     )
 
 
+def _cosine(prediction: Tensor, target: Tensor) -> Tensor:
+    # Three sums: F.cosine_similarity takes two strided norms, a tenth of a small network's step on a CPU.
+    squares = prediction.square().sum(1) * target.square().sum(1)
+    return (prediction * target).sum(1) * squares.clamp(min=1e-12).rsqrt()
+
+
 def _one_minus_cosine(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    return 1 - F.cosine_similarity(prediction, target, dim=1, eps=1e-6)
+    return 1 - _cosine(prediction, target)
 
 
 def _angle(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    cosine = F.cosine_similarity(prediction, target, dim=1, eps=1e-6)
-    return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    return torch.rad2deg(torch.acos(_cosine(prediction, target).clamp(-1, 1)))
 
 
 def _within(degrees: float) -> TaskFunction:

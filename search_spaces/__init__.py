@@ -1,1 +1,14 @@
-"""What λ may be: one file per space, as plain data."""
+"""What λ may be: one file per space, as plain data; rendered for samplers in ``ms_automl.tuning.spaces``."""
+
+from collections.abc import Callable
+
+from search_spaces.per_layer import per_layer
+from search_spaces.scalar import scalar
+from search_spaces.space import Parameter, Space
+
+SPACES: dict[str, Callable[[tuple[str, ...], tuple[float, float]], Space]] = {
+    "scalar": scalar,
+    "per_layer": per_layer,
+}
+
+__all__ = ["SPACES", "Parameter", "Space", "per_layer", "scalar"]

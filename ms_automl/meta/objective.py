@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ms_automl.errors import ConfigError
+from ms_automl.tasks import Task
 
 REFERENCE_FLOOR = 0.01
 """Smallest reference loss: a near-zero cross-entropy must not make a ratio explode."""
@@ -47,3 +48,25 @@ class Objective:
     def violation(self, density: float) -> float:
         """By how much the sparsity misses the target; ≤ 0 where the model may win (always so in a trade-off)."""
         return 0.0 if self.kind == "tradeoff" else self.target - (1 - density)
+
+
+def delta_m(tasks: Sequence[Task], values: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Δm in %: mean over tasks of the mean over metrics of the signed relative change to the reference.
+
+    Δm = 100 · (1/T) Σ_t (1/M_t) Σ_i s_ti (m_ti - m_ti^ref) / |m_ti^ref|, s = +1 where higher is better and -1
+    where lower is (Maninis et al. 2019, arXiv 1904.08918, section 4). Positive is better than the reference.
+
+    Args:
+        tasks: the trained tasks.
+        values: ``<task>/<metric>`` of the model, on one split.
+        reference: the same of the dense reference.
+    """
+    means = []
+    for task in tasks:
+        changes = []
+        for name, metric in task.metrics.items():
+            base = reference[f"{task.name}/{name}"]
+            sign = 1.0 if metric.direction == "max" else -1.0
+            changes.append(sign * (values[f"{task.name}/{name}"] - base) / max(abs(base), 1e-12))
+        means.append(sum(changes) / len(changes))
+    return 100 * sum(means) / len(means)

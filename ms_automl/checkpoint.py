@@ -1,0 +1,69 @@
+"""Trees of tensors and plain values on disk: tensors as safetensors, the rest as JSON; nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ms_automl.errors import DataError
+
+
+def save(tree: Any, folder: Path, name: str) -> None:
+    """Write ``<name>.safetensors`` and ``<name>.json``, each whole or not at all.
+
+    Args:
+        tree: dicts (string or integer keys), lists, tuples, tensors, numbers, strings, booleans, None.
+        folder: made where it is missing.
+        name: stem of the two files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    skeleton = _pack(tree, "", tensors)
+    temporary = folder / f".{name}.{os.getpid()}"
+    save_file(tensors, temporary)
+    temporary.replace(folder / f"{name}.safetensors")
+    temporary.write_text(json.dumps(skeleton), encoding="utf-8")
+    temporary.replace(folder / f"{name}.json")
+
+
+def load(folder: Path, name: str) -> Any:
+    """Inverse of :func:`save`; tuples come back as lists.
+
+    Raises:
+        DataError: where a file is missing or damaged.
+    """
+    try:
+        skeleton = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return _unpack(skeleton, load_file(folder / f"{name}.safetensors"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no '{name}': {Path(str(error.filename)).name} is missing") from error
+    except Exception as error:  # safetensors raises its own, without a common root
+        raise DataError(f"{folder}: '{name}' is damaged and cannot be read ({error})") from error
+
+
+def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        # Memory may be shared or strided (channels_last): safetensors takes neither.
+        tensors[path] = node.detach().cpu().clone().contiguous()
+        return {"tensor": path}
+    if isinstance(node, dict):
+        return {"dict": [[key, _pack(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return {"list": [_pack(value, f"{path}/{index}", tensors) for index, value in enumerate(node)]}
+    return {"value": node}
+
+
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = node.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(value, tensors) for key, value in content}
+    if kind == "list":
+        return [_unpack(value, tensors) for value in content]
+    return content

@@ -1,0 +1,329 @@
+"""What has happened so far: trials, what they cost, each stream's best, and the rows of the table.
+
+A stream is one arm with one seed. Everything that judges a model (objective, Δm, who is best) happens here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ms_automl.budget import Charge, Ledger
+from ms_automl.meta import Objective
+from ms_automl.meta.objective import delta_m
+from ms_automl.tasks import Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says after each interval.
+
+    Attributes:
+        attempt: 0 for a trial's first start.
+        interval: 0, 1, … within the attempt.
+        metrics: as ``Trainable.step`` gives them; empty where the interval failed.
+        passes: by kind (train, outer, forward), of this interval alone.
+        device_seconds: since the device was granted or the last report.
+        busy_seconds: of these, spent training or evaluating.
+        done: no further report follows.
+        error: one line, where the trial failed.
+        schedule: the learned λ, where there is one.
+        peak_memory: of the trial's process so far, MB.
+    """
+
+    attempt: int
+    interval: int
+    metrics: dict[str, float]
+    passes: dict[str, float]
+    device_seconds: float
+    busy_seconds: float
+    done: bool
+    error: str | None = None
+    schedule: dict[str, Any] | None = None
+    peak_memory: float = 0.0
+
+
+@dataclass
+class Trial:
+    """One trial of a stream."""
+
+    id: str
+    stream: str
+    index: int
+    method: str
+    values: dict[str, float]
+    params: dict[str, Any]
+    status: str = "RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
+    error: str | None = None
+    passes: float = 0.0
+    device_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    started: float = 0.0
+    seconds: float = 0.0
+    peak_memory: float = 0.0
+    checkpoint: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables and records show it."""
+        return f"{self.stream}/{self.index:02d}"
+
+
+@dataclass
+class Stream:
+    """One arm with one seed: its trials come one after another.
+
+    Attributes:
+        winners: the methods whose trials may be selected.
+        planned_trials: how many trials the budget allows, for progress only.
+    """
+
+    arm: str
+    seed: int
+    space: str
+    limit: float
+    winners: tuple[str, ...]
+    planned_trials: int
+    trials: list[Trial] = field(default_factory=list)
+    best: Trial | None = None
+    searcher_seconds: float = 0.0
+    anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
+    closed: bool = False
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """``<arm>-<seed>``."""
+        return f"{self.arm}-{self.seed}"
+
+
+class Recorder(Protocol):
+    """Who is told what happens: the MLflow writer, and the screen."""
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """A trial has its device."""
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """A trial has made a report."""
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """A trial is over, whichever way."""
+
+
+class Comparison:
+    """The state of a comparison.
+
+    Args:
+        objective: J.
+        tasks: the trained tasks.
+        streams: all of them, the dense references included.
+        ledger: what work is charged to.
+        recorders: told of everything, in order.
+        clock: seconds; injected in tests.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        tasks: Sequence[Task],
+        streams: Sequence[Stream],
+        ledger: Ledger,
+        recorders: Sequence[Recorder] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.objective = objective
+        self.tasks = tasks
+        self.streams = {stream.name: stream for stream in streams}
+        self.ledger = ledger
+        self.recorders = list(recorders)
+        self.clock = clock
+        self.began = clock()
+        self.first_start: float | None = None
+        self.last_end: float | None = None
+        self.trials: dict[str, Trial] = {}
+        self.references: dict[int, dict[str, float]] = {}
+
+    def reference_losses(self, seed: int, split: str = "val") -> dict[str, float] | None:
+        """L_t^ref of a seed by task, or None before the dense reference is trained."""
+        metrics = self.references.get(seed)
+        if metrics is None:
+            return None
+        return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}
+
+    def register(self, trial: Trial) -> None:
+        """A trial was suggested."""
+        self.trials[trial.id] = trial
+        self.streams[trial.stream].trials.append(trial)
+
+    def started(self, trial_id: str) -> None:
+        """A trial has its device."""
+        trial = self.trials[trial_id]
+        trial.started = self.clock()
+        if self.first_start is None:
+            self.first_start = trial.started
+        for recorder in self.recorders:
+            recorder.trial_started(self.streams[trial.stream], trial)
+
+    def report(self, trial_id: str, report: Report) -> None:
+        """Charge and judge one report; the last one ends the trial."""
+        trial = self.trials[trial_id]
+        stream = self.streams[trial.stream]
+        self._charge(trial, report)
+        if report.metrics:
+            trial.metrics = dict(report.metrics) | self._judge(stream, report)
+            trial.schedule = report.schedule
+            costs = {
+                "cost/passes": trial.passes,
+                "cost/device_seconds": trial.device_seconds,
+                "cost/wall_seconds": self.clock() - trial.started,
+                "cost/peak_memory_mb": trial.peak_memory,
+            }
+            trial.metrics |= costs
+            for recorder in self.recorders:
+                recorder.trial_reported(stream, trial, trial.metrics)
+        if report.done:
+            self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
+
+    def failed(self, trial_id: str, message: str) -> None:
+        """A trial's process died."""
+        if self.trials[trial_id].status == "RUNNING":
+            self._end(self.trials[trial_id], "FAILED", message)
+
+    def interrupt(self) -> None:
+        """Whatever still runs was stopped by the user."""
+        for trial in list(self.trials.values()):
+            if trial.status == "RUNNING":
+                self._end(trial, "KILLED", "stopped by Ctrl-C")
+
+    def _charge(self, trial: Trial, report: Report) -> None:
+        for kind, passes in report.passes.items():
+            seconds = report.device_seconds if kind == "train" else 0.0
+            self.ledger.add(
+                Charge(trial.stream, trial.name, report.attempt, report.interval, kind, passes, seconds)
+            )
+        trial.passes += sum(report.passes.values())
+        trial.device_seconds += report.device_seconds
+        trial.busy_seconds += report.busy_seconds
+        trial.peak_memory = report.peak_memory
+
+    def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
+        metrics = report.metrics
+        # The dense reference is relative to itself, and final values are what others are relative to.
+        base = metrics if stream.arm == "dense" else self.references[stream.seed]
+        judged = {"val/objective": self._objective(metrics, base, "val")}
+        if any(key.startswith("test/") for key in metrics):
+            judged["test/objective"] = self._objective(metrics, base, "test")
+            judged["delta_m"] = delta_m(self.tasks, _split(metrics, "test"), _split(base, "test"))
+        return judged
+
+    def _objective(self, metrics: dict[str, float], base: dict[str, float], split: str) -> float:
+        losses, references = (
+            {task.name: values[f"{split}/{task.name}/loss"] for task in self.tasks} for values in (metrics, base)
+        )
+        return self.objective.value(losses, references, metrics["density"])
+
+    def _end(self, trial: Trial, status: str, error: str | None) -> None:
+        stream = self.streams[trial.stream]
+        trial.status, trial.error = status, error
+        self.last_end = self.clock()
+        trial.seconds = self.last_end - trial.started if trial.started else 0.0
+        if status == "FINISHED" and stream.arm == "dense":
+            self.references[stream.seed] = dict(trial.metrics)
+        if status == "FINISHED" and trial.method in stream.winners and self._better(trial, stream.best):
+            stream.best = trial
+        if stream.best is not None:
+            best = stream.best.metrics
+            stream.anytime.append(
+                (
+                    self.ledger.passes(stream.name),
+                    best["val/objective"],
+                    best["test/objective"],
+                    self.last_end - self.began,
+                )
+            )
+        for recorder in self.recorders:
+            recorder.trial_ended(stream, trial)
+
+    def _better(self, trial: Trial, best: Trial | None) -> bool:
+        if best is None:
+            return True
+        return self.rank(trial) < self.rank(best)
+
+    def rank(self, trial: Trial) -> tuple[float, float]:
+        """Lower is better: first what misses the target, then J on the validation split."""
+        return max(0.0, self.objective.violation(trial.metrics["density"])), trial.metrics["val/objective"]
+
+    @property
+    def useful_share(self) -> float:
+        """Busy seconds per second of the trial phase: divide by the slots for the useful share."""
+        if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
+            return 0.0
+        busy = sum(trial.busy_seconds for trial in self.trials.values())
+        return busy / (self.last_end - self.first_start)
+
+    def row(self, stream: Stream) -> dict[str, Any]:
+        """The stream's row of comparison.json."""
+        best = stream.best
+        metrics = best.metrics if best else {}
+        reached = best is not None and self.objective.violation(metrics["density"]) <= 1e-9
+        failed = sum(trial.status == "FAILED" for trial in stream.trials)
+        status = "failed" if best is None else "ok" if stream.closed and reached else "partial"
+        notes = [stream.note] if stream.note else []
+        if best is not None and not reached:
+            notes.append(f"target sparsity {self.objective.target:g} not reached")
+        if failed:
+            notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
+        return {
+            "arm": stream.arm,
+            "seed": stream.seed,
+            "space": stream.space,
+            "status": status,
+            "objective": metrics.get("val/objective"),
+            "test_objective": metrics.get("test/objective"),
+            "delta_m": metrics.get("delta_m"),
+            "sparsity_group": metrics.get("sparsity/group"),
+            "sparsity_param": metrics.get("sparsity/param"),
+            "macs_ratio": None,
+            "latency_ratio": None,
+            "lambda": _lambda_of(best),
+            "passes": self.ledger.passes(stream.name),
+            "device_seconds": sum(trial.device_seconds for trial in stream.trials),
+            "wall_seconds": sum(trial.seconds for trial in stream.trials),
+            "searcher_seconds": stream.searcher_seconds,
+            "trials": len(stream.trials),
+            "failed_trials": failed,
+            "limit_passes": None if stream.limit == float("inf") else stream.limit,
+            "selected_trial": best.name if best else None,
+            "note": "; ".join(notes),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, in the order of the streams."""
+        return [self.row(stream) for stream in self.streams.values()]
+
+
+def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
+    return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
+
+
+def _lambda_of(trial: Trial | None) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    schedule = trial.schedule or trial.params.get("schedule")
+    return schedule if isinstance(schedule, dict) else None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,225 @@
+"""What a comparison is: one model of its settings, presets in YAML, and ``--set key=value``.
+
+Every error names the key, the value and the allowed range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.meta import Objective
+from ms_automl.training import TrainingSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FactorySection(_Section):
+    """A built-in's name or ``pkg.module:function``, and the keyword arguments it is called with."""
+
+    factory: str
+    args: dict[str, Any] = {}
+
+
+class ObjectiveSection(_Section):
+    """The one number J (:class:`~ms_automl.meta.Objective`)."""
+
+    kind: Literal["tradeoff", "target"] = "tradeoff"
+    price: float = Field(1.0, ge=0)
+    target: float = Field(0.44, gt=0, lt=1)
+
+    def build(self) -> Objective:
+        """The objective itself."""
+        return Objective(self.kind, self.price, self.target)
+
+
+class TrainingSection(_Section):
+    """As :class:`~ms_automl.training.TrainingSettings`."""
+
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(32, ge=2)
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    prox_share: float = Field(0.75, gt=0, le=1)
+    report_every: int = Field(100, ge=1)
+    eval_batch_size: int = Field(128, ge=1)
+
+    def build(self) -> TrainingSettings:
+        """The settings themselves."""
+        return TrainingSettings(**self.model_dump())
+
+
+class LambdaSection(_Section):
+    """Bounds of λ for every arm, the λ of the arm `fixed`, and the sweep that both come from."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    fixed: float = Field(ge=0)
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LambdaSection:
+        if not self.low < self.high:
+            raise ValueError(f"`low < high` must hold, but got low={self.low}, high={self.high}")
+        return self
+
+
+class MetaSection(_Section):
+    """Settings of the meta-learner (:class:`~trainables.meta_sparsity.MetaSparsity`)."""
+
+    decay: float = Field(0.99, ge=0, le=1)
+    lambda_lr: float = Field(0.05, gt=0)
+    every: int = Field(2, ge=1)
+
+
+class BudgetSection(_Section):
+    """The limit of each arm and seed: ``trials`` times the passes of one fixed-λ trial."""
+
+    trials: int = Field(4, ge=1)
+
+
+class ResourcesSection(_Section):
+    """What one trial is given."""
+
+    cpus_per_trial: int = Field(1, ge=1)
+    gpus_per_trial: float = Field(0, ge=0)
+
+
+class Config(_Section):
+    """A whole comparison.
+
+    Attributes:
+        preset: the name it started from.
+        arms: the ways of choosing λ, by name (:data:`ms_automl.arms.ARMS`).
+        seeds: how many seeds, numbered from ``first_seed``.
+        space: what λ may be (:data:`search_spaces.SPACES`).
+    """
+
+    preset: str
+    arms: tuple[str, ...]
+    seeds: int = Field(1, ge=1)
+    first_seed: int = Field(0, ge=0)
+    space: str = "per_layer"
+    objective: ObjectiveSection = ObjectiveSection()
+    data: FactorySection
+    network: FactorySection = FactorySection(factory="small_resnet")
+    training: TrainingSection = TrainingSection()
+    lambda_: LambdaSection = Field(alias="lambda")
+    meta: MetaSection = MetaSection()
+    budget: BudgetSection = BudgetSection()
+    resources: ResourcesSection = ResourcesSection()
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, in the form that a preset has."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("ms_automl") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(
+    preset: str,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+) -> Config:
+    """Read a preset and apply what the command line says.
+
+    Args:
+        preset: a name in :func:`presets`.
+        arms: replaces the preset's arms.
+        seeds: replaces the preset's number of seeds.
+        settings: ``key=value`` with dots for sections, values in YAML: ``training.steps=400``.
+
+    Raises:
+        ConfigError: in one line, naming the key, the value and what is allowed.
+    """
+    if preset not in presets():
+        raise unknown_name("preset", preset, presets())
+    text = (resources.files("ms_automl") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = {"preset": preset, **yaml.safe_load(text)}
+    if arms is not None:
+        values["arms"] = list(arms)
+    if seeds is not None:
+        values["seeds"] = seeds
+    for setting in settings:
+        _apply(values, setting)
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> Config:
+    """Check a whole configuration."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, but got '{setting}'; for example --set budget.trials=16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: '{text}' is not a value; quote it as in YAML") from error
+    if isinstance(value, str):
+        value = _number(value)
+    *sections, last = key.split(".")
+    target = values
+    for name in sections:
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {key}: '{name}' is a single value, it has no keys inside")
+    target[last] = value
+
+
+def _number(text: str) -> str | float:
+    # YAML 1.1 reads 1e-3 as a string; nobody who types it means one.
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(str(unknown_name("key", key, _known_keys())))
+        elif problem["type"] == "missing":
+            parts.append(f"{key} is missing: --set {key}=VALUE")
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+            parts.append(f"{key}: {reason}{got}")
+    return "; ".join(parts)
+
+
+def _known_keys() -> list[str]:
+    keys = []
+    for name, field in Config.model_fields.items():
+        key, section = field.alias or name, field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            keys += [f"{key}.{inner}" for inner in section.model_fields]
+        else:
+            keys.append(key)
+    return keys

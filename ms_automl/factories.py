@@ -1,0 +1,74 @@
+"""Data and networks by name or by ``pkg.module:function``: the presets' and the user's own, through one door."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ms_automl.data import DATASETS, MultiTaskData, check_data
+from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.models import NETWORKS, MultiTaskNet
+from ms_automl.tasks import HeadSpec
+
+
+def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """The function that a factory's name stands for.
+
+    Args:
+        kind: ``data`` or ``network``, for the error.
+        name: a key of ``known`` or ``pkg.module:function``; the module must be importable.
+        known: built-in factories.
+    """
+    if ":" not in name:
+        if name not in known:
+            raise ConfigError(f"{unknown_name(f'{kind}.factory', name, list(known))} Or pkg.module:function.")
+        return known[name]
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{kind}.factory '{name}': cannot import {module_name} ({error}); "
+            "run from the folder that holds it, or put that folder on PYTHONPATH"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"{kind}.factory '{name}': {module_name} has no function {function_name}")
+    return function  # type: ignore[no-any-return]
+
+
+def build_data(name: str, args: Mapping[str, Any], *, seed: int, data_dir: Path | None) -> MultiTaskData:
+    """Call a data factory as ``factory(seed, data_dir, **args)`` and check what it returns."""
+    factory = resolve("data", name, DATASETS)
+    data: MultiTaskData = _call("data", name, factory, seed, data_dir, **args)
+    check_data(data)
+    return data
+
+
+def build_network(
+    name: str,
+    args: Mapping[str, Any],
+    *,
+    image_shape: tuple[int, int, int],
+    heads: Mapping[str, HeadSpec],
+    seed: int | None = None,
+) -> MultiTaskNet:
+    """Call a network factory as ``factory(image_shape, heads, **args)``, with torch seeded by ``seed``."""
+    factory = resolve("network", name, NETWORKS)
+    if seed is not None:
+        torch.manual_seed(seed)
+    network: MultiTaskNet = _call("network", name, factory, image_shape, heads, **args)
+    return network
+
+
+def _call(kind: str, name: str, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return factory(*args, **kwargs)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise ConfigError(f"{kind}.factory '{name}': {error}; arguments go in {kind}.args") from error

@@ -1,0 +1,186 @@
+"""The rim to MLflow: one writer in the driver; parent, arm and trial runs, each ended with the right status.
+
+Calls return at once; a thread of its own writes them in order. A store that stops answering holds nothing up:
+what is not written yet is tried again, and said at the end where it could not be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from ms_automl.comparison import FORMAT, Stream, Trial
+from ms_automl.errors import TrackingError
+
+EXPERIMENT = "ms_automl"
+RETRIES = 3
+
+
+class Tracker:
+    """Writes a comparison to the MLflow store of ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in this folder.
+
+    Args:
+        name: of the parent run.
+        tags: of the parent run, without the ``ms_automl.`` prefix.
+        config: the whole configuration; kept as ``config.json`` and as flat params.
+
+    Raises:
+        TrackingError: where the store cannot be reached or written.
+    """
+
+    def __init__(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
+        self.uri = mlflow.get_tracking_uri()
+        with _short_timeouts():
+            try:
+                self.client = MlflowClient()
+                found = self.client.get_experiment_by_name(EXPERIMENT)
+                experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
+                all_tags = {"ms_automl.kind": "comparison", "ms_automl.format": str(FORMAT)}
+                all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}
+                run = self.client.create_run(experiment, run_name=name, tags=all_tags)
+            except Exception as error:
+                reason = " ".join(str(error).split())[:200]
+                raise TrackingError(
+                    f"the MLflow store at {_public(self.uri)} cannot be used: {reason}. "
+                    "Start it, or set MLFLOW_TRACKING_URI to one that runs"
+                ) from error
+        self.experiment = experiment
+        self.run_id: str = run.info.run_id
+        self.runs: dict[str, str] = {}
+        self.lost: str | None = None
+        self.seconds = 0.0
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write, name="mlflow-writer", daemon=True)
+        self._thread.start()
+        params = [Param(key, str(value)[:6000]) for key, value in _flat(config).items()]
+        self._put(lambda: self.client.log_batch(self.run_id, params=params))
+        self._put(lambda: self.client.log_dict(self.run_id, config, "config.json"))
+
+    def stream_opened(self, stream: Stream) -> None:
+        """Make an arm's run."""
+        params = {"arm": stream.arm, "seed": str(stream.seed), "space": stream.space}
+        self._put(lambda: self._create(stream.name, self.run_id, "arm", params))
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """Make a trial's run."""
+        params = {"method": trial.method, "index": str(trial.index), "arm": stream.arm, "seed": str(stream.seed)}
+        params |= {f"value/{key}": repr(value) for key, value in trial.values.items()}
+        self._put(lambda: self._create(trial.name, self.runs[stream.name], "trial", params))
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """Log a report's metrics at its training step."""
+        now, step = _milliseconds(), int(metrics["step"])
+        batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
+        self._put(lambda: self.client.log_batch(self.runs[trial.name], metrics=batch))
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """End a trial's run, and log the arm's anytime curve."""
+        status, error = trial.status, trial.error
+        if error:
+            self._put(lambda: self.client.set_tag(self.runs[trial.name], "ms_automl.error", error[:5000]))
+        self._put(lambda: self.client.set_terminated(self.runs[trial.name], status))
+        if stream.anytime:
+            passes, objective, test_objective, seconds = stream.anytime[-1]
+            names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
+            values = (objective, test_objective, seconds)
+            now = _milliseconds()
+            batch = [Metric(name, value, now, round(passes)) for name, value in zip(names, values, strict=True)]
+            self._put(lambda: self.client.log_batch(self.runs[stream.name], metrics=batch))
+
+    def stream_closed(self, stream: Stream, row: dict[str, Any], model: Path | None, status: str) -> None:
+        """End an arm's run with its row and its selected model."""
+        run = stream.name
+        best = stream.best.metrics if stream.best else {}
+        now = _milliseconds()
+        kept = {key: value for key, value in best.items() if not key.startswith("cost/") and key != "step"}
+        kept |= {
+            f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")
+        }
+        metrics = [Metric(key, value, now, 0) for key, value in kept.items()]
+        self._put(lambda: self.client.set_tag(self.runs[run], "ms_automl.row", json.dumps(row)))
+        self._put(lambda: self.client.set_tag(self.runs[run], "ms_automl.status", row["status"]))
+        self._put(lambda: self.client.log_batch(self.runs[run], metrics=metrics))
+        if model is not None:
+            self._put(lambda: self.client.log_artifacts(self.runs[run], str(model), "model"))
+        self._put(lambda: self.client.set_terminated(self.runs[run], status))
+
+    def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
+        """Log comparison.json, end the parent run, and wait until everything is written."""
+        now = _milliseconds()
+        batch = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        self._put(lambda: self.client.log_dict(self.run_id, content, "comparison.json"))
+        self._put(lambda: self.client.log_batch(self.run_id, metrics=batch))
+        self._put(lambda: self.client.set_terminated(self.run_id, status))
+        self._queue.put(None)
+        self._thread.join(timeout=120)
+
+    def _create(self, name: str, parent: str, kind: str, params: dict[str, str]) -> None:
+        tags = {"mlflow.parentRunId": parent, "ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
+        run = self.client.create_run(self.experiment, run_name=name, tags=tags)
+        self.runs[name] = run.info.run_id
+        self.client.log_batch(
+            run.info.run_id,
+            params=[Param(key, value) for key, value in params.items()],
+            tags=[RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed")],
+        )
+
+    def _put(self, write: Callable[[], None]) -> None:
+        self._queue.put(write)
+
+    def _write(self) -> None:
+        while (write := self._queue.get()) is not None:
+            began = time.perf_counter()
+            for attempt in range(RETRIES):
+                try:
+                    write()
+                    break
+                except Exception as error:
+                    if attempt == RETRIES - 1:
+                        self.lost = self.lost or " ".join(str(error).split())[:200]
+                    else:
+                        time.sleep(2**attempt)
+            self.seconds += time.perf_counter() - began
+
+
+class _short_timeouts:  # noqa: N801 - used as a statement
+    """A server that is not there is found out in seconds, not minutes; what the user has set stays."""
+
+    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+    def __enter__(self) -> None:
+        self.added = [name for name in self.names if name not in os.environ]
+        os.environ.update({name: self.names[name] for name in self.added})
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.added:
+            os.environ.pop(name, None)
+
+
+def _public(uri: str) -> str:
+    """A store's address without a password."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,117 @@
+"""The one Ray trainable: any method of ``trainables/``, driven interval by interval."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from ms_automl import checkpoint
+from ms_automl.budget import Cost
+from ms_automl.comparison import Report
+from ms_automl.tuning.experiment import Experiment
+
+STATE = "state"
+
+
+class TrialAdapter(tune.Trainable):  # type: ignore[misc]
+    """Runs one trial; its process is kept for the next one (``reuse_actors``).
+
+    A method's own failure (a loss that is NaN, say) is a report and not a crash: the trial ends, what it cost
+    is charged, the process lives on.
+    """
+
+    def setup(self, config: dict[str, Any], experiment: Experiment | None = None) -> None:
+        """Build the trial that ``config`` describes."""
+        if experiment is not None:
+            self.experiment = experiment
+        # More threads than cores make a step up to ten times slower when a neighbour is busy.
+        torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
+        self.mark = time.perf_counter()
+        self.interval = 0
+        self.charged = Cost()
+        self.method: Any = None
+        self.seed = config["seed"]
+        self.attempt = 0
+        self.config_error: str | None = None
+        try:
+            self.method, self.network = self.experiment.build(
+                config["suggestion"], self.seed, config["references"]
+            )
+        except Exception as error:
+            self.config_error = _one_line(error)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over the next trial."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One report interval."""
+        began = time.perf_counter()
+        metrics: dict[str, float] = {}
+        error = self.config_error
+        if error is None:
+            try:
+                metrics = self.method.step()
+            except Exception as problem:
+                error = _one_line(problem)
+        report = self._report(metrics, error, time.perf_counter() - began)
+        return {"report": report, "done": report.done}
+
+    def _report(self, metrics: dict[str, float], error: str | None, busy: float) -> Report:
+        now = time.perf_counter()
+        cost = self.method.cost if self.method is not None else Cost()
+        passes = {
+            "train": float(cost.train - self.charged.train),
+            "outer": float(cost.outer - self.charged.outer),
+            "forward": (cost.forward - self.charged.forward) / 3,
+        }
+        done = error is not None or self.method.done
+        schedule = getattr(self.method, "schedule", None) if done and error is None else None
+        report = Report(
+            attempt=self.attempt,
+            interval=self.interval,
+            metrics=metrics,
+            passes=passes,
+            device_seconds=now - self.mark,
+            busy_seconds=busy,
+            done=done,
+            error=error,
+            schedule=None if schedule is None else schedule.to_dict(),
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+        self.charged = Cost(**cost.to_dict())
+        self.mark = now
+        self.interval += 1
+        return report
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """The state to go on from, or once done the model alone."""
+        folder = Path(checkpoint_dir)
+        if self.method is None:
+            return
+        if self.method.done:
+            self.experiment.save_model(self.network, self.seed, folder)
+        else:
+            state = {"method": self.method.state_dict(), "interval": self.interval, "attempt": self.attempt}
+            checkpoint.save(state | {"charged": self.charged.to_dict()}, folder, STATE)
+
+    def load_checkpoint(self, checkpoint_dir: str | None) -> None:
+        """Go on from a state; the next report belongs to a new attempt."""
+        if checkpoint_dir is None or not (Path(checkpoint_dir) / f"{STATE}.json").exists():
+            return
+        state = checkpoint.load(Path(checkpoint_dir), STATE)
+        self.method.load_state_dict(state["method"])
+        self.interval, self.attempt = state["interval"], state["attempt"] + 1
+        self.charged = Cost(**state["charged"])
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return text if kind.endswith("Error") and type(error).__module__.startswith("ms_automl") else f"{kind}: {text}"

@@ -1,0 +1,122 @@
+"""What the driver and every trial share: how data, network and method are built from one configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ms_automl.archive import save_model
+from ms_automl.config import Config
+from ms_automl.data import MultiTaskData
+from ms_automl.factories import build_data, build_network
+from ms_automl.meta import LambdaSchedule
+from ms_automl.models import MultiTaskNet, check_network, head_specs
+from ms_automl.sparsity import ChannelGroups
+from ms_automl.training import Trainable
+from search_spaces import SPACES, Space
+from trainables import METHODS, MetaSparsity
+
+Losses = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One trial to run.
+
+    Attributes:
+        method: a key of :data:`trainables.METHODS`.
+        params: the method's own arguments, as JSON.
+        values: what a sampler chose, by parameter name; for the record.
+    """
+
+    method: str
+    params: dict[str, Any]
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A comparison's ingredients.
+
+    Attributes:
+        config: the whole configuration.
+        data_dir: where own data lies, or None.
+    """
+
+    config: Config
+    data_dir: Path | None = None
+
+    def data(self, seed: int) -> MultiTaskData:
+        """The data with the split of a seed; kept for the next trial of that seed."""
+        section = self.config.data
+        return _data(section.factory, json.dumps(section.args, sort_keys=True), seed, self.data_dir)
+
+    def network(self, seed: int) -> MultiTaskNet:
+        """The network with the initialisation of a seed, checked."""
+        data, section = self.data(seed), self.config.network
+        network = build_network(
+            section.factory, section.args, image_shape=data.image_shape, heads=head_specs(data.tasks), seed=seed
+        )
+        check_network(network, data.image_shape, data.tasks)
+        return network
+
+    def space(self) -> Space:
+        """What λ may be, over the layers of the network."""
+        layers = ChannelGroups(self.network(self.config.first_seed)).names
+        return SPACES[self.config.space](layers, (self.config.lambda_.low, self.config.lambda_.high))
+
+    def build(
+        self, suggestion: Suggestion, seed: int, references: Losses | None
+    ) -> tuple[Trainable, MultiTaskNet]:
+        """A trial, ready for its first step.
+
+        Args:
+            suggestion: method and arguments.
+            seed: of split, initialisation, data order and episodes.
+            references: L_t^ref on the validation split, for the methods that need them.
+        """
+        network = self.network(seed)
+        params = dict(suggestion.params)
+        if suggestion.method == "fixed_lambda":
+            params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
+        if suggestion.method == "meta_sparsity":
+            assert references is not None
+            layers = ChannelGroups(network).names
+            bounds = (self.config.lambda_.low, self.config.lambda_.high)
+            params |= {
+                "objective": self.config.objective.build(),
+                "references": references,
+                "bounds": bounds,
+                "ties": SPACES[self.config.space](layers, bounds).ties(layers),
+                **self.config.meta.model_dump(),
+            }
+        method = METHODS[suggestion.method]
+        return method(self.data(seed), network, self.config.training.build(), seed, **params), network
+
+    def planned_passes(self, method: str, seed: int) -> float:
+        """What a whole trial of ``method`` costs; known before it starts."""
+        settings = self.config.training.build()
+        updates = 0
+        if method == "meta_sparsity":
+            updates = MetaSparsity.outer_updates(settings, self.config.objective.build(), self.config.meta.every)
+        return settings.cost(self.data(seed), updates).passes
+
+    def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:
+        """Write a trained network in the form that ``ms_automl.load`` reads."""
+        data, section = self.data(seed), self.config.network
+        save_model(
+            network,
+            folder,
+            factory=section.factory,
+            args=section.args,
+            image_shape=data.image_shape,
+            heads=head_specs(data.tasks),
+        )
+
+
+@lru_cache(maxsize=1)  # a trial's process sees the same seed again and again
+def _data(factory: str, args: str, seed: int, data_dir: Path | None) -> MultiTaskData:
+    return build_data(factory, json.loads(args), seed=seed, data_dir=data_dir)
