@@ -122,7 +122,7 @@ def _mean_of(per_label: TaskFunction) -> TaskFunction:
 
 def _average(per_label: TaskFunction, direction: Literal["max", "min"], unit: str) -> Metric:
     def statistic(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        values = per_label(prediction, target, valid).to(torch.float64)
+        values = per_label(prediction.detach(), target, valid).to(torch.float64)
         total = torch.where(valid, values, torch.zeros_like(values)).sum()
         return torch.stack([total, valid.sum().to(torch.float64)])
 
@@ -156,7 +156,7 @@ def _mean_iou(confusion: Tensor) -> float:
 
 
 def segmentation(name: str, classes: int, weight: float = 1.0) -> Task:
-    """Dense classification: pixel-wise cross-entropy; mIoU of the split's confusion matrix, pixel accuracy."""
+    """Dense classification: pixel-wise cross-entropy; mIoU over a split's confusion matrix, accuracy."""
     return Task(
         name,
         HeadSpec(classes, dense=True),
