@@ -106,22 +106,24 @@ class Task:
 
 
 def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    # torch.where and not a product: a NaN in an invalid place times 0 is still NaN.
-    kept = torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device))
-    return kept.sum() / valid.sum().clamp(min=1)
+    return torch.where(valid, values, torch.zeros_like(values)).sum() / valid.sum().clamp(min=1)
 
 
 def _mean_of(per_label: TaskFunction) -> TaskFunction:
     def loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        return _masked_mean(per_label(prediction, target, valid), valid)
+        # An ignored label may hold anything: 255 must not index the logits, and the gradient at a NaN is NaN
+        # times 0, so the target is cleared before the loss is taken.
+        shape = (valid.shape[0], *[1] * (target.ndim - valid.ndim), *valid.shape[1:])
+        known = torch.where(valid.reshape(shape), target, torch.zeros_like(target))
+        return _masked_mean(per_label(prediction, known, valid), valid)
 
     return loss
 
 
 def _average(per_label: TaskFunction, direction: Literal["max", "min"], unit: str) -> Metric:
     def statistic(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        values = per_label(prediction, target, valid).to(torch.float64)
-        total = torch.where(valid, values, torch.zeros((), dtype=torch.float64)).sum()
+        values = per_label(prediction.detach(), target, valid).to(torch.float64)
+        total = torch.where(valid, values, torch.zeros_like(values)).sum()
         return torch.stack([total, valid.sum().to(torch.float64)])
 
     def value(total: Tensor) -> float:
@@ -134,8 +136,7 @@ def _average(per_label: TaskFunction, direction: Literal["max", "min"], unit: st
 
 
 def _cross_entropy(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    # An ignored label may hold any number (255, -1): it must not index the logits.
-    return F.cross_entropy(prediction, torch.where(valid, target, 0), reduction="none")
+    return F.cross_entropy(prediction, target, reduction="none")
 
 
 def _correct(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ def _mean_iou(confusion: Tensor) -> float:
 
 
 def segmentation(name: str, classes: int, weight: float = 1.0) -> Task:
-    """Dense classification: pixel-wise cross-entropy; mIoU over the split's confusion matrix, pixel accuracy."""
+    """Dense classification: pixel-wise cross-entropy; mIoU over a split's confusion matrix, accuracy."""
     return Task(
         name,
         HeadSpec(classes, dense=True),

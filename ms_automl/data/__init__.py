@@ -1,5 +1,22 @@
-"""Data sets, all in one form."""
+"""Datasets by name. Every factory takes ``(seed, data_dir=None, *, train, val, test)``, sizes by keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 from ms_automl.data.contract import Batch, MultiTaskData, Split, TensorSplit, check_data
+from ms_automl.data.multimnist import multimnist
+from ms_automl.data.rooms import rooms
 
-__all__ = ["Batch", "MultiTaskData", "Split", "TensorSplit", "check_data"]
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "MultiTaskData",
+    "Split",
+    "TensorSplit",
+    "check_data",
+    "multimnist",
+    "rooms",
+]
+
+DATASETS: dict[str, Callable[..., MultiTaskData]] = {"rooms": rooms, "multimnist": multimnist}

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ms_automl.errors import DataError
+from ms_automl.errors import ConfigError, DataError
 from ms_automl.tasks import Task
 
 
@@ -79,7 +79,7 @@ class TensorSplit:
             shape = torch.Size((shape[0], *shape[2:]))
         elif target.ndim == 2:  # [B, C] values of an image
             shape = shape[:1]
-        return torch.ones(shape, dtype=torch.bool)
+        return torch.ones(shape, dtype=torch.bool, device=target.device)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,19 @@ class MultiTaskData:
         """(channels, H, W) of one image."""
         channels, height, width = self.train.batch(torch.zeros(1, dtype=torch.int64)).images.shape[1:]
         return channels, height, width
+
+
+def check_arguments(seed: int, **counts: int) -> None:
+    """Check what every dataset factory is given: a seed of at least 0, and at least one sample per split.
+
+    Raises:
+        ConfigError: with the condition and the value.
+    """
+    if seed < 0:
+        raise ConfigError(f"`seed >= 0` must hold, but got seed={seed}")
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"`{name} >= 1` must hold, but got {name}={count}")
 
 
 def check_data(data: MultiTaskData) -> None:
@@ -159,19 +172,24 @@ def _check_task(split: str, task: Task, batch: Batch) -> None:
     expected = task.valid_shape(count, height, width)
     if tuple(valid.shape) != expected or valid.dtype != torch.bool:
         raise DataError(
-            f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, expected torch.bool of {expected}"
+            f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, "
+            f"expected torch.bool of {expected}"
         )
     if task.kind == "classes":
         _check_classes(where, task, target, valid)
     elif not target.is_floating_point():
         raise DataError(f"{where}: target is {target.dtype}, expected a floating-point type")
+    elif not torch.isfinite(
+        target.movedim(1, -1)[valid] if target.ndim > valid.ndim else target[valid]
+    ).all():
+        raise DataError(f"{where}: valid targets hold NaN or infinite values: mark them as not valid")
 
 
 def _check_classes(where: str, task: Task, target: Tensor, valid: Tensor) -> None:
     if target.dtype != torch.int64:
         raise DataError(f"{where}: target is {target.dtype}, expected torch.int64 class numbers")
     kept = target[valid]
-    if kept.numel() and not (0 <= int(kept.min()) and int(kept.max()) < task.head.channels):
+    if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= task.head.channels):
         raise DataError(
             f"{where}: class numbers {int(kept.min())} to {int(kept.max())} found, "
             f"expected 0 to {task.head.channels - 1}: mark the others as not valid"

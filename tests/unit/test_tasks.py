@@ -1,0 +1,163 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ms_automl.errors import DataError
+from ms_automl.tasks import Task, binary, classification, depth, edges, normals, segmentation
+
+TASKS = [
+    segmentation("segmentation", 4),
+    depth(),
+    normals(),
+    edges(),
+    classification("count", 5),
+    binary("indoor"),
+]
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+
+
+def sample(task: Task, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    prediction = torch.randn(task.head.shape(count, 3, 4), generator=rng)
+    shape = task.target_shape(count, 3, 4)
+    if task.kind == "classes":
+        target = torch.randint(task.head.channels, shape, generator=rng)
+    elif task.kind == "binary":
+        target = torch.randint(2, shape, generator=rng).float()
+    else:
+        target = torch.randn(shape, generator=rng).abs() + 0.1
+    return prediction, target, torch.rand(task.valid_shape(count, 3, 4), generator=rng) < 0.7
+
+
+def measure(task: Task, metric: str, *labels: torch.Tensor) -> float:
+    return task.metrics[metric].value(task.metrics[metric].statistic(*labels))
+
+
+def spoil(task: Task, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    bad = 255 if task.kind == "classes" else math.nan
+    if target.ndim > valid.ndim:
+        valid = valid[:, None]
+    return target.masked_fill(~valid, bad)
+
+
+@each_task
+def test_what_invalid_labels_hold_changes_neither_loss_nor_gradient_nor_metric(task: Task) -> None:
+    prediction, target, valid = sample(task, 5, seed=0)
+    results = []
+    for labels in (target, spoil(task, target, valid)):
+        leaf = prediction.clone().requires_grad_()
+        loss = task.loss(leaf, labels, valid)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        results.append(
+            (loss.item(), gradient, [measure(task, m, prediction, labels, valid) for m in task.metrics])
+        )
+    assert math.isfinite(results[0][0])
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=0)
+    assert results[0][1].abs().sum() > 0
+    assert results[0][2] == results[1][2]
+
+
+@each_task
+def test_a_batch_without_valid_labels_has_no_loss_no_gradient_and_no_metric(task: Task) -> None:
+    prediction, target, valid = sample(task, 2, seed=1)
+    nothing = torch.zeros_like(valid)
+    leaf = prediction.requires_grad_()
+    loss = task.loss(leaf, spoil(task, target, nothing), nothing)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert loss.item() == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert all(math.isnan(measure(task, metric, prediction, target, nothing)) for metric in task.metrics)
+
+
+@each_task
+def test_the_loss_is_the_mean_of_the_losses_of_the_valid_labels_alone(task: Task) -> None:
+    prediction, target, valid = sample(task, 4, seed=2)
+    single = []
+    for place in valid.nonzero():
+        only = torch.zeros_like(valid)
+        only[tuple(place)] = True
+        single.append(task.loss(prediction, target, only))
+    torch.testing.assert_close(task.loss(prediction, target, valid), torch.stack(single).mean())
+
+
+@each_task
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 7), data=st.data())
+def test_metrics_of_a_split_do_not_depend_on_how_it_is_cut_into_batches(
+    task: Task, seed: int, count: int, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(1, count - 1))
+    labels = sample(task, count, seed)
+    for metric in task.metrics.values():
+        parts = metric.statistic(*(x[:cut] for x in labels)) + metric.statistic(*(x[cut:] for x in labels))
+        torch.testing.assert_close(parts, metric.statistic(*labels))
+        assert parts.dtype == torch.float64
+
+
+def test_segmentation_scores_agree_with_a_count_by_hand() -> None:
+    task = segmentation("segmentation", 3)
+    target = torch.tensor([[[0, 0, 1, 1, 1]]])
+    guess = torch.tensor([[[0, 1, 1, 1, 0]]])
+    valid = torch.tensor([[[True, True, True, True, False]]])
+    prediction = torch.nn.functional.one_hot(guess, 3).movedim(-1, 1).float()
+    # class 0: 1 hit of a union of 2; class 1: 2 of 3; class 2 does not occur and does not count.
+    assert measure(task, "miou", prediction, target, valid) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert measure(task, "pixel_accuracy", prediction, target, valid) == pytest.approx(3 / 4)
+    expected = (3 * math.log(1 + 2 / math.e) + math.log(math.e + 2)) / 4
+    assert task.loss(prediction, target, valid).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_depth_errors_agree_with_numbers_worked_by_hand() -> None:
+    task = depth()
+    target = torch.tensor([2.0, 4.0, 1.0]).reshape(1, 1, 1, 3)
+    prediction = torch.tensor([3.0, 3.0, 9.0]).reshape(1, 1, 1, 3)
+    valid = torch.tensor([[[True, True, False]]])
+    assert task.loss(prediction, target, valid).item() == pytest.approx(1.0)
+    assert measure(task, "abs_error", prediction, target, valid) == pytest.approx(1.0)
+    assert measure(task, "rel_error", prediction, target, valid) == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_normals_are_compared_by_angle_whatever_the_length_of_the_prediction() -> None:
+    task = normals()
+    degrees = torch.tensor([0.0, 10.0, 60.0, 180.0])
+    angle = torch.deg2rad(degrees)
+    prediction = 7 * torch.stack([torch.sin(angle), torch.zeros(4), torch.cos(angle)]).reshape(1, 3, 1, 4)
+    target = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1).expand(1, 3, 1, 4)
+    valid = torch.ones(1, 1, 4, dtype=torch.bool)
+    assert measure(task, "mean_angle", prediction, target, valid) == pytest.approx(62.5, abs=0.05)
+    assert measure(task, "within_11", prediction, target, valid) == 0.5
+    expected = 1 - (1 + math.cos(math.radians(10)) + 0.5 - 1) / 4
+    assert task.loss(prediction, target, valid).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_binary_scores_agree_with_numbers_worked_by_hand() -> None:
+    prediction = torch.tensor([2.0, -1.0, 3.0, 1.0, -2.0])
+    target = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
+    valid = torch.tensor([True, True, True, True, False])
+    # Two found rightly, one wrongly, one missed: F1 = 2 * 2 / (3 + 3); two of four right.
+    task = binary("indoor")
+    assert measure(task, "f1", prediction[:, None], target, valid) == pytest.approx(2 / 3)
+    assert measure(task, "accuracy", prediction[:, None], target, valid) == pytest.approx(2 / 4)
+    losses = [math.log1p(math.exp(x)) for x in (-2.0, 1.0, 3.0, -1.0)]
+    assert task.loss(prediction[:, None], target, valid).item() == pytest.approx(sum(losses) / 4, rel=1e-6)
+    row = (1, 1, 1, 5)
+    pixels = (prediction.reshape(row), target.reshape(row), valid.reshape(1, 1, 5))
+    assert measure(edges(), "f1", *pixels) == pytest.approx(2 / 3)
+    assert edges().loss(*pixels).item() == pytest.approx(sum(losses) / 4, rel=1e-6)
+
+
+def test_classification_accuracy_counts_the_right_images() -> None:
+    prediction = torch.eye(3)
+    target, valid = torch.tensor([0, 2, 2]), torch.ones(3, dtype=torch.bool)
+    assert measure(classification("count", 3), "accuracy", prediction, target, valid) == pytest.approx(2 / 3)
+
+
+def test_a_task_with_an_unusable_name_or_weight_is_refused() -> None:
+    with pytest.raises(DataError, match="letters, digits and underscores"):
+        depth("my depth")
+    with pytest.raises(DataError, match=r"`weight > 0` must hold, but got weight=0"):
+        depth(weight=0)
