@@ -1,4 +1,4 @@
-"""The arms: ways of choosing λ. Each is a sampler, the methods whose trials may win, and what it says of itself."""
+"""The arms: ways of choosing λ, each a sampler, the methods whose trials may win, and a line about itself."""
 
 from __future__ import annotations
 

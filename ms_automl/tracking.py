@@ -11,7 +11,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +153,16 @@ class Tracker:
             self.seconds += time.perf_counter() - began
 
 
-class _short_timeouts:  # noqa: N801 - used as a statement
+@contextmanager
+def _short_timeouts() -> Iterator[None]:
     """A server that is not there is found out in seconds, not minutes; what the user has set stays."""
-
-    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-
-    def __enter__(self) -> None:
-        self.added = [name for name in self.names if name not in os.environ]
-        os.environ.update({name: self.names[name] for name in self.added})
-
-    def __exit__(self, *_: object) -> None:
-        for name in self.added:
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
             os.environ.pop(name, None)
 
 

@@ -172,16 +172,13 @@ def _check_task(split: str, task: Task, batch: Batch) -> None:
     expected = task.valid_shape(count, height, width)
     if tuple(valid.shape) != expected or valid.dtype != torch.bool:
         raise DataError(
-            f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, "
-            f"expected torch.bool of {expected}"
+            f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, expected torch.bool of {expected}"
         )
     if task.kind == "classes":
         _check_classes(where, task, target, valid)
     elif not target.is_floating_point():
         raise DataError(f"{where}: target is {target.dtype}, expected a floating-point type")
-    elif not torch.isfinite(
-        target.movedim(1, -1)[valid] if target.ndim > valid.ndim else target[valid]
-    ).all():
+    elif not torch.isfinite(target.movedim(1, -1)[valid] if target.ndim > valid.ndim else target[valid]).all():
         raise DataError(f"{where}: valid targets hold NaN or infinite values: mark them as not valid")
 
 

@@ -59,9 +59,7 @@ def rooms(
     if not (16 <= size <= 256 and size % 4 == 0):
         raise ConfigError(f"`size` must be a multiple of 4 from 16 to 256, but got size={size}")
     total = train + val + test
-    pool = cached(
-        "rooms", _VERSION, {"total": total, "size": size}, lambda: render_pool(total, size), data_dir
-    )
+    pool = cached("rooms", _VERSION, {"total": total, "size": size}, lambda: render_pool(total, size), data_dir)
     order = np.random.default_rng(seed).permutation(total)
     train_part, val_part, test_part = np.split(order, [train, train + val])
     return MultiTaskData(
@@ -96,9 +94,7 @@ def _render(rng: np.random.Generator, size: int) -> Arrays:
         "image": _photograph(rng, scenes, hits).reshape(_CHUNK, 3, size, size),
         "segmentation": _classes(hits).astype(np.uint8).reshape(square),
         "depth": np.where(valid, np.rint(hits.depth * 1000), 0).astype(np.uint16).reshape(square),
-        "normals": np.where(valid[:, None], camera_normals, 0)
-        .astype(np.float16)
-        .reshape(_CHUNK, 3, size, size),
+        "normals": np.where(valid[:, None], camera_normals, 0).astype(np.float16).reshape(_CHUNK, 3, size, size),
         "edges": _edges((hits.solid * 6 + hits.face).reshape(square)),
         "count": _count(hits).astype(np.uint8),
     }

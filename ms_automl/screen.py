@@ -1,0 +1,144 @@
+"""What the terminal shows: a live table while trials run, the comparison at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ms_automl.comparison import Comparison, Stream, Trial
+
+OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
+
+
+class Screen:
+    """A live table where there is a terminal, a line per finished trial where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.comparison: Comparison | None = None
+        self.live: Live | None = None
+
+    def begin(self, comparison: Comparison) -> None:
+        """Start showing a comparison."""
+        self.comparison = comparison
+        if self.console.is_terminal:
+            self.live = Live(self, console=self.console, refresh_per_second=2)
+            self.live.start()
+
+    def end(self) -> None:
+        """Stop, leaving nothing half drawn."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def __rich__(self) -> Table:
+        assert self.comparison is not None
+        return progress_table(self.comparison)
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """Nothing to add: the live table shows it."""
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """Nothing to add, as above."""
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """Say a failure where it happens; without a terminal, every trial."""
+        if trial.error:
+            self.console.print(f"[red]{trial.name} {trial.status.lower()}:[/] {trial.error}", soft_wrap=True)
+        elif not self.console.is_terminal:
+            values = trial.metrics
+            self.console.print(
+                f"{trial.name:<18} J {values['val/objective']:.3f}  "
+                f"sparsity {100 * values['sparsity/param']:3.0f} %  {trial.seconds:.0f} s"
+            )
+
+
+def progress_table(comparison: Comparison) -> Table:
+    """The state of every stream, with the time that is left."""
+    elapsed = time.monotonic() - comparison.began
+    table = Table(title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left")
+    for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
+        table.add_column(name, justify="left" if name in ("arm", "now") else "right")
+    for stream in comparison.streams.values():
+        running = [trial for trial in stream.trials if trial.status == "RUNNING"]
+        if running and "step" in running[0].metrics:
+            now = f"step {running[0].metrics['step']:.0f}"
+        else:
+            now = "running" if running else "done" if stream.closed else "waiting"
+        best = stream.best.metrics if stream.best else None
+        table.add_row(
+            stream.arm,
+            str(stream.seed),
+            f"{sum(t.status != 'RUNNING' for t in stream.trials)}/{stream.planned_trials}",
+            _share(comparison.ledger.passes(stream.name), stream.limit),
+            f"{best['val/objective']:.3f}" if best else "-",
+            f"{100 * best['sparsity/param']:.0f} %" if best else "-",
+            now,
+        )
+    return table
+
+
+def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
+    """The result: a row per arm and seed, cost in multiples of one fixed-λ trial.
+
+    Args:
+        rows: as in comparison.json.
+        unit: passes of one fixed-λ trial.
+    """
+    table = Table()
+    columns = (
+        "arm",
+        "seed",
+        "J (val)",
+        "J (test)",
+        "Δm test",
+        "sparsity",
+        "trials",
+        "cost",
+        "time",
+        "searcher",
+        "",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("arm", "") else "right")
+    for row in rows:
+        table.add_row(
+            row["arm"],
+            str(row["seed"]),
+            _number(row["objective"], "{:.3f}"),
+            _number(row["test_objective"], "{:.3f}"),
+            _number(row["delta_m"], "{:+.1f} %"),
+            _number(row["sparsity_param"], "{:.0%}"),
+            str(row["trials"]),
+            f"{row['passes'] / unit:.2f}x",
+            f"{row['device_seconds']:.0f} s",
+            f"{row['searcher_seconds']:.2f} s",
+            row["note"] or ("" if row["status"] == "ok" else row["status"]),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _share(spent: float, limit: float) -> str:
+    return "free" if limit == float("inf") else f"{spent / limit:.0%}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _eta(comparison: Comparison) -> str:
+    ended = [trial for trial in comparison.trials.values() if trial.status == "FINISHED"]
+    if not ended or comparison.first_start is None:
+        return "time left not known yet"
+    planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.streams.values() if not s.closed)
+    planned += sum(len(s.trials) for s in comparison.streams.values() if s.closed)
+    rate = len(ended) / (time.monotonic() - comparison.first_start)
+    return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"

@@ -1,0 +1,100 @@
+"""Learn λ or search for it: compare both under one budget.
+
+python -m ms_automl.search trains sparse multi-task networks with every arm, a way of choosing the sparsity
+strength λ, and tells what each reaches and what it costs. All arms share data, network, optimiser, steps per
+trial, objective J, bounds of λ and seeds, and each may spend at most `budget.trials` times the passes of one
+fixed-λ trial (a pass is forward and backward of one sample). Everything goes to MLflow: run `mlflow ui` in the
+same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ms_automl.config import load_config, presets
+from ms_automl.errors import ConfigError, MsAutomlError
+
+EPILOG = """\
+examples:
+  python -m ms_automl.search                                   the default comparison, about 8 minutes
+  python -m ms_automl.search --preset smoke                    does everything work here? about a minute
+  python -m ms_automl.search --arms meta,optuna --seeds 5 --set budget.trials=16
+  python -m ms_automl.search --set objective.kind=target --set objective.target=0.6
+  python -m ms_automl.search --set data.factory=mine:data --set network.factory=mine:network
+
+arms:
+{arms}
+
+exit status: 0 at least one arm has a valid result, 1 none has, 2 bad input, 130 Ctrl-C.
+What --set can change is listed by --show-config; docs/own_data.md shows how to bring data and a network.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m ms_automl.search --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ms_automl.arms import ARMS
+
+    arms = "\n".join(f"  {name:<14}{arm.about}" for name, arm in ARMS.items())
+    parser = _Parser(
+        prog="python -m ms_automl.search",
+        description=__doc__,
+        epilog=EPILOG.format(arms=arms),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", default="rooms", help=f"one of {', '.join(presets())} (default: rooms)")
+    parser.add_argument("--arms", metavar="A,B", help="arms to run, by name; dense is always added")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where the data lies, for presets without their own"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="new folder for the results (comparisons/PRESET-TIME)"
+    )
+    parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
+    parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
+    parser.add_argument("--show-config", action="store_true", help="print the whole configuration and end")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        args = _parser().parse_args(arguments)
+        arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
+        config = load_config(args.preset, arms=arms, seeds=args.seeds, settings=args.set)
+        if args.show_config:
+            import yaml
+
+            print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
+            return 0
+        from ms_automl.session import run_comparison
+
+        out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
+        return run_comparison(config, out, data_dir=args.data_dir, address=args.address, slots=slots)
+    except MsAutomlError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before any trial began", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

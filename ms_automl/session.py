@@ -1,0 +1,246 @@
+"""One comparison from its configuration to its table: set up, run, select, write down."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ms_automl.arms import ARMS, Arm
+from ms_automl.budget import Ledger
+from ms_automl.comparison import FORMAT, Comparison, Stream, write_json
+from ms_automl.config import Config
+from ms_automl.errors import BudgetError, ConfigError, MsAutomlError, unknown_name
+from ms_automl.screen import Screen, comparison_table
+from ms_automl.tracking import Tracker
+from ms_automl.tuning.experiment import Experiment
+from ms_automl.tuning.run import ray_session, run_trials
+from search_spaces import SPACES
+
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")
+
+
+def run_comparison(
+    config: Config, out: Path, *, data_dir: Path | None = None, address: str | None = None, slots: int = 1
+) -> int:
+    """Run a comparison and write ``out/comparison.json``, ``out/best/`` and ``out/report/``.
+
+    Args:
+        config: what is compared.
+        out: a folder that holds no comparison yet.
+        data_dir: handed to the data factory.
+        address: of a running Ray cluster, or None for one on this machine.
+        slots: trials at a time, on this machine.
+
+    Returns:
+        The exit status: 0, 1 (no arm has a valid result) or 130 (stopped by Ctrl-C).
+
+    Raises:
+        MsAutomlError: before anything trains.
+    """
+    console = Console()
+    _check_names(config)
+    if slots < 1:
+        raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
+    out = _new_folder(out)
+    experiment = Experiment(config, data_dir.resolve() if data_dir else None)
+    versions, tags = _versions(), {"preset": config.preset, "slots": str(slots), "out": out.name}
+    tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
+    console.print(f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}", soft_wrap=True)
+    with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
+        opening = background.submit(Tracker, out.name, tags, config.to_dict())
+        data = experiment.data(config.first_seed)
+        space = experiment.space()
+        streams = _streams(config, experiment)
+        tracker = opening.result()
+    ledger = Ledger(out / "ledger.jsonl", {stream.name: stream.limit for stream in streams})
+    screen = Screen(console)
+    comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen])
+    for stream in streams:
+        tracker.stream_opened(stream)
+    samplers = {stream.name: ARMS[stream.arm].sampler(config, space, stream.seed) for stream in streams}
+    interrupted = False
+    try:
+        with ray_session(address, slots):
+            screen.begin(comparison)
+            try:
+                run_trials(experiment, comparison, samplers, out / "tune")
+            finally:
+                screen.end()
+    except KeyboardInterrupt:
+        interrupted = True
+    comparison.interrupt()
+    content = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "versions": versions,
+        "git_revision": tags["git_revision"],
+        "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
+        "mlflow": {"run_id": tracker.run_id},
+    }
+    return _finish(console, comparison, tracker, experiment, out, content, slots, interrupted)
+
+
+def _finish(
+    console: Console,
+    comparison: Comparison,
+    tracker: Tracker,
+    experiment: Experiment,
+    out: Path,
+    content: dict[str, Any],
+    slots: int,
+    interrupted: bool,
+) -> int:
+    status = "KILLED" if interrupted else "FINISHED"
+    for stream in comparison.streams.values():
+        row, model = comparison.row(stream), _keep_best(stream, out)
+        ended = (
+            "KILLED"
+            if interrupted and not stream.closed
+            else "FAILED"
+            if row["status"] == "failed"
+            else "FINISHED"
+        )
+        tracker.stream_closed(stream, row, model, ended)
+    useful = comparison.useful_share / slots
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    trials = [trial.peak_memory for trial in comparison.trials.values()]
+    measured = {
+        "useful_share": useful,
+        "cost/wall_seconds": comparison.clock() - comparison.began,
+        "cost/logging_seconds": tracker.seconds,
+        "cost/peak_memory_mb": own + slots * max(trials, default=0.0),
+    }
+    content |= {"measured": measured, "rows": comparison.rows()}
+    write_json(out / "comparison.json", content)
+    tracker.finish(content, measured, status)
+    unit = experiment.planned_passes("fixed_lambda", experiment.config.first_seed)
+    console.print(comparison_table(content["rows"], unit))
+    _say(console, content, out, tracker)
+    if interrupted:
+        return 130
+    return 0 if any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense") else 1
+
+
+def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker) -> None:
+    objective, measured = content["config"]["objective"], content["measured"]
+    if objective["kind"] == "tradeoff":
+        meaning = f"mean loss relative to dense + {objective['price']:g} x density"
+    else:
+        meaning = f"mean loss relative to dense, at a sparsity of at least {objective['target']:.0%}"
+    seeds = content["config"]["seeds"]
+    claim = "One seed claims nothing" if seeds == 1 else f"{seeds} seeds claim nothing" if seeds < 5 else ""
+    say = console.print
+    say(f"J: {meaning}; lower is better. cost: passes in units of one fixed-λ trial.", soft_wrap=True)
+    if claim:
+        say(f"{claim}: --seeds 5 is the least for a claim.", soft_wrap=True)
+    say(
+        f"useful share {measured['useful_share']:.2f}, {measured['cost/wall_seconds']:.0f} s, "
+        f"peak memory about {measured['cost/peak_memory_mb'] / 1024:.1f} GB",
+        soft_wrap=True,
+    )
+    try:
+        from analysis.report import report
+
+        say(f"report: {_shown(report(out))}", soft_wrap=True)
+    except MsAutomlError as error:
+        say(f"no report: {error}", soft_wrap=True)
+    if tracker.lost:
+        say(f"[red]MLflow lacks some records:[/] {tracker.lost}; comparison.json is complete", soft_wrap=True)
+    say(f"models: {_shown(out / 'best')}/<arm>-<seed>; all runs: mlflow ui", soft_wrap=True)
+
+
+def _check_names(config: Config) -> None:
+    for name in config.arms:
+        if name not in ARMS:
+            raise unknown_name("arm", name, list(ARMS))
+    if config.space not in SPACES:
+        raise unknown_name("space", config.space, list(SPACES))
+    if len(set(config.arms)) < len(config.arms):
+        raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
+    if set(config.arms) <= {"dense"}:
+        raise ConfigError("arms: name at least one besides dense, which is the reference")
+
+
+def _arm_names(config: Config) -> list[str]:
+    return ["dense", *(name for name in config.arms if name != "dense")]
+
+
+def _streams(config: Config, experiment: Experiment) -> list[Stream]:
+    streams = []
+    for seed in config.seed_numbers:
+        unit = experiment.planned_passes("fixed_lambda", config.first_seed)
+        for name in _arm_names(config):
+            arm = ARMS[name]
+            limit = config.budget.trials * unit if arm.limited else float("inf")
+            needed = experiment.planned_passes(arm.first, config.first_seed)
+            if needed > limit * (1 + 1e-9):
+                raise BudgetError(
+                    f"budget.trials={config.budget.trials} is smaller than one trial of '{name}', which costs "
+                    f"{needed / unit:.2f} fixed-λ trials: --set budget.trials={int(needed / unit) + 1}, "
+                    "or leave it out"
+                )
+            streams.append(
+                Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, unit))
+            )
+    return streams
+
+
+def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
+    return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
+
+
+def _new_folder(out: Path) -> Path:
+    out = out.absolute()
+    if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
+        raise ConfigError(f"--out {_shown(out)} holds a comparison already: name a new folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--out {_shown(out)} cannot be written ({error.strerror}): name another folder"
+        ) from error
+    return out
+
+
+def _keep_best(stream: Stream, out: Path) -> Path | None:
+    best = stream.best
+    if best is None or best.checkpoint is None or not (best.checkpoint / "model.json").exists():
+        return None
+    folder = out / "best" / stream.name
+    shutil.copytree(best.checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    return folder
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def _git_revision() -> str:
+    """Revision of the code that runs, with + where it was changed since; '' outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        revision, changes = (
+            subprocess.run(
+                ["git", *command], cwd=folder, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return revision + ("+" if changes else "")

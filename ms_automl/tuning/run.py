@@ -1,0 +1,98 @@
+"""One Tuner for a whole comparison."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from ms_automl.comparison import Comparison
+from ms_automl.errors import ConfigError
+from ms_automl.tuning.adapter import TrialAdapter
+from ms_automl.tuning.experiment import Experiment
+from ms_automl.tuning.sampling import Sampler
+from ms_automl.tuning.streams import StreamRouter
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has the records
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: runs must be closed as KILLED
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # a trial suggested early knows less
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+}
+OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
+
+
+class _Lifecycle(tune.Callback):  # type: ignore[misc]
+    """Tells the comparison what only Ray knows: when a trial gets its device, where its model lies."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self.comparison.trials[trial.trial_id].started == 0.0:
+            self.comparison.started(trial.trial_id)
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        self.comparison.trials[trial.trial_id].checkpoint = Path(checkpoint.path)
+
+
+@contextmanager
+def ray_session(address: str | None, slots: int) -> Iterator[None]:
+    """A Ray of our own with ``slots`` CPUs, or the cluster at ``address``; ended afterwards."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"num_cpus": slots, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster at '{address}': {error}; start one, or leave --address out") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_trials(
+    experiment: Experiment, comparison: Comparison, samplers: Mapping[str, Sampler], folder: Path
+) -> None:
+    """Run every stream to its end.
+
+    Args:
+        experiment: what trials are built from.
+        comparison: told of everything.
+        samplers: by stream name.
+        folder: where Ray keeps trial checkpoints; absolute.
+    """
+    resources = experiment.config.resources
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialAdapter, experiment=experiment),
+        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+    )
+    router = StreamRouter(comparison, samplers, experiment.planned_passes)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(search_alg=router, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            verbose=0,
+            callbacks=[_Lifecycle(comparison)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=1),
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    tuner.fit()
