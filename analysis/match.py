@@ -65,7 +65,7 @@ def match_table(costs: pd.DataFrame, passes_per_trial: float | None = None) -> p
     passes where that is known.
     """
     arms = list(dict.fromkeys([*costs["arm"], *costs["other"]]))
-    learned = [arm for arm in arms if arm in LEARNED] or arms[:1]
+    learned = [arm for arm in LEARNED if arm in arms] or arms[:1]
     pairs = [(left, right) for left in learned for right in arms if right not in learned]
     unit = "fixed-λ trials" if passes_per_trial else "passes"
     records = [

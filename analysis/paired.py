@@ -73,16 +73,15 @@ def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float
     difference = (both[left] - both[right]).to_numpy(dtype=float)
     low, high = interval(difference)
     asked = rows.loc[rows["arm"].isin([left, right]), "seed"].nunique()
-    means = [
-        float(column.mean()) if len(both) else math.nan for column in (both[left], both[right], difference)
-    ]
     return Paired(
-        left,
-        right,
-        metric,
-        tuple(int(seed) for seed in both.index),
-        asked - len(both),
-        *means,
+        left=left,
+        right=right,
+        metric=metric,
+        seeds=tuple(int(seed) for seed in both.index),
+        left_out=asked - len(both),
+        left_mean=float(both[left].mean()),
+        right_mean=float(both[right].mean()),
+        mean=float(difference.mean()) if len(both) else math.nan,
         low=low,
         high=high,
     )
@@ -133,8 +132,8 @@ def verdict(result: Paired) -> str:
         return f"No verdict: {left} and {right} have no seed in which both have a valid result."
     if n == 1:
         return (
-            f"One seed claims nothing. With seed {result.seeds[0]}, {left} ended at {name} {result.left_mean:.3f} "
-            f"and {right} at {result.right_mean:.3f} (lower is better); a claim needs {SEEDS_TO_CLAIM} seeds."
+            f"One seed claims nothing. With seed {result.seeds[0]}, {left} ended at {name} "
+            f"{result.left_mean:.3f} and {right} at {result.right_mean:.3f} (lower is better); a claim needs {SEEDS_TO_CLAIM} seeds."
         )
     numbers = (
         f"Over {n} seeds the paired difference in {name}, {left} − {right}, is {signed(result.mean)} "

@@ -16,15 +16,15 @@ EMPTY = "–"
 REFERENCE = "dense"
 MEANS = (
     *("objective", "delta_m", "sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio"),
-    *("passes", "trials", "failed_trials", "device_seconds", "wall_seconds", "searcher_seconds"),
+    *("passes", "device_seconds", "wall_seconds", "searcher_seconds"),
 )
 
 
 def comparison_table(rows: pd.DataFrame, passes_per_trial: float | None = None) -> pd.DataFrame:
     """One line per arm, best first by the headline J, the dense reference last.
 
-    Values are means over the seeds with a result; `test_iqm` is the mean of the middle half, from four seeds on;
-    `spent` is the passes in fixed-λ trials' worth.
+    Values are means over the seeds with a result (trials: sums over all seeds); `test_iqm` is the mean of the
+    middle half, from four seeds on; `spent` is the passes in fixed-λ trials' worth.
     """
     records = []
     for arm, group in rows.groupby("arm", sort=False):
@@ -37,6 +37,7 @@ def comparison_table(rows: pd.DataFrame, passes_per_trial: float | None = None) 
                 "test_objective": ok["test_objective"].mean(),
                 "test_iqm": interquartile_mean(ok["test_objective"]),
                 **{name: ok[name].mean() for name in MEANS},
+                **{name: group[name].sum() for name in ("trials", "failed_trials")},
                 "spent": ok["passes"].mean() / passes_per_trial if passes_per_trial else math.nan,
             }
         )
@@ -56,7 +57,7 @@ def paired_table(rows: pd.DataFrame, target: float | None = None) -> pd.DataFram
     """Every learned arm against every other one, by seed, ready to be printed; empty with a single seed."""
     metric = headline_metric(rows)
     arms = [arm for arm in dict.fromkeys(rows["arm"]) if arm != REFERENCE]
-    pairs = [(left, right) for left in arms if left in LEARNED for right in arms if right not in LEARNED]
+    pairs = [(left, right) for left in LEARNED if left in arms for right in arms if right not in LEARNED]
     results = [paired(rows, left, right, metric, target) for left, right in pairs]
     return pd.DataFrame.from_records(
         [
@@ -128,7 +129,7 @@ def markdown(table: pd.DataFrame) -> str:
     | meta | 1.50 |
     """
     rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
-    lines = [list(table), rules, *table.astype(str).to_numpy().tolist()]
+    lines = [list(table), rules, *(list(row) for row in table.itertuples(index=False))]
     return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
 
 
