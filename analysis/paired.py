@@ -133,7 +133,8 @@ def verdict(result: Paired) -> str:
     if n == 1:
         return (
             f"One seed claims nothing. With seed {result.seeds[0]}, {left} ended at {name} "
-            f"{result.left_mean:.3f} and {right} at {result.right_mean:.3f} (lower is better); a claim needs {SEEDS_TO_CLAIM} seeds."
+            f"{result.left_mean:.3f} and {right} at {result.right_mean:.3f} (lower is better); "
+            f"a claim needs {SEEDS_TO_CLAIM} seeds."
         )
     numbers = (
         f"Over {n} seeds the paired difference in {name}, {left} − {right}, is {signed(result.mean)} "

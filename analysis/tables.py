@@ -128,8 +128,9 @@ def markdown(table: pd.DataFrame) -> str:
     | :-- | --: |
     | meta | 1.50 |
     """
+    cells: list[list[str]] = table.to_numpy(dtype=object).tolist()
     rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
-    lines = [list(table), rules, *(list(row) for row in table.itertuples(index=False))]
+    lines = [list(table), rules, *cells]
     return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
 
 
