@@ -47,10 +47,9 @@ LOOK: Any = {
     "axes.labelcolor": INK,
     "axes.edgecolor": "#8A8A8A",
     "axes.linewidth": 0.8,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
     "axes.spines.right": False,
+    "axes.spines.top": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 9,
@@ -87,18 +86,17 @@ def anytime_figure(
         passes_per_trial: One fixed-λ trial, for the upper axis.
         dense: The objective of the dense network, for a reference line.
     """
-    panels = [("objective", "Validation"), ("test_objective", "Test, of the same models")]
+    panels = [("objective", "Validation J, best so far"), ("test_objective", "Test J of the same models")]
     panels = [panel for panel in panels if anytime[panel[0]].notna().any()] or panels[:1]
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 1.1 + 2.7 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-        for ax, (metric, title) in zip(axes, panels, strict=True):
+        for ax, (metric, label) in zip(axes, panels, strict=True):
             for arm in _ordered(anytime["arm"]):
                 _steps(ax, anytime[anytime["arm"] == arm], ends[ends["arm"] == arm], arm, metric)
             if dense is not None:
                 _reference(ax, dense)
-            ax.set_title(title)
-            ax.set_ylabel("Best J so far (ratio)")
+            ax.set_ylabel(f"{label} (ratio)")
             ax.grid(True)
         last = axes[-1]
         last.set_xlim(left=0)
@@ -119,8 +117,8 @@ def _steps(ax: Axes, curve: pd.DataFrame, ends: pd.DataFrame, arm: str, metric: 
     end = ends.set_index("seed")["passes"].reindex(table.columns).fillna(table.index.max())
     table = table.reindex(sorted({*table.index, *end})).ffill()
     if table.shape[1] > 1:
-        for seed in table:
-            line = table[seed][table.index <= end[seed]]
+        for seed, steps in table.items():
+            line = steps[table.index <= end.loc[seed]]
             ax.step(line.index, line, where="post", color=colour, linewidth=0.7, alpha=0.35)
     mean = table.mean(axis=1, skipna=False).dropna()
     if mean.empty:
@@ -128,9 +126,9 @@ def _steps(ax: Axes, curve: pd.DataFrame, ends: pd.DataFrame, arm: str, metric: 
     ax.step(
         mean.index, mean, where="post", color=colour, linewidth=2, marker=marker, markevery=[0], label=arm
     )
-    ax.plot(
-        mean.index[-1], mean.iloc[-1], "o", mfc="white", mec=colour, mew=1.8, ms=7.5, zorder=4, clip_on=False
-    )
+    end_point = (mean.index[-1:], mean.iloc[-1:])
+    ax.plot(*end_point, "o", mfc="white", mec=colour, mew=1.6, ms=11, zorder=4, clip_on=False)
+    ax.plot(*end_point, marker, color=colour, ms=5.5, mew=0, zorder=5, clip_on=False)
 
 
 def scatter_figure(
@@ -248,7 +246,6 @@ def _reference(ax: Axes, dense: float) -> None:
 
 def _trial_axis(ax: Axes, passes_per_trial: float | None) -> None:
     if not passes_per_trial:
-        ax.spines["top"].set_visible(False)
         return
     unit = passes_per_trial
     upper = ax.secondary_xaxis(
@@ -261,9 +258,12 @@ def _trial_axis(ax: Axes, passes_per_trial: float | None) -> None:
 def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(
+        legend = figure.legend(
             handles, labels, loc="outside lower center", ncols=3, columnspacing=1.2, handlelength=1.8
         )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
 
 
 def _short(value: float, _: int) -> str:

@@ -130,7 +130,7 @@ def markdown(table: pd.DataFrame) -> str:
     """
     cells: list[list[str]] = table.to_numpy(dtype=object).tolist()
     rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
-    lines = [list(table), rules, *cells]
+    lines: list[list[str]] = [[str(name) for name in table], rules, *cells]
     return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
 
 
