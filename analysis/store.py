@@ -1,0 +1,71 @@
+"""Where the MLflow records are, found out before MLflow is asked.
+
+MLflow makes a new, empty database where none is, and tries a silent server for minutes.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
+
+from ms_automl.errors import TrackingError
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+PATIENCE = 10.0  # seconds a server has to answer
+
+
+def reachable_uri(uri: str | None, folder: Path | None = None) -> str:
+    """Check that a tracking store is there and return its URI.
+
+    A relative SQLite file is looked for in the working folder, then beside the comparison's folder and in the
+    folders above it: a comparison is usually written to `comparisons/<name>` below the store.
+
+    Raises:
+        TrackingError: No such database, or no answer from the server.
+    """
+    uri = uri or DEFAULT_URI
+    if uri.startswith(SQLITE):
+        return _sqlite(uri, folder)
+    if uri.startswith(("http://", "https://")) and not _answers(uri):
+        raise TrackingError(
+            f"the MLflow server at {without_password(uri)} does not answer: start it, or point "
+            "MLFLOW_TRACKING_URI at the store that has the comparison."
+        )
+    return uri
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: user and password removed.
+
+    >>> without_password("https://me:secret@host:5000/x")
+    'https://host:5000/x'
+    """
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def _sqlite(uri: str, folder: Path | None) -> str:
+    name = Path(uri.removeprefix(SQLITE))
+    above = [folder.resolve(), *folder.resolve().parents] if folder else []
+    for place in [Path(), *above]:
+        if (place / name).is_file():
+            return f"{SQLITE}{place / name}"
+    raise TrackingError(
+        f"no MLflow store at {uri}: run this in the folder where the search ran, or set MLFLOW_TRACKING_URI."
+    )
+
+
+def _answers(uri: str) -> bool:
+    try:
+        with urlopen(without_password(uri).rstrip("/") + "/health", timeout=PATIENCE):
+            return True
+    except HTTPError:
+        return True  # it asks for a password, or has another path: MLflow will say so better
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # whether to trust it is MLflow's setting
+    except OSError:
+        return False
