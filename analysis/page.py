@@ -43,9 +43,7 @@ def details(summary: str, html: str) -> str:
 
 def definitions(pairs: dict[str, str]) -> str:
     """Names and values; a pair without a value is left out."""
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value
-    )
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value)
     return f"<dl>{items}</dl>"
 
 

@@ -140,9 +140,7 @@ def verdict(result: Paired) -> str:
         f"Over {n} seeds the paired difference in {name}, {left} − {right}, is {signed(result.mean)} "
         f"(95 % interval {signed(result.low)} to {signed(result.high)}; below 0, {left} is better)."
     )
-    missing = (
-        f" {result.left_out} seed(s) without a valid result in both are left out." if result.left_out else ""
-    )
+    missing = f" {result.left_out} seed(s) without a valid result in both are left out." if result.left_out else ""
     few = "" if n >= SEEDS_TO_CLAIM else f" A claim needs {SEEDS_TO_CLAIM} seeds."
     opening = reading(result)
     return f"{opening[0].upper()}{opening[1:]}. {numbers}{missing}{few}"
@@ -155,7 +153,5 @@ def signed(value: float) -> str:
     ('−0.031', '0.000')
     """
     return (
-        "–"
-        if math.isnan(value)
-        else f"{round(value, 3) + 0.0:+.3f}".replace("+0.000", "0.000").replace("-", "−")
+        "–" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}".replace("+0.000", "0.000").replace("-", "−")
     )

@@ -123,9 +123,7 @@ def _steps(ax: Axes, curve: pd.DataFrame, ends: pd.DataFrame, arm: str, metric: 
     mean = table.mean(axis=1, skipna=False).dropna()
     if mean.empty:
         return
-    ax.step(
-        mean.index, mean, where="post", color=colour, linewidth=2, marker=marker, markevery=[0], label=arm
-    )
+    ax.step(mean.index, mean, where="post", color=colour, linewidth=2, marker=marker, markevery=[0], label=arm)
     end_point = (mean.index[-1:], mean.iloc[-1:])
     ax.plot(*end_point, "o", mfc="white", mec=colour, mew=1.6, ms=11, zorder=4, clip_on=False)
     ax.plot(*end_point, marker, color=colour, ms=5.5, mew=0, zorder=5, clip_on=False)
@@ -148,9 +146,7 @@ def scatter_figure(
         target: The sparsity asked for, in [0, 1].
     """
     columns = {"sparsity/group", metric} <= set(trials.columns)
-    valid = (
-        trials[(trials["status"] == "FINISHED") & (trials["arm"] != REFERENCE)] if columns else trials.head(0)
-    )
+    valid = trials[(trials["status"] == "FINISHED") & (trials["arm"] != REFERENCE)] if columns else trials.head(0)
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
         ax = figure.subplots()
@@ -248,9 +244,7 @@ def _trial_axis(ax: Axes, passes_per_trial: float | None) -> None:
     if not passes_per_trial:
         return
     unit = passes_per_trial
-    upper = ax.secondary_xaxis(
-        "top", functions=(lambda x: np.divide(x, unit), lambda x: np.multiply(x, unit))
-    )
+    upper = ax.secondary_xaxis("top", functions=(lambda x: np.divide(x, unit), lambda x: np.multiply(x, unit)))
     upper.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     upper.set_xlabel("Spent budget (fixed-λ trials)")
 

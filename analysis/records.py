@@ -83,9 +83,7 @@ def load(comparison: str | Path) -> Comparison:
         return Comparison(
             run_id=run_id,
             tracking_uri=uri,
-            rows=_rows(
-                record["rows"] if record else [json.loads(arm.data.tags["ms_automl.row"]) for arm in arms]
-            ),
+            rows=_rows(record["rows"] if record else [json.loads(arm.data.tags["ms_automl.row"]) for arm in arms]),
             trials=_trials([trial for arm in arms for trial in _children(client, arm, "trial")]),
             anytime=_anytime(client, arms),
             config=record["config"] if record else _config(client, run_id),
@@ -186,9 +184,7 @@ def _config(client: MlflowClient, run_id: str) -> dict[str, Any]:
 
 def _rows(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(records)
-    frame = frame.reindex(
-        columns=[*ROW_COLUMNS, *(name for name in frame.columns if name not in ROW_COLUMNS)]
-    )
+    frame = frame.reindex(columns=[*ROW_COLUMNS, *(name for name in frame.columns if name not in ROW_COLUMNS)])
     text = {"arm", "space", "status", "lambda", "note"}
     for name in ROW_COLUMNS:
         if name not in text:

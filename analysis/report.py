@@ -93,9 +93,7 @@ def write_figures(comparison: Comparison, folder: Path) -> dict[str, Path]:
         "scatter": plots.scatter_figure(trials, chosen, TRIAL_METRICS[metric], dense, target(comparison)),
         "lambda": plots.lambda_figure(rows),
     }
-    return {
-        name: plots.save(figure, folder, name)[1] for name, figure in figures.items() if figure is not None
-    }
+    return {name: plots.save(figure, folder, name)[1] for name, figure in figures.items() if figure is not None}
 
 
 def selected(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
@@ -115,9 +113,7 @@ def selected(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
 def dense_objective(comparison: Comparison) -> float:
     """J of the dense network: by definition 1, plus the price under the `tradeoff` objective."""
     objective = comparison.config.get("objective", {})
-    return 1.0 + (
-        float(objective.get("price", 1.0)) if objective.get("kind", "tradeoff") == "tradeoff" else 0.0
-    )
+    return 1.0 + (float(objective.get("price", 1.0)) if objective.get("kind", "tradeoff") == "tradeoff" else 0.0)
 
 
 def target(comparison: Comparison) -> float | None:
@@ -254,9 +250,7 @@ def _reproduce(comparison: Comparison) -> str:
         page.code(command),
         page.text(note),
         page.definitions(facts),
-        page.details(
-            "Configuration", page.code(json.dumps(config, indent=2, ensure_ascii=False, default=str))
-        ),
+        page.details("Configuration", page.code(json.dumps(config, indent=2, ensure_ascii=False, default=str))),
     )
 
 

@@ -315,11 +315,15 @@ def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
     return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
 
 
-def _lambda_of(trial: Trial | None) -> dict[str, Any] | None:
+def _lambda_of(trial: Trial | None) -> dict[str, float] | list[dict[str, float]] | None:
+    """λ by layer: one dict of constants, or a list of them, a knot each (LambdaSchedule)."""
     if trial is None:
         return None
     schedule = trial.schedule or trial.params.get("schedule")
-    return schedule if isinstance(schedule, dict) else None
+    if schedule is None:
+        return None
+    knots = [dict(zip(schedule["layers"], row, strict=True)) for row in schedule["values"]]
+    return knots[0] if len(knots) == 1 else knots
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

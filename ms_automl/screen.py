@@ -90,35 +90,25 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
         unit: passes of one fixed-λ trial.
     """
     table = Table()
-    columns = (
-        "arm",
-        "seed",
-        "J (val)",
-        "J (test)",
-        "Δm test",
-        "sparsity",
-        "trials",
-        "cost",
-        "time",
-        "searcher",
-        "",
-    )
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("arm", "") else "right")
+    for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "time s"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    noted = any(row["note"] or row["status"] != "ok" for row in rows)
+    if noted:
+        table.add_column("note")
     for row in rows:
-        table.add_row(
+        cells = [
             row["arm"],
             str(row["seed"]),
             _number(row["objective"], "{:.3f}"),
             _number(row["test_objective"], "{:.3f}"),
-            _number(row["delta_m"], "{:+.1f} %"),
-            _number(row["sparsity_param"], "{:.0%}"),
+            _number(row["delta_m"], "{:+.1f}"),
+            _number(None if row["sparsity_param"] is None else 100 * row["sparsity_param"], "{:.0f}"),
             str(row["trials"]),
             f"{row['passes'] / unit:.2f}x",
-            f"{row['device_seconds']:.0f} s",
-            f"{row['searcher_seconds']:.2f} s",
-            row["note"] or ("" if row["status"] == "ok" else row["status"]),
-        )
+            f"{row['device_seconds']:.0f}",
+        ]
+        note = row["note"] or ("" if row["status"] == "ok" else row["status"])
+        table.add_row(*cells, *([note] if noted else []))
     return table
 
 

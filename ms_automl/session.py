@@ -139,7 +139,10 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
     seeds = content["config"]["seeds"]
     claim = "One seed claims nothing" if seeds == 1 else f"{seeds} seeds claim nothing" if seeds < 5 else ""
     say = console.print
-    say(f"J: {meaning}; lower is better. cost: passes in units of one fixed-λ trial.", soft_wrap=True)
+    say(f"J: {meaning}; lower is better.", soft_wrap=True)
+    say("zeros: share of the trunk's weights. cost: passes, in units of one fixed-λ trial.", soft_wrap=True)
+    searcher = sum(row["searcher_seconds"] for row in content["rows"])
+    say(f"samplers took {searcher:.2f} s, logging {measured['cost/logging_seconds']:.1f} s", soft_wrap=True)
     if claim:
         say(f"{claim}: --seeds 5 is the least for a claim.", soft_wrap=True)
     say(

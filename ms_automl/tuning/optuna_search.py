@@ -13,9 +13,9 @@ from search_spaces import Parameter
 
 
 class OptunaSearch(Sampler):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), every argument pinned.
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), its arguments pinned.
 
-    Optuna's defaults differ between 4.x and 5.x, so none is relied on. Trials come one after another, so no
+    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after another, so no
     constant liar is needed. A quarter of the trials (at least 2, at most Optuna's 10) start at random.
 
     Args:
@@ -29,7 +29,6 @@ class OptunaSearch(Sampler):
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(
-            prior_weight=1.0,
             n_startup_trials=min(10, max(2, trials // 4)),
             n_ei_candidates=24,
             seed=seed,

@@ -38,6 +38,9 @@ class _Lifecycle(tune.Callback):  # type: ignore[misc]
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as in StreamRouter
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.comparison.trials[trial.trial_id].started == 0.0:
             self.comparison.started(trial.trial_id)

@@ -104,6 +104,10 @@ class StreamRouter(Searcher):  # type: ignore[misc]
         }
         return told, False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray keeps a pickled copy to restore a Tuner from. It is never used: it could not hold open files.
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger and the records hold what a stream has done."""
 

@@ -30,9 +30,7 @@ class FakeSearch:
     def __init__(self, folder: Path, seeds: int, arms: tuple[str, ...] = tuple(GOALS), rng: int = 0):
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=self.uri)
-        self.experiment = self.client.create_experiment(
-            "ms_automl", artifact_location=(folder / "art").as_uri()
-        )
+        self.experiment = self.client.create_experiment("ms_automl", artifact_location=(folder / "art").as_uri())
         self.random = random.Random(rng)
         self.clock = 0
         self.out = folder / "comparisons" / "rooms"
@@ -107,9 +105,7 @@ class FakeSearch:
         better = 0 if dense else 0.35 * math.exp(-2.5 * index / number) * self.random.uniform(0.2, 1)
         objective = goal if dense else goal + (better if number > 1 else 0) + self.random.gauss(0, 0.015)
         sparsity = 0.0 if dense else min(0.95, max(0.05, 0.72 - 0.9 * better * self.random.choice([-1, 1])))
-        lambdas = {
-            f"lambda/{layer}": 0.0 if dense else 10 ** self.random.uniform(-3.5, -2) for layer in LAYERS
-        }
+        lambdas = {f"lambda/{layer}": 0.0 if dense else 10 ** self.random.uniform(-3.5, -2) for layer in LAYERS}
         return {
             "val/objective": objective,
             "test/objective": objective if dense else objective + self.random.gauss(0.01, 0.01),
@@ -137,9 +133,7 @@ class FakeSearch:
 
     def row(self, arm, seed, trials, best, failed, cost):
         metrics = trials[best]
-        lambdas = {
-            name.removeprefix("lambda/"): metrics[name] for name in metrics if name.startswith("lambda/")
-        }
+        lambdas = {name.removeprefix("lambda/"): metrics[name] for name in metrics if name.startswith("lambda/")}
         return {
             "arm": arm,
             "seed": seed,
