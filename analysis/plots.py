@@ -117,8 +117,8 @@ def _steps(ax: Axes, curve: pd.DataFrame, ends: pd.DataFrame, arm: str, metric: 
     end = ends.set_index("seed")["passes"].reindex(table.columns).fillna(table.index.max())
     table = table.reindex(sorted({*table.index, *end})).ffill()
     if table.shape[1] > 1:
-        for seed, steps in table.items():
-            line = steps[table.index <= end.loc[seed]]
+        for (_, steps), last in zip(table.items(), end, strict=True):
+            line = steps[table.index <= last]
             ax.step(line.index, line, where="post", color=colour, linewidth=0.7, alpha=0.35)
     mean = table.mean(axis=1, skipna=False).dropna()
     if mean.empty:

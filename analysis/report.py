@@ -181,8 +181,8 @@ def _table_note(comparison: Comparison) -> str:
     useful = comparison.metrics.get("useful_share")
     share = f" {useful:.0%} of the time was spent in trials." if useful is not None else ""
     return (
-        "Models are selected by validation J; means over seeds, trials are sums. Δm is the mean change of the "
-        f"tasks' test metrics against dense; dense is charged to nobody.{share}"
+        "Models are selected by validation J; means over seeds, trials are sums. Δm is the mean change of "
+        f"the tasks' test metrics against dense; dense is charged to nobody.{share}"
     )
 
 

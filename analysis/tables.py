@@ -109,15 +109,16 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
 def display(table: pd.DataFrame) -> pd.DataFrame:
     """Round, name with units, and leave out the columns in which nothing was recorded."""
     shown = {}
+    twice = {"passes"} if "spent" in table and table["spent"].notna().any() else set()
     for name, (header, write) in COLUMNS.items():
-        if name in table and table[name].notna().any():
+        if name not in twice and name in table and table[name].notna().any():
             shown[header] = [EMPTY if pd.isna(value) else write(value) for value in table[name]]
     return pd.DataFrame(shown, dtype=object)
 
 
 def is_numeric(values: pd.Series) -> bool:
     """Whether a column of a printed table is to be aligned right."""
-    return all(re.fullmatch(r"[−+-]?[\d.,]+|–", str(value)) for value in values)
+    return all(re.fullmatch(r"([−+-]?[\d.,]+|–|not reached)( \(.*\))?", str(value)) for value in values)
 
 
 def markdown(table: pd.DataFrame) -> str:

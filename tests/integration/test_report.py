@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from pandas.testing import assert_frame_equal
 
-pytestmark = pytest.mark.integration
+from analysis.__main__ import main
+from analysis.records import load
+from analysis.report import report
+
+# SQLAlchemy warns about MLflow's own models.
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
 
 LAYERS = ["stem", "stage1.conv1", "stage1.conv2", "stage2.conv1", "stage2.conv2"]
 TRIAL_PASSES = 12_000
@@ -156,3 +165,60 @@ class FakeSearch:
             "limit_passes": TRIALS * TRIAL_PASSES,
             "note": "",
         }
+
+
+@pytest.fixture(scope="session")
+def search(tmp_path_factory):
+    return FakeSearch(tmp_path_factory.mktemp("store"), seeds=2, arms=("dense", "meta", "optuna"))
+
+
+@pytest.fixture(autouse=True)
+def no_other_store(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_a_folder_is_read_into_tidy_frames(search):
+    comparison = load(search.out)
+    assert len(comparison.rows) == 6
+    assert len(comparison.trials) == 2 * (1 + 1 + TRIALS)
+    assert set(comparison.anytime["arm"]) == {"meta", "optuna"}
+    assert comparison.trials["status"].eq("FAILED").sum() == 1
+    assert comparison.tags["git_revision"] == "4f2a91c"
+
+
+def test_a_run_id_gives_the_same_as_its_folder(search, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", search.uri)
+    by_id, by_folder = load(search.parent), load(search.out)
+    assert by_id.config == by_folder.config
+    assert by_id.versions == by_folder.versions
+    assert_frame_equal(by_id.rows, by_folder.rows)
+
+
+def test_the_report_is_one_page_that_needs_no_network(search):
+    index = report(search.out)
+    html = index.read_text(encoding="utf-8")
+    assert index == search.out / "report" / "index.html"
+    assert "&lt;nan&gt;" in html
+    assert 'src="http' not in html and "<script" not in html and "href=" not in html
+    assert str(search.out.parent) not in html
+    names = {file.name for file in index.parent.iterdir()}
+    assert {"table.csv", "table.md", "trials.csv", "anytime.png", "anytime.svg", "scatter.svg"} <= names
+
+
+def test_the_report_is_logged_to_the_parent_run(search):
+    report(search.out)
+    logged = {artifact.path for artifact in search.client.list_artifacts(search.parent, "report")}
+    assert "report/index.html" in logged
+
+
+def test_other_runs_and_unknown_ids_are_refused_in_one_line(search, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", search.uri)
+    arm = search.client.search_runs([search.experiment], "tags.`ms_automl.kind` = 'arm'")[0].info.run_id
+    for given, words in {
+        arm: "not a comparison",
+        "0" * 32: "no MLflow run",
+        "nowhere": "neither a folder",
+    }.items():
+        assert main(["report", "--comparison", given]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
