@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import torch
 
@@ -34,7 +35,10 @@ def main() -> None:
     experiment = Experiment(config)
     layers = ChannelGroups(experiment.network(args.seed)).names
     objective, references = config.objective.build(), None
-    trials = {"dense": [("dense", {})], "meta": [("meta_sparsity", {})]}
+    trials: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "dense": [("dense", {})],
+        "meta": [("meta_sparsity", {})],
+    }
     trials["fixed"] = [
         ("fixed_lambda", {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, float(value))).to_dict()})
         for value in args.lambdas.split(",")

@@ -60,7 +60,7 @@ class Tracker:
         self.runs: dict[str, str] = {}
         self.lost: str | None = None
         self.seconds = 0.0
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow-writer", daemon=True)
         self._thread.start()
         params = [Param(key, str(value)[:6000]) for key, value in _flat(config).items()]
@@ -135,7 +135,7 @@ class Tracker:
             tags=[RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed")],
         )
 
-    def _put(self, write: Callable[[], None]) -> None:
+    def _put(self, write: Callable[[], object]) -> None:
         self._queue.put(write)
 
     def _write(self) -> None:

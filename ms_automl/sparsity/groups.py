@@ -65,7 +65,7 @@ class ChannelGroups:
 
     def per_weight(self, values: Tensor) -> list[Tensor]:
         """A vector [G] as L tensors [1, in, 1, 1] that broadcast over the weights."""
-        return [part.view(1, -1, 1, 1) for part in values.split(self.counts)]
+        return [part.view(1, -1, 1, 1) for part in torch.split(values, self.counts)]
 
     def layer_sum(self, values: Tensor) -> Tensor:
         """Sum a vector [G] within each layer: [L]."""

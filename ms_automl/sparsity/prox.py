@@ -50,7 +50,7 @@ def smallest(groups: ChannelGroups, norms: Tensor, shares: Tensor) -> Tensor:
         shares: [L] between 0 and 1; share · (groups of the layer) is rounded to a count.
     """
     chosen = []
-    for part, share in zip(norms.split(groups.counts), shares.tolist(), strict=True):
+    for part, share in zip(torch.split(norms, groups.counts), shares.tolist(), strict=True):
         count = round(share * len(part))
         ranks = torch.argsort(torch.argsort(part, stable=True))
         chosen.append(ranks < count)

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from ray import tune
 
-from ms_automl import checkpoint
 from ms_automl.budget import Cost
+from ms_automl.checkpoint import load, save
 from ms_automl.comparison import Report
 from ms_automl.tuning.experiment import Experiment
 
 STATE = "state"
 
 
-class TrialAdapter(tune.Trainable):  # type: ignore[misc]
+class TrialAdapter(tune.Trainable):
     """Runs one trial; its process is kept for the next one (``reuse_actors``).
 
     A method's own failure (a loss that is NaN, say) is a report and not a crash: the trial ends, what it cost
@@ -99,13 +99,13 @@ class TrialAdapter(tune.Trainable):  # type: ignore[misc]
             self.experiment.save_model(self.network, self.seed, folder)
         else:
             state = {"method": self.method.state_dict(), "interval": self.interval, "attempt": self.attempt}
-            checkpoint.save(state | {"charged": self.charged.to_dict()}, folder, STATE)
+            save(state | {"charged": self.charged.to_dict()}, folder, STATE)
 
-    def load_checkpoint(self, checkpoint_dir: str | None) -> None:
-        """Go on from a state; the next report belongs to a new attempt."""
-        if checkpoint_dir is None or not (Path(checkpoint_dir) / f"{STATE}.json").exists():
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from the state in the folder ``checkpoint``; the next report belongs to a new attempt."""
+        if checkpoint is None or not (Path(checkpoint) / f"{STATE}.json").exists():
             return
-        state = checkpoint.load(Path(checkpoint_dir), STATE)
+        state = load(Path(checkpoint), STATE)
         self.method.load_state_dict(state["method"])
         self.interval, self.attempt = state["interval"], state["attempt"] + 1
         self.charged = Cost(**state["charged"])

@@ -15,8 +15,9 @@ from search_spaces import Parameter
 class OptunaSearch(Sampler):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), its arguments pinned.
 
-    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after another, so no
-    constant liar is needed. A quarter of the trials (at least 2, at most Optuna's 10) start at random.
+    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after
+    another, so no constant liar is needed. A quarter of the trials (at least 2, at most Optuna's 10) start at
+    random.
 
     Args:
         parameters: what is searched.

@@ -32,7 +32,7 @@ _QUIET = {
 OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
 
 
-class _Lifecycle(tune.Callback):  # type: ignore[misc]
+class _Lifecycle(tune.Callback):
     """Tells the comparison what only Ray knows: when a trial gets its device, where its model lies."""
 
     def __init__(self, comparison: Comparison) -> None:

@@ -36,7 +36,7 @@ def pruned(values: dict[str, float]) -> Suggestion:
     return Suggestion("pruned", {"level": values["level"]}, values)
 
 
-class Sampler(Searcher):  # type: ignore[misc]
+class Sampler(Searcher):
     """What the samplers here share: no state of Ray's is needed."""
 
     def save(self, checkpoint_path: str) -> None:

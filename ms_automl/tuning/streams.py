@@ -20,7 +20,7 @@ from ms_automl.tuning.sampling import Sampler
 PlannedPasses = Callable[[str, int], float]
 
 
-class StreamRouter(Searcher):  # type: ignore[misc]
+class StreamRouter(Searcher):
     """Suggests the next trial of whichever stream is free and can afford it.
 
     Args:

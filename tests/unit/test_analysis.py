@@ -33,9 +33,7 @@ def curve(arm, seed, points):
     ]
 
 
-CURVES = pd.DataFrame(
-    curve("meta", 0, [(200, 1.5)]) + curve("optuna", 0, [(100, 1.9), (300, 1.6), (800, 1.55)])
-)
+CURVES = pd.DataFrame(curve("meta", 0, [(200, 1.5)]) + curve("optuna", 0, [(100, 1.9), (300, 1.6), (800, 1.55)]))
 
 
 def test_cost_to_match_is_the_first_budget_at_or_below_the_others_final_value():
