@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -60,7 +61,9 @@ class Screen:
 def progress_table(comparison: Comparison) -> Table:
     """The state of every stream, with the time that is left."""
     elapsed = time.monotonic() - comparison.began
-    table = Table(title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left"
+    )
     for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
         table.add_column(name, justify="left" if name in ("arm", "now") else "right")
     for stream in comparison.streams.values():
@@ -89,7 +92,7 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
         rows: as in comparison.json.
         unit: passes of one fixed-λ trial.
     """
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "time s"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     noted = any(row["note"] or row["status"] != "ok" for row in rows)
