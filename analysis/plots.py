@@ -139,13 +139,13 @@ def scatter_figure(
     """Objective against sparsity, a point per finished trial; the selected ones are large and ringed.
 
     Args:
-        trials: One row per trial with arm, status, `sparsity/group` and `metric`.
+        trials: One row per trial with arm, status, `sparsity/param` and `metric`.
         selected: Whether a trial is the one its arm and seed selected, by the index of `trials`.
         metric: `test/objective` or `val/objective`.
         dense: The objective of the dense network.
         target: The sparsity asked for, in [0, 1].
     """
-    columns = {"sparsity/group", metric} <= set(trials.columns)
+    columns = {"sparsity/param", metric} <= set(trials.columns)
     valid = trials[(trials["status"] == "FINISHED") & (trials["arm"] != REFERENCE)] if columns else trials.head(0)
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
@@ -155,7 +155,7 @@ def scatter_figure(
             points = valid[valid["arm"] == arm]
             chosen = selected.reindex(points.index, fill_value=False)
             look: dict[str, Any] = {"color": colour, "marker": marker, "clip_on": False}
-            x, y = 100 * points["sparsity/group"], points[metric]
+            x, y = 100 * points["sparsity/param"], points[metric]
             ax.scatter(x, y, s=24, alpha=0.45, linewidths=0, label=arm, **look)
             ax.scatter(x[chosen], y[chosen], s=85, edgecolors=INK, linewidths=1.1, zorder=4, **look)
         if dense is not None:
@@ -163,7 +163,7 @@ def scatter_figure(
         if target is not None:
             ax.axvline(100 * target, color=GREY, linewidth=1, linestyle=":", label=f"target {target:.0%}")
         ax.set_xlim(0, 100)
-        ax.set_xlabel("Group sparsity (% of trunk weights in zero groups)")
+        ax.set_xlabel("Parameter sparsity (% of trunk weights in zero groups)")
         ax.set_ylabel(f"{'Test' if metric.startswith('test') else 'Validation'} J (ratio)")
         ax.grid(True)
         _legend(figure, ax)

@@ -101,7 +101,6 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "trials": ("Trials", _fixed(0)),
     "failed_trials": ("Failed trials", _fixed(0)),
     "device_seconds": ("Device time (s)", _fixed(0)),
-    "wall_seconds": ("Wall-clock (s)", _fixed(0)),
     "searcher_seconds": ("Searcher time (s)", _fixed(1)),
 }
 
@@ -109,9 +108,11 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
 def display(table: pd.DataFrame) -> pd.DataFrame:
     """Round, name with units, and leave out the columns in which nothing was recorded."""
     shown = {}
-    twice = {"passes"} if "spent" in table and table["spent"].notna().any() else set()
+    skipped = {"passes"} if "spent" in table and table["spent"].notna().any() else set()
+    if "failed_trials" in table and not table["failed_trials"].any():
+        skipped.add("failed_trials")
     for name, (header, write) in COLUMNS.items():
-        if name not in twice and name in table and table[name].notna().any():
+        if name not in skipped and name in table and table[name].notna().any():
             shown[header] = [EMPTY if pd.isna(value) else write(value) for value in table[name]]
     return pd.DataFrame(shown, dtype=object)
 
