@@ -78,6 +78,7 @@ class MetaSection(_Section):
     decay: float = Field(0.99, ge=0, le=1)
     lambda_lr: float = Field(0.05, gt=0)
     every: int = Field(2, ge=1)
+    warmup: float = Field(0.3, ge=0, le=1)
 
 
 class BudgetSection(_Section):

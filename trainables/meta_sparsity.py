@@ -34,6 +34,7 @@ class MetaSparsity:
         decay: γ of the `forward` estimator, per step.
         lambda_lr: Adam's step on log λ.
         every: steps between two updates of λ (`forward`).
+        warmup: share of the sparsifying phase over which λ rises from 0 (`forward`).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class MetaSparsity:
         decay: float = 0.99,
         lambda_lr: float = 0.05,
         every: int = 2,
+        warmup: float = 0.3,
     ) -> None:
         self.loop = TrainingLoop(data, network, settings, seed)
         self.cost = self.loop.cost
@@ -68,6 +70,7 @@ class MetaSparsity:
                 decay=decay,
                 lr=lambda_lr,
                 every=every,
+                warmup=warmup,
             )
 
     @staticmethod

@@ -17,7 +17,10 @@ OuterGradient = Callable[[], list[Tensor]]
 
 
 class ForwardLearner:
-    """Adam on ρ = log λ with dJ/dρ = Σ_g w_g <∇_θg J_loss, Z_g> + price · dD/dρ.
+    """Adam on ρ with dJ/dρ = Σ_g w_g <∇_θg J_loss, Z_g> + price · dD/dρ and λ = exp(ρ) · min(1, x / warmup).
+
+    The rise over the first share of the sparsifying phase keeps λ from deciding before the loss can say what
+    a group is worth: an untrained network misses nothing.
 
     Args:
         groups: the groups that λ shrinks.
@@ -28,6 +31,7 @@ class ForwardLearner:
         decay: γ of the sensitivity, per step.
         lr: Adam's step on ρ.
         every: steps between two updates of ρ.
+        warmup: share x of the sparsifying phase over which λ rises from 0.
     """
 
     def __init__(
@@ -41,12 +45,15 @@ class ForwardLearner:
         decay: float,
         lr: float,
         every: int,
+        warmup: float,
     ) -> None:
         self.groups = groups
         self.ties = torch.tensor(ties)
         self.price = price
         self.bounds = bounds
         self.every = every
+        self.warmup = warmup
+        self.rise = 0.0 if warmup > 0 else 1.0
         self.rho = torch.full((max(ties) + 1,), math.log(start))
         self.optimizer = torch.optim.Adam([self.rho], lr=lr, betas=(0.9, 0.99))
         self.sensitivity = Sensitivity(groups, decay)
@@ -54,7 +61,7 @@ class ForwardLearner:
 
     def lambdas(self) -> Tensor:
         """[L] λ of each layer now."""
-        return self.rho.exp()[self.ties]
+        return self.rise * self.rho.exp()[self.ties]
 
     @torch.no_grad()
     def step(self, index: int, phase: float, lr: float, outer_gradient: OuterGradient) -> None:
@@ -66,6 +73,7 @@ class ForwardLearner:
             lr: η.
             outer_gradient: L tensors, ∇_θ of the outer losses at the weights as the prox leaves them.
         """
+        self.rise = min(1.0, phase / self.warmup) if self.warmup > 0 else 1.0
         norms = self.groups.norms()
         threshold = thresholds(self.groups, self.lambdas(), lr)
         factors = shrink_factors(self.groups, norms, threshold)
@@ -93,6 +101,7 @@ class ForwardLearner:
         """ρ, its optimiser, Z and the course so far."""
         return {
             "rho": self.rho.clone(),
+            "rise": self.rise,
             "optimizer": self.optimizer.state_dict(),
             "sensitivity": list(self.sensitivity.tensors),
             "course": self.course,
@@ -101,6 +110,7 @@ class ForwardLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.rho.copy_(state["rho"])
+        self.rise = state["rise"]
         self.optimizer.load_state_dict(state["optimizer"])
         for tensor, saved in zip(self.sensitivity.tensors, state["sensitivity"], strict=True):
             tensor.copy_(saved)
