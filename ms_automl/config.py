@@ -76,7 +76,7 @@ class MetaSection(_Section):
     """Settings of the meta-learner (:class:`~trainables.meta_sparsity.MetaSparsity`)."""
 
     decay: float = Field(0.99, ge=0, le=1)
-    lambda_lr: float = Field(0.05, gt=0)
+    lambda_lr: float = Field(0.02, gt=0)
     every: int = Field(2, ge=1)
     warmup: float = Field(0.3, ge=0, le=1)
 

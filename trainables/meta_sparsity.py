@@ -49,7 +49,7 @@ class MetaSparsity:
         bounds: tuple[float, float],
         ties: Sequence[int] | None = None,
         decay: float = 0.99,
-        lambda_lr: float = 0.05,
+        lambda_lr: float = 0.02,
         every: int = 2,
         warmup: float = 0.3,
     ) -> None:
