@@ -73,7 +73,10 @@ class ChannelGroups:
         return zeros.index_add_(0, self.layer, values)
 
     def strongest(self, values: Tensor) -> Tensor:
-        """[G] True for the largest value of each layer that must keep one group."""
+        """[G] True for the largest value of each layer that must keep one group; the first of equal ones."""
         low = torch.full((len(self.names),), -torch.inf, dtype=values.dtype, device=values.device)
-        top = low.scatter_reduce_(0, self.layer, values, "amax")
-        return (values == top[self.layer]) & ~self.removable[self.layer]
+        top = low.scatter_reduce(0, self.layer, values, "amax")
+        place = torch.arange(len(values), device=values.device)
+        tied = torch.where(values == top[self.layer], place, len(values))
+        first = torch.full_like(low, len(values), dtype=place.dtype).scatter_reduce(0, self.layer, tied, "amin")
+        return (place == first[self.layer]) & ~self.removable[self.layer]
