@@ -1,5 +1,4 @@
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,10 @@ def same(a: Any, b: Any) -> bool:
 def test_a_tree_comes_back_with_every_bit_type_and_key(tmp_path: Path) -> None:
     save(TREE, tmp_path / "new" / "folder", "state")
     assert same(load(tmp_path / "new" / "folder", "state"), TREE)
-    assert sorted(os.listdir(tmp_path / "new" / "folder")) == ["state.json", "state.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "state.json",
+        "state.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("tree", [torch.ones(2), 3, [], {}, {"a": None}, [torch.ones(1), torch.zeros(1)]])
