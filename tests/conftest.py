@@ -29,7 +29,7 @@ def tiny_data() -> MultiTaskData:
     return MultiTaskData("tiny", train, val, test, TASKS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_network() -> Callable[[], MultiTaskNet]:
     """Builds the same small network at every call."""
 

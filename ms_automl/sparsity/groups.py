@@ -49,6 +49,10 @@ class ChannelGroups:
         """Σ over each group of a · b: two lists of L tensors shaped like the weights to [G]."""
         return torch.cat([product.sum(_IN_GROUP) for product in torch._foreach_mul(list(a), list(b))])
 
+    def gradients(self) -> list[Tensor]:
+        """L tensors: what the last backward left in ``grad``, 0 where no task reads the layer."""
+        return [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
+
     @torch.no_grad()
     def norms(self) -> Tensor:
         """[G] Euclidean norms ||θ_g||."""
