@@ -29,9 +29,9 @@ def save_model(
 ) -> None:
     """Write a network with what is needed to build it again."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors"
-    )
+    # Memory may be shared or strided (channels_last): safetensors takes neither.
+    tensors = {name: value.cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
     architecture = {
         "format": FORMAT,
         "factory": factory,
@@ -53,23 +53,24 @@ def load(path: str | Path) -> MultiTaskNet:
         DataError: where the folder holds no model, or one of another format.
     """
     folder = Path(path)
-    try:
-        architecture = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no model.json: give a folder <out>/best/<arm>-<seed>") from error
-    except ValueError as error:
-        raise DataError(f"{folder / 'model.json'} is not JSON: copy the folder again") from error
-    if architecture.get("format") != FORMAT:
-        raise DataError(f"{folder}: format {architecture.get('format')}, this version reads {FORMAT}")
-    channels, height, width = architecture["image_shape"]
-    network = build_network(
-        architecture["factory"],
-        architecture["args"],
-        image_shape=(channels, height, width),
-        heads={name: HeadSpec(**spec) for name, spec in architecture["heads"].items()},
-    )
+    architecture, shape, heads = _architecture(folder / "model.json")
+    network = build_network(architecture["factory"], architecture["args"], image_shape=shape, heads=heads)
     try:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: the weights do not fit or are damaged ({error})") from error
     return network.eval()
+
+
+def _architecture(path: Path) -> tuple[dict[str, Any], tuple[int, int, int], dict[str, HeadSpec]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise DataError(f"{path.parent}: format {found['format']}, this version reads {FORMAT}")
+        channels, height, width = found["image_shape"]
+        heads = {name: HeadSpec(**spec) for name, spec in found["heads"].items()}
+        return {"factory": found["factory"], "args": found["args"]}, (channels, height, width), heads
+    except FileNotFoundError as error:
+        raise DataError(f"{path.parent} holds no model.json: give a folder <out>/best/<arm>-<seed>") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error!r}): copy the folder again") from error

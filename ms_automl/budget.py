@@ -9,6 +9,7 @@ reproduced anywhere.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,13 +115,14 @@ def _key(charge: Charge) -> tuple[str, int, int, str]:
 def _read(path: Path) -> Iterator[Charge]:
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):  # the event in flight when the writer died: the next one needs its own line
+        os.truncate(path, whole)
+    for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
             yield Charge(**json.loads(line))
         except (ValueError, TypeError) as error:
-            if number == len(lines):  # the event in flight when the writer died
-                return
             raise BudgetError(
                 f"{path.name}: line {number} is not a charge: restore the file from a copy"
             ) from error

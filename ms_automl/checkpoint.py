@@ -23,7 +23,7 @@ def save(tree: Any, folder: Path, name: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    skeleton = _pack(tree, "", tensors)
+    skeleton = _pack(tree, tensors)
     temporary = folder / f".{name}.{os.getpid()}"
     save_file(tensors, temporary)
     temporary.replace(folder / f"{name}.safetensors")
@@ -37,24 +37,26 @@ def load(folder: Path, name: str) -> Any:
     Raises:
         DataError: where a file is missing or damaged.
     """
+    for file in (f"{name}.json", f"{name}.safetensors"):
+        if not (folder / file).exists():
+            raise DataError(f"{folder} holds no '{name}': {file} is missing")
     try:
         skeleton = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         return _unpack(skeleton, load_file(folder / f"{name}.safetensors"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no '{name}': {Path(str(error.filename)).name} is missing") from error
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: '{name}' is damaged and cannot be read ({error})") from error
 
 
-def _pack(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(node: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
         # Memory may be shared or strided (channels_last): safetensors takes neither.
-        tensors[path] = node.detach().cpu().clone().contiguous()
-        return {"tensor": path}
+        name = str(len(tensors))
+        tensors[name] = node.detach().cpu().clone().contiguous()
+        return {"tensor": name}
     if isinstance(node, dict):
-        return {"dict": [[key, _pack(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
+        return {"dict": [[key, _pack(value, tensors)] for key, value in node.items()]}
     if isinstance(node, (list, tuple)):
-        return {"list": [_pack(value, f"{path}/{index}", tensors) for index, value in enumerate(node)]}
+        return {"list": [_pack(value, tensors) for value in node]}
     return {"value": node}
 
 

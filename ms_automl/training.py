@@ -172,6 +172,7 @@ class TrainingLoop:
         self.cost = Cost()
         self.steps_done = 0
         self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
+        self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
     @property
     def done(self) -> bool:
@@ -218,7 +219,9 @@ class TrainingLoop:
         total = torch.stack([task.weight * losses[task.name] for task in self.data.tasks]).sum()
         if not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
-            raise DivergenceError(f"loss not finite at step {self.steps_done}: {bad}; try a lower training.lr")
+            raise DivergenceError(
+                f"loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}; try a lower training.lr"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -238,14 +241,26 @@ class TrainingLoop:
         sparsity = measure(self.groups)
         layers = {f"sparsity/layer/{name}": share for name, share in sparsity.layers.items()}
         shares = {"sparsity/group": sparsity.group, "sparsity/param": sparsity.param, "density": sparsity.density}
-        return shares | layers
+        return shares | layers | {f"lambda/{name}": value for name, value in self._lambda_by_layer().items()}
+
+    def _lambda_by_layer(self) -> dict[str, float]:
+        if self.lambdas is None:
+            return {}
+        return dict(zip(self.groups.names, self.lambdas().tolist(), strict=True))
+
+    def _with_lambda(self) -> str:
+        values = self._lambda_by_layer().values()
+        if not values:
+            return ""
+        low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+        return f" with λ = {low}" if low == high else f" with λ from {low} to {high}"
 
     def _evaluate(self, name: str, split: Split) -> Metrics:
         metrics = evaluate(self.network, split, self.data.tasks, self.settings.eval_batch_size)
         self.cost.forward += len(split)
         bad = {key: value for key, value in metrics.items() if key.endswith("/loss") and not math.isfinite(value)}
         if bad:
-            raise DivergenceError(f"{name} loss not finite after step {self.steps_done}: {bad}")
+            raise DivergenceError(f"{name} loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}")
         return {f"{name}/{key}": value for key, value in metrics.items()}
 
     def state_dict(self) -> State:

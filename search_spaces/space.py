@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from ms_automl.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Parameter:
     high: float
     scale: Literal["log", "linear"] = "log"
 
+    def __post_init__(self) -> None:
+        if not (-math.inf < self.low <= self.high < math.inf and (self.scale == "linear" or self.low > 0)):
+            condition = "0 < low <= high" if self.scale == "log" else "low <= high"
+            raise ConfigError(f"{self.name}: `{condition}` must hold, but got low={self.low}, high={self.high}")
+
 
 @dataclass(frozen=True)
 class Space:
@@ -37,6 +45,18 @@ class Space:
     name: str
     parameters: tuple[Parameter, ...]
     layers: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        names = [parameter.name for parameter in self.parameters]
+        if list(self.layers) != names:
+            raise ConfigError(
+                f"space '{self.name}': `layers` must have the keys {names}, but has {list(self.layers)}"
+            )
+        driven = [layer for layers in self.layers.values() for layer in layers]
+        if len(set(driven)) < len(driven):
+            raise ConfigError(
+                f"space '{self.name}': a layer must have one parameter, but `layers` is {self.layers}"
+            )
 
     def lambdas(self, values: Mapping[str, float]) -> dict[str, float]:
         """λ by layer for values by parameter name."""

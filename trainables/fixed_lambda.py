@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import prox_, smallest, thresholds
@@ -34,6 +35,12 @@ class FixedLambda:
         self.loop = TrainingLoop(data, network, settings, seed)
         self.cost = self.loop.cost
         self.schedule = schedule
+        if schedule.layers != self.loop.groups.names:
+            raise ConfigError(
+                f"λ must be given for the layers {', '.join(self.loop.groups.names)}, in this order, "
+                f"but the schedule has {', '.join(schedule.layers)}"
+            )
+        self.loop.lambdas = lambda: schedule.lambda_at(self.loop.phase)
 
     @property
     def done(self) -> bool:
@@ -42,11 +49,7 @@ class FixedLambda:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
-        metrics = self.loop.interval(self._sparsify)
-        lambdas = self.schedule.lambda_at(self.loop.phase).tolist()
-        return metrics | {
-            f"lambda/{name}": value for name, value in zip(self.schedule.layers, lambdas, strict=True)
-        }
+        return self.loop.interval(self._sparsify)
 
     def _sparsify(self) -> None:
         loop = self.loop

@@ -72,6 +72,7 @@ class MetaSparsity:
                 every=every,
                 warmup=warmup,
             )
+        self.loop.lambdas = self.learner.lambdas
 
     @staticmethod
     def outer_updates(settings: TrainingSettings, objective: Objective, every: int = 2) -> int:
@@ -90,17 +91,12 @@ class MetaSparsity:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
-        metrics = self.loop.interval(self._sparsify)
-        lambdas = self.learner.lambdas().tolist()
-        return metrics | {
-            f"lambda/{name}": value for name, value in zip(self.loop.groups.names, lambdas, strict=True)
-        }
+        return self.loop.interval(self._sparsify)
 
     def _sparsify(self) -> None:
         loop = self.loop
         if isinstance(self.learner, WaterfillLearner):
-            gradients = [weight.grad for weight in loop.groups.weights if weight.grad is not None]
-            self.learner.step(loop.steps_done, loop.phase, loop.lr, gradients)
+            self.learner.step(loop.steps_done, loop.phase, loop.lr, loop.groups.gradients())
         else:
             self.learner.step(loop.steps_done, loop.phase, loop.lr, self._outer_gradient)
 

@@ -58,7 +58,7 @@ class Pruned:
     def _sparsify(self) -> None:
         loop = self.loop
         if loop.steps_done % self.every == 0 or loop.phase >= 1:
-            self.importance.observe([weight.grad for weight in loop.groups.weights if weight.grad is not None])
+            self.importance.observe(loop.groups.gradients())
             lowest = self.importance.lowest(cubic_ramp(self.level, loop.phase), gone=self.alive == 0)
             self.alive[lowest] = 0
         loop.groups.scale_(self.alive)
@@ -68,11 +68,11 @@ class Pruned:
         return {
             "loop": self.loop.state_dict(),
             "importance": self.importance.state_dict(),
-            "alive": self.alive,
+            "alive": self.alive.clone(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore :meth:`state_dict`."""
         self.loop.load_state_dict(state["loop"])
         self.importance.load_state_dict(state["importance"])
-        self.alive = state["alive"]
+        self.alive = state["alive"].clone()

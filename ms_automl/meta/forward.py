@@ -103,8 +103,8 @@ class ForwardLearner:
             "rho": self.rho.clone(),
             "rise": self.rise,
             "optimizer": self.optimizer.state_dict(),
-            "sensitivity": list(self.sensitivity.tensors),
-            "course": self.course,
+            "sensitivity": [tensor.clone() for tensor in self.sensitivity.tensors],
+            "course": list(self.course),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class ForwardLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         for tensor, saved in zip(self.sensitivity.tensors, state["sensitivity"], strict=True):
             tensor.copy_(saved)
-        self.course = state["course"]
+        self.course = list(state["course"])
 
 
 def outer_updates(prox_steps: int, every: int) -> int:

@@ -64,4 +64,5 @@ def outer_gradient(
         for task in tasks
     ]
     total = torch.stack(terms).mean()
-    return list(torch.autograd.grad(total, list(weights)))
+    # A head may read an early feature: layers that S does not use have a gradient of 0.
+    return list(torch.autograd.grad(total, list(weights), allow_unused=True, materialize_grads=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,11 +33,14 @@ class LambdaSchedule:
     shares: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        for row in self.values:
-            if len(row) != len(self.layers) or not all(0 <= value < float("inf") for value in row):
-                raise ConfigError(
-                    f"λ must be finite, `λ >= 0`, one for each of {len(self.layers)} layers, but got {row}"
-                )
+        self._check("λ must be finite, `λ >= 0`", self.values, sys.float_info.max)
+        if self.shares is not None:
+            self._check("`0 <= share <= 1` must hold", self.shares, 1.0)
+
+    def _check(self, condition: str, knots: tuple[tuple[float, ...], ...], highest: float) -> None:
+        for row in knots or ((),):
+            if len(row) != len(self.layers) or not all(0 <= value <= highest for value in row):
+                raise ConfigError(f"{condition}, one for each of {len(self.layers)} layers, but got {row}")
 
     @classmethod
     def constant(cls, lambdas: dict[str, float]) -> LambdaSchedule:

@@ -94,12 +94,12 @@ class WaterfillLearner:
             "importance": self.importance.state_dict(),
             "taken": self.taken,
             "lambda": self.lambda_,
-            "course": self.course,
-            "shares": self.shares,
+            "course": list(self.course),
+            "shares": list(self.shares),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.importance.load_state_dict(state["importance"])
         self.taken, self.lambda_ = state["taken"], state["lambda"]
-        self.course, self.shares = state["course"], state["shares"]
+        self.course, self.shares = list(state["course"]), list(state["shares"])

@@ -70,13 +70,16 @@ def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: 
     try:
         with torch.no_grad():
             outputs = network(images)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever the user's own network raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise NetworkError(f"the network fails on images of shape {tuple(images.shape)}: {reason}") from error
     finally:
         network.train(training)
     for task in tasks:
         expected = task.head.shape(2, height, width)
-        found = tuple(outputs[task.name].shape)
+        output: object = outputs[task.name]
+        if not isinstance(output, Tensor):
+            raise NetworkError(f"task '{task.name}': the head gives a {type(output).__name__}, expected a tensor")
+        found = tuple(output.shape)
         if found != expected:
             raise NetworkError(f"task '{task.name}': the head gives shape {found}, expected {expected}")

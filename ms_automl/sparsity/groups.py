@@ -49,6 +49,10 @@ class ChannelGroups:
         """Σ over each group of a · b: two lists of L tensors shaped like the weights to [G]."""
         return torch.cat([product.sum(_IN_GROUP) for product in torch._foreach_mul(list(a), list(b))])
 
+    def gradients(self) -> list[Tensor]:
+        """L tensors: what the last backward left in ``grad``, 0 where no task reads the layer."""
+        return [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
+
     @torch.no_grad()
     def norms(self) -> Tensor:
         """[G] Euclidean norms ||θ_g||."""
@@ -73,7 +77,10 @@ class ChannelGroups:
         return zeros.index_add_(0, self.layer, values)
 
     def strongest(self, values: Tensor) -> Tensor:
-        """[G] True for the largest value of each layer that must keep one group."""
+        """[G] True for the largest value of each layer that must keep one group; the first of equal ones."""
         low = torch.full((len(self.names),), -torch.inf, dtype=values.dtype, device=values.device)
-        top = low.scatter_reduce_(0, self.layer, values, "amax")
-        return (values == top[self.layer]) & ~self.removable[self.layer]
+        top = low.scatter_reduce(0, self.layer, values, "amax")
+        place = torch.arange(len(values), device=values.device)
+        tied = torch.where(values == top[self.layer], place, len(values))
+        first = torch.full_like(low, len(values), dtype=place.dtype).scatter_reduce(0, self.layer, tied, "amin")
+        return (place == first[self.layer]) & ~self.removable[self.layer]

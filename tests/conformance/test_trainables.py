@@ -1,0 +1,268 @@
+"""What every way of training must hold, over the whole table."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ms_automl.checkpoint import load, save
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError
+from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity import ChannelGroups
+from ms_automl.training import TrainingSettings
+from search_spaces import SPACES
+from trainables import METHODS, FixedLambda, MetaSparsity
+
+SETTINGS = TrainingSettings(steps=16, batch_size=6, lr=5e-3, report_every=3, eval_batch_size=8)
+"""12 steps of the sparsifying phase; the 5th and the 6th report (steps 15 and 16) come in debiasing."""
+
+LAYERS = ("stem", *(f"block{i}.conv{j}" for i in (1, 2) for j in (1, 2)), "block3.conv1", "block3.conv2",
+          "block3.shortcut", *(f"block{i}.conv{j}" for i in (4, 5, 6) for j in (1, 2)))  # fmt: skip
+REFERENCES = {"depth": 0.8, "kind": 1.0}
+META = {"references": REFERENCES, "bounds": (0.5, 50.0), "lambda_lr": 0.3}
+STRONG = LambdaSchedule(
+    LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
+)
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("dense", {}),
+    "fixed_lambda": ("fixed_lambda", {"schedule": LambdaSchedule.constant(dict.fromkeys(LAYERS, 15.0))}),
+    "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
+    "meta_sparsity, trade-off": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
+    "meta_sparsity, one λ": (
+        "meta_sparsity",
+        {"objective": Objective("tradeoff"), **META, "ties": SPACES["scalar"](LAYERS, (0.5, 50.0)).ties(LAYERS)},
+    ),
+    "meta_sparsity, target": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
+    "pruned": ("pruned", {"level": 0.5, "every": 3}),
+}
+each_case = pytest.mark.parametrize("case", CASES)
+each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case != "dense"])
+
+
+class Factory:
+    """Fresh trainables of a case, with their networks' initialisation always the same."""
+
+    def __init__(self, data: MultiTaskData, network: Callable[[], MultiTaskNet]) -> None:
+        self.data, self.network = data, network
+        self._finished: dict[str, tuple[Any, list[dict[str, float]]]] = {}
+
+    def __call__(self, case: str, seed: int = 0, settings: TrainingSettings = SETTINGS, **changes: Any) -> Any:
+        method, arguments = CASES[case]
+        return METHODS[method](self.data, self.network(), settings, seed, **(arguments | changes))
+
+    def finished(self, case: str) -> tuple[Any, list[dict[str, float]]]:
+        """An uninterrupted run of seed 0 and its reports; not to be changed."""
+        if case not in self._finished:
+            method = self(case)
+            self._finished[case] = method, run(method)
+        return self._finished[case]
+
+
+@pytest.fixture(scope="module")
+def make(tiny_data: MultiTaskData, tiny_network: Callable[[], MultiTaskNet]) -> Factory:
+    return Factory(tiny_data, tiny_network)
+
+
+def run(method: Any) -> list[dict[str, float]]:
+    reports = []
+    while not method.done:
+        reports.append(method.step())
+    return reports
+
+
+def state(method: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in method.loop.network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_every_method_of_the_table_is_tested() -> None:
+    assert {method for method, _ in CASES.values()} == set(METHODS)
+
+
+@each_case
+def test_a_run_saved_to_disk_at_any_report_goes_on_bit_for_bit(case: str, make: Factory, tmp_path: Path) -> None:
+    whole, reports = make.finished(case)
+    assert len(reports) == 6
+    method = make(case)
+    for cut in range(len(reports)):
+        save(method.state_dict(), tmp_path, "state")
+        torch.manual_seed(99)  # a fresh process has other random numbers
+        method = make(case, seed=5)  # and nothing of its own may shine through
+        method.load_state_dict(load(tmp_path, "state"))
+        assert method.step() == reports[cut]
+    assert method.done
+    assert same(state(method), state(whole))
+    assert method.cost == whole.cost
+    if isinstance(whole, MetaSparsity):
+        assert method.schedule == whole.schedule
+
+
+def rule_state(kept: dict[str, Any]) -> str:
+    """All but the network and the optimisers, whose states are live views, as is torch's habit."""
+    learner = {key: value for key, value in kept.get("learner", {}).items() if key != "optimizer"}
+    return repr({key: value for key, value in kept.items() if key != "loop"} | {"learner": learner})
+
+
+@each_case
+def test_a_rules_state_is_a_copy_that_neither_the_run_nor_its_twin_changes(case: str, make: Factory) -> None:
+    method, twin = make(case), make(case)
+    method.step()
+    kept = method.state_dict()
+    before = rule_state(kept)
+    twin.load_state_dict(kept)
+    method.step(), twin.step()
+    assert rule_state(kept) == before
+
+
+@each_case
+def test_a_seed_fixes_a_run_and_another_one_changes_it(case: str, make: Factory) -> None:
+    first, reports = make.finished(case)
+    again, other = make(case), make(case, seed=4)
+    assert run(again) == reports
+    assert same(state(again), state(first))
+    assert run(other) != reports
+    assert not same(state(other), state(first))
+
+
+@each_case
+def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
+    method, _ = make.finished(case)
+    updates = 0
+    if isinstance(method, MetaSparsity):
+        updates = MetaSparsity.outer_updates(SETTINGS, CASES[case][1]["objective"])
+        assert (updates > 0) == ("target" not in case)
+    assert method.cost == SETTINGS.cost(make.data, updates)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_rarer_outer_batches_cost_what_was_planned_too(every: int, make: Factory) -> None:
+    method = make("meta_sparsity, trade-off", every=every)
+    run(method)
+    assert method.cost == SETTINGS.cost(make.data, MetaSparsity.outer_updates(SETTINGS, Objective(), every))
+
+
+@each_sparse_case
+def test_the_zero_pattern_is_frozen_in_debiasing_and_the_rest_still_trains(case: str, make: Factory) -> None:
+    settings = replace(SETTINGS, report_every=1)
+    method = make(case, settings=settings)
+    for _ in range(settings.prox_steps):
+        report = method.step()
+    zero = method.loop.groups.norms() == 0
+    assert 0 < report["sparsity/param"] < 1
+    assert report["density"] == pytest.approx(1 - report["sparsity/param"])
+    before = state(method)
+    while not method.done:
+        late = method.step()
+        assert torch.equal(method.loop.groups.norms() == 0, zero)
+        assert late["sparsity/param"] == report["sparsity/param"]
+    assert not same(before, state(method))
+    for part, weight in zip(torch.split(zero, method.loop.groups.counts), method.loop.groups.weights, strict=True):
+        assert bool((weight[:, part] == 0).all())
+
+
+@each_sparse_case
+def test_a_layer_without_a_skip_keeps_a_group(case: str, make: Factory) -> None:
+    report = make.finished(case)[1][-1]
+    assert report["sparsity/layer/stem"] < 1
+    assert report["sparsity/layer/block3.shortcut"] < 1
+
+
+@each_case
+def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factory) -> None:
+    _, reports = make.finished(case)
+    names = {"step", "density", "sparsity/group", "sparsity/param"}
+    names |= {f"sparsity/layer/{layer}" for layer in LAYERS}
+    names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
+    names |= {"val/kind/loss", "val/kind/accuracy"}
+    if CASES[case][0] in ("fixed_lambda", "meta_sparsity"):
+        names |= {f"lambda/{layer}" for layer in LAYERS}
+    tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
+    assert [set(report) for report in reports] == [names] * 5 + [names | tested]
+    assert [report["step"] for report in reports] == [3, 6, 9, 12, 15, 16]
+    for report in reports:
+        assert all(isinstance(value, float) and math.isfinite(value) for value in report.values())
+
+
+def test_training_lowers_the_loss(make: Factory) -> None:
+    reports = run(make("dense", settings=replace(SETTINGS, steps=40, report_every=10)))
+    assert reports[-1]["val/depth/loss"] < 0.9 * reports[0]["val/depth/loss"]
+
+
+def test_a_lambda_of_zero_is_dense_training_bit_for_bit(make: Factory) -> None:
+    dense, reports = make.finished("dense")
+    free = make("fixed_lambda", schedule=LambdaSchedule.constant(dict.fromkeys(LAYERS, 0.0)))
+    for expected, found in zip(reports, run(free), strict=True):
+        assert {name: found[name] for name in expected} == expected
+    assert same(state(free), state(dense))
+
+
+def test_a_pruning_level_of_zero_is_dense_training_bit_for_bit(make: Factory) -> None:
+    (dense, reports), free = make.finished("dense"), make("pruned", level=0.0)
+    assert run(free) == reports
+    assert same(state(free), state(dense))
+
+
+@pytest.mark.parametrize("case", ["pruned", "meta_sparsity, target"])
+@pytest.mark.parametrize("level", [0.2, 0.44, 0.8])
+def test_a_level_that_is_asked_for_is_reached_and_hardly_passed(case: str, level: float, make: Factory) -> None:
+    changes = {"level": level} if case == "pruned" else {"objective": Objective("target", target=level)}
+    method = make(case, **changes)
+    found = run(method)[-1]["sparsity/param"]
+    assert level <= found <= level + float(method.loop.groups.size.max()) / method.loop.groups.total + 1e-6
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.0, math.nan])
+def test_a_pruning_level_out_of_range_is_refused(level: float, make: Factory) -> None:
+    with pytest.raises(ConfigError, match=f"`0 <= level < 1` must hold, but got level={level}"):
+        make("pruned", level=level)
+
+
+def test_outer_passes_move_no_batch_norm_buffer(make: Factory) -> None:
+    often = make("meta_sparsity, trade-off", lambda_lr=1e-30, every=1)
+    never = make("meta_sparsity, trade-off", lambda_lr=1e-30, every=1000)
+    run(often), run(never)
+    assert often.cost.outer == 12 * 6
+    assert never.cost.outer == 6
+    assert same(state(often), state(never))
+
+
+def test_learning_moves_lambda_within_its_bounds(make: Factory) -> None:
+    for case in ("meta_sparsity, trade-off", "meta_sparsity, one λ"):
+        values = torch.tensor(make.finished(case)[0].schedule.values)
+        assert bool(((values >= 0.5 * (1 - 1e-5)) & (values <= 50.0 * (1 + 1e-5))).all())
+        assert float(values.std(0).min()) > 0
+        assert (float(values.std(1).max()) == 0) == ("one λ" in case)
+
+
+@pytest.mark.parametrize("case", ["meta_sparsity, trade-off", "meta_sparsity, one λ", "meta_sparsity, target"])
+def test_a_learned_schedule_is_accepted_as_a_fixed_one(case: str, make: Factory) -> None:
+    learned = make.finished(case)[0].schedule
+    schedule = LambdaSchedule.from_dict(learned.to_dict())
+    report = run(make("fixed_lambda", schedule=schedule))[-1]
+    assert 0 < report["sparsity/param"] < 1
+    assert {name: report[f"lambda/{name}"] for name in LAYERS} == pytest.approx(
+        dict(zip(LAYERS, learned.values[-1], strict=True)), rel=1e-5
+    )
+
+
+def test_a_schedule_for_other_layers_is_refused_with_the_right_ones(make: Factory) -> None:
+    for layers in (LAYERS[::-1], LAYERS[:-1], (*LAYERS[:-1], "other")):
+        with pytest.raises(
+            ConfigError, match=r"λ must be given for the layers stem, block1\.conv1, .* but the schedule"
+        ):
+            make("fixed_lambda", schedule=LambdaSchedule.constant(dict.fromkeys(layers, 0.1)))
+
+
+def test_the_layers_are_those_of_the_network(make: Factory) -> None:
+    assert ChannelGroups(make.network()).names == LAYERS
+    assert FixedLambda(make.data, make.network(), SETTINGS, 0, schedule=STRONG).schedule is STRONG

@@ -1,0 +1,54 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ms_automl.data import MultiTaskData, TensorSplit
+from ms_automl.models import MultiTaskNet, head_specs, small_resnet
+from ms_automl.sparsity import ChannelGroups
+from ms_automl.tasks import classification, depth
+
+TASKS = (depth("depth"), classification("kind", 3))
+
+
+def _split(count: int, generator: torch.Generator) -> TensorSplit:
+    images = torch.randn(count, 2, 8, 8, generator=generator)
+    targets = {
+        "depth": images[:, :1].square() + 1,
+        "kind": torch.bucketize(images[:, 1].mean((1, 2)), torch.tensor([-0.05, 0.05])),
+    }
+    valid = {"depth": torch.rand(count, 8, 8, generator=generator) < 0.8}
+    return TensorSplit(images, targets, valid)
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> MultiTaskData:
+    """2 x 8 x 8 images, one dense and one image task; 24, 12 and 10 samples."""
+    generator = torch.Generator().manual_seed(0)
+    train, val, test = (_split(count, generator) for count in (24, 12, 10))
+    return MultiTaskData("tiny", train, val, test, TASKS)
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> Callable[[], MultiTaskNet]:
+    """Builds the same small network at every call."""
+
+    def build() -> MultiTaskNet:
+        torch.manual_seed(0)
+        return small_resnet((2, 8, 8), head_specs(TASKS), width=4, hidden=4)
+
+    return build
+
+
+@pytest.fixture
+def make_groups() -> Callable[..., ChannelGroups]:
+    """Groups of a chain of random convolutions (inputs, outputs, kernel), some of them removable."""
+
+    def build(shapes: list[tuple[int, int, int]], removable: tuple[int, ...] = (), seed: int = 0) -> ChannelGroups:
+        generator = torch.Generator().manual_seed(seed)
+        trunk = torch.nn.Sequential(*(torch.nn.Conv2d(i, o, k, bias=False) for i, o, k in shapes))
+        for weight in trunk.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator)
+        return ChannelGroups(MultiTaskNet(trunk, {}, [str(index) for index in removable]))
+
+    return build

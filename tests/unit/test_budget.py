@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ms_automl.budget import Charge, Cost, Ledger, planned_cost
+from ms_automl.errors import BudgetError
+
+
+def charge(trial: str = "a", interval: int = 0, passes: float = 10.0, **changes: object) -> Charge:
+    fields = {"stream": "s", "attempt": 0, "kind": "train", "device_seconds": 0.5} | changes
+    return Charge(trial=trial, interval=interval, passes=passes, **fields)  # type: ignore[arg-type]
+
+
+def test_a_forward_costs_a_third_of_a_pass_and_an_outer_sample_a_whole_one() -> None:
+    assert Cost(train=6, outer=4, forward=9).passes == 13
+    assert Cost().passes == 0
+
+
+def test_a_plan_counts_training_outer_batches_every_report_and_one_test() -> None:
+    cost = planned_cost(steps=10, batch_size=4, reports=3, val=5, test=7, outer_updates=2)
+    assert cost == Cost(train=40, outer=8, forward=22)
+    assert Cost(**cost.to_dict()) == cost
+
+
+def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", {})
+    for one in (charge("a"), charge("b", 1, 5.0), charge("c", stream="other", passes=100.0)):
+        ledger.add(one)
+    assert ledger.passes("s") == 15
+    assert ledger.device_seconds("s") == 1
+    assert ledger.passes("nobody") == 0
+    assert len(list(ledger)) == 3
+
+
+def test_an_event_that_arrives_twice_counts_once_and_another_attempt_counts_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", {})
+    ledger.add(charge())
+    ledger.add(charge())
+    assert ledger.passes("s") == 10
+    ledger.add(charge(attempt=1))
+    ledger.add(charge(kind="forward", passes=1.0))
+    assert ledger.passes("s") == 21
+    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_ledger_opened_again_goes_on_where_it_ended(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path, {}).add(charge(interval=0))
+    again = Ledger(path, {})
+    again.add(charge(interval=0))
+    again.add(charge(interval=1))
+    assert again.passes("s") == 20
+    assert list(Ledger(path, {})) == list(again) == [charge(interval=0), charge(interval=1)]
+
+
+def test_a_limit_is_reached_exactly_and_not_passed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 30.0})
+    ledger.add(charge())
+    assert ledger.affords("s", 20.0)
+    assert ledger.affords("s", 20.0 + 1e-9)  # rounding
+    assert not ledger.affords("s", 20.001)
+    assert ledger.affords("unlimited", 1e12)
+
+
+@pytest.mark.parametrize("left", [1, 10, -2, -1], ids=["a byte", "some", "almost all", "all but the line's end"])
+def test_an_event_cut_off_by_a_crash_is_lost_alone(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, {})
+    ledger.add(charge(interval=0))
+    whole = path.read_text()
+    ledger.add(charge(interval=1))
+    path.write_text(whole + path.read_text()[len(whole) :][:left])
+    for interval in (2, 3):  # each by a process of its own, after the crash
+        Ledger(path, {}).add(charge(interval=interval))
+    assert {one.interval for one in Ledger(path, {})} - {1} == {0, 2, 3}
+
+
+@pytest.mark.parametrize("line", ["{", json.dumps({"stream": "s"}), "[1, 2]", ""])
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path, {}).add(charge())
+    path.write_text(f"{path.read_text()}{line}\n{path.read_text()}")
+    with pytest.raises(BudgetError, match=r"ledger\.jsonl: line 2 is not a charge: restore"):
+        Ledger(path, {})
