@@ -187,7 +187,8 @@ class TrainingLoop:
     @property
     def phase(self) -> float:
         """Progress of the sparsifying phase, 0 at its first step and 1 at its last."""
-        return self.steps_done / max(1, self.settings.prox_steps - 1)
+        last = self.settings.prox_steps - 1
+        return self.steps_done / last if last else 1.0
 
     def interval(self, sparsify: Callable[[], None] | None = None) -> Metrics:
         """Train up to the next report and evaluate.

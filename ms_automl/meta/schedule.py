@@ -16,7 +16,7 @@ KNOTS = 8
 
 @dataclass(frozen=True)
 class LambdaSchedule:
-    """λ_l(x) for x from 0 to 1 over the sparsifying phase: log-linear between equally spaced knots.
+    """λ_l(x) for x from 0 to 1 over the sparsifying phase: linear between equally spaced knots.
 
     A learned λ moves while θ moves with it, so its last values as constants do not reproduce its result
     (docs/protocol.md, 'What carries over'): the whole course is handed over.
@@ -49,10 +49,7 @@ class LambdaSchedule:
 
     def lambda_at(self, phase: float) -> Tensor:
         """[L] λ at progress ``phase`` of the sparsifying phase."""
-        tiny = 1e-30  # log-linear to and from 0 stays 0 for every practical purpose
-        logs = torch.tensor(self.values, dtype=torch.float64).clamp(min=tiny).log()
-        value = _interpolate(logs, phase).exp()
-        return torch.where(value <= 2 * tiny, 0.0, value).float()
+        return _interpolate(torch.tensor(self.values, dtype=torch.float64), phase).float()
 
     def shares_at(self, phase: float) -> Tensor | None:
         """[L] shares of the groups that the prox touches, or None for all."""
@@ -66,8 +63,8 @@ class LambdaSchedule:
         return LambdaSchedule(self.layers, rows, self.shares)
 
     def clipped(self, low: float, high: float) -> LambdaSchedule:
-        """Every λ moved into [low, high]."""
-        rows = tuple(tuple(min(max(v, low), high) for v in row) for row in self.values)
+        """Every λ moved into [low, high], but for those that are 0: a warm-up begins there."""
+        rows = tuple(tuple(min(max(v, low), high) if v > 0 else 0.0 for v in row) for row in self.values)
         return LambdaSchedule(self.layers, rows, self.shares)
 
     def to_dict(self) -> dict[str, object]:
