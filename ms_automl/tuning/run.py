@@ -42,7 +42,7 @@ class _Lifecycle(tune.Callback):
         return {}  # as in StreamRouter
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.comparison.trials[trial.trial_id].started == 0.0:
+        if self.comparison.trials[trial.trial_id].started is None:
             self.comparison.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
