@@ -200,11 +200,14 @@ class Comparison:
         if self.trials[trial_id].status == "RUNNING":
             self._end(self.trials[trial_id], "FAILED", message)
 
-    def interrupt(self) -> None:
-        """Whatever still runs was stopped by the user."""
+    def stop(self, status: str, message: str) -> None:
+        """End whatever still runs; streams that are not at their end say why."""
         for trial in list(self.trials.values()):
             if trial.status == "RUNNING":
-                self._end(trial, "KILLED", "stopped by Ctrl-C")
+                self._end(trial, status, message)
+        for stream in self.streams.values():
+            if not stream.closed:
+                stream.note = message
 
     def _charge(self, trial: Trial, report: Report) -> bool:
         charges = [

@@ -217,10 +217,12 @@ def test_the_useful_share_is_busy_time_over_the_time_of_the_trials(tmp_path):
 
 def test_an_interrupt_kills_what_runs_and_keeps_what_ended(bench):
     done, running = bench.run(bench.arm), bench.begin(bench.arm)
-    bench.state.interrupt()
+    bench.state.stop("KILLED", "stopped by Ctrl-C")
     assert (done.status, running.status) == ("FINISHED", "KILLED")
     assert bench.spy.heard[-1] == ("ended", running.name, "KILLED")
-    assert bench.arm.best is done and bench.state.row(bench.arm)["status"] == "partial"
+    row = bench.state.row(bench.arm)
+    assert bench.arm.best is done
+    assert (row["status"], row["note"]) == ("partial", "stopped by Ctrl-C")
 
 
 def test_a_trial_whose_process_never_came_up_has_a_record_all_the_same(bench):
