@@ -85,7 +85,7 @@ class Stream:
 
     Attributes:
         winners: the methods whose trials may be selected.
-        planned_trials: how many trials the budget allows, for progress only.
+        planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
     """
 
     arm: str

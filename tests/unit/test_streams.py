@@ -47,8 +47,9 @@ class Bench:
     def finish(self, name):
         trial = self.state.trials[name]
         stream = self.state.streams[trial.stream]
-        error = "broken" if self.broken(stream, trial) else None
-        passes = {"train": COST[trial.method] * 0.9, "outer": 0.0, "forward": COST[trial.method] * 0.1}
+        error = self.broken(stream, trial) or None
+        cost = 0.0 if error == "unbuilt" else COST[trial.method]
+        passes = {"train": cost * 0.9, "outer": 0.0, "forward": cost * 0.1}
         loss = 1.0 + sum(abs(math.log(abs(v) + 1e-3)) for v in trial.values.values())
         metrics = {"step": 1.0, "density": 0.5, "sparsity/param": 0.5, "sparsity/group": 0.5}
         for split in ("val", "test"):
@@ -127,7 +128,10 @@ def test_the_table_is_the_same_at_any_interleaving_of_streams(tmp_path, slots, o
 
 def test_what_a_stream_does_in_the_end_does_not_depend_on_the_other_arms_failures(tmp_path):
     tables = []
-    for name, broken in (("whole", lambda *_: False), ("broken", lambda stream, _: stream.arm == "random")):
+    for name, broken in (
+        ("whole", lambda *_: False),
+        ("broken", lambda stream, _: stream.arm == "random" and "nan"),
+    ):
         (tmp_path / name).mkdir()
         bench = Bench(tmp_path / name, broken=broken)
         bench.run(2)
@@ -139,7 +143,7 @@ def test_what_a_stream_does_in_the_end_does_not_depend_on_the_other_arms_failure
 
 
 def test_a_failed_reference_closes_its_seed_with_a_note_and_leaves_the_other_alone(tmp_path):
-    bench = Bench(tmp_path, seeds=(0, 1), broken=lambda stream, _: stream.name == "dense-1")
+    bench = Bench(tmp_path, seeds=(0, 1), broken=lambda stream, _: stream.name == "dense-1" and "nan")
     bench.run(slots=2)
     for row in bench.table():
         if row["seed"] == 0:
@@ -150,7 +154,7 @@ def test_a_failed_reference_closes_its_seed_with_a_note_and_leaves_the_other_alo
 
 
 def test_a_failed_meta_training_ends_its_arm_and_no_other(tmp_path):
-    bench = Bench(tmp_path, broken=lambda _, trial: trial.method == "meta_sparsity")
+    bench = Bench(tmp_path, broken=lambda _, trial: trial.method == "meta_sparsity" and "nan")
     bench.run(slots=2)
     status = {row["arm"]: row["status"] for row in bench.table()}
     assert {arm for arm, word in status.items() if word == "failed"} == {"meta", "meta-search"}
@@ -165,6 +169,14 @@ def test_a_trial_whose_process_dies_fails_and_the_stream_goes_on(tmp_path):
     assert trial.status == "FAILED" and "process died" in trial.error
     bench.run(slots=2)
     assert all(stream.closed for stream in bench.state.streams.values())
+
+
+def test_a_stream_whose_trials_fail_at_no_cost_gives_up(tmp_path):
+    bench = Bench(tmp_path, trials=3, broken=lambda stream, _: stream.arm == "random" and "unbuilt")
+    bench.run(slots=2)
+    (row,) = [row for row in bench.table() if row["arm"] == "random"]
+    assert (row["status"], row["failed_trials"], row["passes"]) == ("failed", 3, 0.0)
+    assert row["note"] == "gave up; 3 trials failed"
 
 
 def test_a_report_that_arrives_again_at_the_end_is_charged_once(tmp_path):
