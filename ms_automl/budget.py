@@ -83,13 +83,14 @@ class Ledger:
         for charge in _read(path):
             self._charges[_key(charge)] = charge
 
-    def add(self, charge: Charge) -> None:
-        """Record a charge; on disk before it counts."""
+    def add(self, charge: Charge) -> bool:
+        """Record a charge, on disk before it counts; False where it was known already."""
         if _key(charge) in self._charges:
-            return
+            return False
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(charge)) + "\n")
         self._charges[_key(charge)] = charge
+        return True
 
     def __iter__(self) -> Iterator[Charge]:
         return iter(self._charges.values())

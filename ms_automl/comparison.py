@@ -7,6 +7,7 @@ nowhere else.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Report:
         attempt: 0 for a trial's first start.
         interval: 0, 1, … within the attempt.
         metrics: as ``Trainable.step`` gives them; empty where the interval failed.
-        passes: by kind (train, outer, forward), of this interval alone.
+        passes: by kind (train, outer, forward; never empty), of this interval alone.
         device_seconds: since the device was granted or the last report.
         busy_seconds: of these, spent training or evaluating.
         done: no further report follows.
@@ -67,7 +68,7 @@ class Trial:
     passes: float = 0.0
     device_seconds: float = 0.0
     busy_seconds: float = 0.0
-    started: float = 0.0
+    started: float | None = None
     seconds: float = 0.0
     peak_memory: float = 0.0
     checkpoint: Path | None = None
@@ -84,7 +85,7 @@ class Stream:
 
     Attributes:
         winners: the methods whose trials may be selected.
-        planned_trials: how many trials the budget allows, for progress only.
+        planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
     """
 
     arm: str
@@ -174,17 +175,18 @@ class Comparison:
             recorder.trial_started(self.streams[trial.stream], trial)
 
     def report(self, trial_id: str, report: Report) -> None:
-        """Charge and judge one report; the last one ends the trial."""
+        """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing."""
         trial = self.trials[trial_id]
         stream = self.streams[trial.stream]
-        self._charge(trial, report)
+        if not self._charge(trial, report):
+            return
         if report.metrics:
             trial.metrics = dict(report.metrics) | self._judge(stream, report)
             trial.schedule = report.schedule
             costs = {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,
-                "cost/wall_seconds": self.clock() - trial.started,
+                "cost/wall_seconds": self._running_for(trial),
                 "cost/peak_memory_mb": trial.peak_memory,
             }
             trial.metrics |= costs
@@ -198,22 +200,31 @@ class Comparison:
         if self.trials[trial_id].status == "RUNNING":
             self._end(self.trials[trial_id], "FAILED", message)
 
-    def interrupt(self) -> None:
-        """Whatever still runs was stopped by the user."""
+    def stop(self, status: str, message: str) -> None:
+        """End whatever still runs; streams that are not at their end say why."""
         for trial in list(self.trials.values()):
             if trial.status == "RUNNING":
-                self._end(trial, "KILLED", "stopped by Ctrl-C")
+                self._end(trial, status, message)
+        for stream in self.streams.values():
+            if not stream.closed:
+                stream.note = message
 
-    def _charge(self, trial: Trial, report: Report) -> None:
-        for kind, passes in report.passes.items():
-            seconds = report.device_seconds if kind == "train" else 0.0
-            self.ledger.add(
-                Charge(trial.stream, trial.name, report.attempt, report.interval, kind, passes, seconds)
+    def _charge(self, trial: Trial, report: Report) -> bool:
+        charges = [
+            Charge(
+                *(trial.stream, trial.name, report.attempt, report.interval, kind, passes),
+                device_seconds=report.device_seconds if kind == "train" else 0.0,
             )
-        trial.passes += sum(report.passes.values())
+            for kind, passes in report.passes.items()
+        ]
+        new = [charge for charge in charges if self.ledger.add(charge)]
+        if not new:
+            return False
+        trial.passes += sum(charge.passes for charge in new)
         trial.device_seconds += report.device_seconds
         trial.busy_seconds += report.busy_seconds
         trial.peak_memory = report.peak_memory
+        return True
 
     def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
         metrics = report.metrics
@@ -233,9 +244,11 @@ class Comparison:
 
     def _end(self, trial: Trial, status: str, error: str | None) -> None:
         stream = self.streams[trial.stream]
+        if trial.started is None:  # its process never came up, yet it has a record
+            self.started(trial.id)
         trial.status, trial.error = status, error
         self.last_end = self.clock()
-        trial.seconds = self.last_end - trial.started if trial.started else 0.0
+        trial.seconds = self._running_for(trial)
         if status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         if status == "FINISHED" and trial.method in stream.winners and self._better(trial, stream.best):
@@ -252,6 +265,9 @@ class Comparison:
             )
         for recorder in self.recorders:
             recorder.trial_ended(stream, trial)
+
+    def _running_for(self, trial: Trial) -> float:
+        return 0.0 if trial.started is None else self.clock() - trial.started
 
     def _better(self, trial: Trial, best: Trial | None) -> bool:
         if best is None:
@@ -289,7 +305,7 @@ class Comparison:
             "status": status,
             "objective": metrics.get("val/objective"),
             "test_objective": metrics.get("test/objective"),
-            "delta_m": metrics.get("delta_m"),
+            "delta_m": _finite(metrics.get("delta_m")),
             "sparsity_group": metrics.get("sparsity/group"),
             "sparsity_param": metrics.get("sparsity/param"),
             "macs_ratio": None,
@@ -313,6 +329,11 @@ class Comparison:
 
 def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
     return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
+
+
+def _finite(value: float | None) -> float | None:
+    """None for what JSON cannot hold: a metric without a valid label is NaN, and Δm with it."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _lambda_of(trial: Trial | None) -> dict[str, float] | list[dict[str, float]] | None:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta import Objective
@@ -25,7 +25,7 @@ class FactorySection(_Section):
     """A built-in's name or ``pkg.module:function``, and the keyword arguments it is called with."""
 
     factory: str
-    args: dict[str, Any] = {}
+    args: dict[str, JsonValue] = {}
 
 
 class ObjectiveSection(_Section):
@@ -51,6 +51,14 @@ class TrainingSection(_Section):
     prox_share: float = Field(0.75, gt=0, le=1)
     report_every: int = Field(100, ge=1)
     eval_batch_size: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _reports(self) -> TrainingSection:
+        if self.report_every > self.steps:
+            raise ValueError(
+                f"`report_every <= steps` must hold, but got report_every={self.report_every}, steps={self.steps}"
+            )
+        return self
 
     def build(self) -> TrainingSettings:
         """The settings themselves."""
@@ -179,10 +187,12 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set takes key=value, but got '{setting}'; for example --set budget.trials=16")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45 is no date
         raise ConfigError(f"--set {key}: '{text}' is not a value; quote it as in YAML") from error
     if isinstance(value, str):
         value = _number(value)
+    if key == "preset":
+        raise ConfigError("--set preset: the preset is what settings change; name it by --preset")
     *sections, last = key.split(".")
     target = values
     for name in sections:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ms_automl.data import DATASETS, MultiTaskData, check_data
-from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.errors import ConfigError, MsAutomlError, unknown_name
 from ms_automl.models import NETWORKS, MultiTaskNet
 from ms_automl.tasks import HeadSpec
 
@@ -30,10 +30,11 @@ def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module of the user's own does
+        hint = "; run from the folder that holds it, or put that folder on PYTHONPATH"
         raise ConfigError(
-            f"{kind}.factory '{name}': cannot import {module_name} ({error}); "
-            "run from the folder that holds it, or put that folder on PYTHONPATH"
+            f"{kind}.factory '{name}': cannot import '{module_name}' ({type(error).__name__}: {error})"
+            f"{hint if isinstance(error, ImportError) else ''}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -68,7 +69,10 @@ def build_network(
 def _call(kind: str, name: str, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return factory(*args, **kwargs)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise ConfigError(f"{kind}.factory '{name}': {error}; arguments go in {kind}.args") from error
+    except MsAutomlError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "none"
+        raise ConfigError(
+            f"{kind}.factory '{name}': {type(error).__name__}: {error}; {kind}.args were: {given}"
+        ) from error

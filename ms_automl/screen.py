@@ -49,7 +49,8 @@ class Screen:
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
         if trial.error:
-            self.console.print(f"[red]{trial.name} {trial.status.lower()}:[/] {trial.error}", soft_wrap=True)
+            self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
+            self.console.print(trial.error, markup=False, soft_wrap=True)
         elif not self.console.is_terminal:
             values = trial.metrics
             self.console.print(
@@ -92,12 +93,9 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
         rows: as in comparison.json.
         unit: passes of one fixed-λ trial.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "time s"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    noted = any(row["note"] or row["status"] != "ok" for row in rows)
-    if noted:
-        table.add_column("note")
     for row in rows:
         cells = [
             row["arm"],
@@ -110,9 +108,17 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
             f"{row['passes'] / unit:.2f}x",
             f"{row['device_seconds']:.0f}",
         ]
-        note = row["note"] or ("" if row["status"] == "ok" else row["status"])
-        table.add_row(*cells, *([note] if noted else []))
+        table.add_row(*cells)
     return table
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for every row that has something to say: beside the numbers there is no room for it."""
+    return [
+        f"{row['arm']}-{row['seed']}: {row['note'] or row['status']}"
+        for row in rows
+        if row["note"] or row["status"] != "ok"
+    ]
 
 
 def _number(value: float | None, form: str) -> str:

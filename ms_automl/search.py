@@ -89,11 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MsAutomlError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped before any trial began", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"error: {line}; not foreseen: --debug shows where it comes from", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

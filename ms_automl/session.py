@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import resource
 import shutil
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -18,9 +20,10 @@ from ms_automl.arms import ARMS, Arm
 from ms_automl.budget import Ledger
 from ms_automl.comparison import FORMAT, Comparison, Stream, write_json
 from ms_automl.config import Config
-from ms_automl.errors import BudgetError, ConfigError, MsAutomlError, unknown_name
-from ms_automl.screen import Screen, comparison_table
-from ms_automl.tracking import Tracker
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import BudgetError, ConfigError, unknown_name
+from ms_automl.screen import Screen, comparison_table, notes
+from ms_automl.tracking import Tracker, short_timeouts
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
 from search_spaces import SPACES
@@ -51,33 +54,41 @@ def run_comparison(
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
     out = _new_folder(out)
+    if data_dir is not None and not data_dir.is_dir():
+        raise ConfigError(f"--data-dir {_shown(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
     versions, tags = _versions(), {"preset": config.preset, "slots": str(slots), "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
-    console.print(f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}", soft_wrap=True)
+    line = f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}"
+    console.print(line, markup=False, soft_wrap=True)
     with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
-        opening = background.submit(Tracker, out.name, tags, config.to_dict())
+        opening = background.submit(Tracker)
         data = experiment.data(config.first_seed)
+        _check_batches(config, data)
         space = experiment.space()
         streams = _streams(config, experiment)
         tracker = opening.result()
     ledger = Ledger(out / "ledger.jsonl", {stream.name: stream.limit for stream in streams})
     screen = Screen(console)
     comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen])
-    for stream in streams:
-        tracker.stream_opened(stream)
     samplers = {stream.name: ARMS[stream.arm].sampler(config, space, stream.seed) for stream in streams}
-    interrupted = False
-    try:
-        with ray_session(address, slots):
+    stopped: BaseException | None = None
+    with ray_session(address, slots, config.resources):
+        tracker.begin(out.name, tags, config.to_dict())
+        try:
+            for stream in streams:
+                tracker.stream_opened(stream)
             screen.begin(comparison)
-            try:
-                run_trials(experiment, comparison, samplers, out / "tune")
-            finally:
-                screen.end()
-    except KeyboardInterrupt:
-        interrupted = True
-    comparison.interrupt()
+            run_trials(experiment, comparison, samplers, out / "tune")
+        except KeyboardInterrupt as error:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
+            stopped = error
+            comparison.stop("KILLED", "stopped by Ctrl-C")
+        except Exception as error:  # what is recorded so far is kept, whatever happens
+            stopped = error
+            comparison.stop("FAILED", f"the comparison broke off: {type(error).__name__}")
+        finally:
+            screen.end()
     content = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -86,7 +97,11 @@ def run_comparison(
         "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
         "mlflow": {"run_id": tracker.run_id},
     }
-    return _finish(console, comparison, tracker, experiment, out, content, slots, interrupted)
+    try:
+        return _finish(console, comparison, tracker, experiment, out, content, slots, stopped)
+    finally:
+        if isinstance(stopped, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _finish(
@@ -97,18 +112,12 @@ def _finish(
     out: Path,
     content: dict[str, Any],
     slots: int,
-    interrupted: bool,
+    stopped: BaseException | None,
 ) -> int:
-    status = "KILLED" if interrupted else "FINISHED"
+    status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
     for stream in comparison.streams.values():
         row, model = comparison.row(stream), _keep_best(stream, out)
-        ended = (
-            "KILLED"
-            if interrupted and not stream.closed
-            else "FAILED"
-            if row["status"] == "failed"
-            else "FINISHED"
-        )
+        ended = status if not stream.closed else "FAILED" if row["status"] == "failed" else "FINISHED"
         tracker.stream_closed(stream, row, model, ended)
     useful = comparison.useful_share / slots
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -124,9 +133,13 @@ def _finish(
     tracker.finish(content, measured, status)
     unit = experiment.planned_passes("fixed_lambda", experiment.config.first_seed)
     console.print(comparison_table(content["rows"], unit))
+    for line in notes(content["rows"]):
+        console.print(line, markup=False, soft_wrap=True)
     _say(console, content, out, tracker)
-    if interrupted:
+    if isinstance(stopped, KeyboardInterrupt):
         return 130
+    if stopped is not None:
+        raise stopped
     return 0 if any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense") else 1
 
 
@@ -153,12 +166,15 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
     try:
         from analysis.report import report
 
-        say(f"report: {_shown(report(out))}", soft_wrap=True)
-    except MsAutomlError as error:
-        say(f"no report: {error}", soft_wrap=True)
+        with short_timeouts():
+            say(f"report: {_shown(report(out))}", markup=False, soft_wrap=True)
+    except Exception as error:  # the comparison itself is done and written
+        say(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
     if tracker.lost:
-        say(f"[red]MLflow lacks some records:[/] {tracker.lost}; comparison.json is complete", soft_wrap=True)
-    say(f"models: {_shown(out / 'best')}/<arm>-<seed>; all runs: mlflow ui", soft_wrap=True)
+        line = f"MLflow lacks some records: {tracker.lost}; comparison.json is complete"
+        say(line, style="red", markup=False, soft_wrap=True)
+    line = f"models: {_shown(out / 'best')}/<arm>-<seed>; all runs: mlflow ui"
+    say(line, markup=False, soft_wrap=True)
 
 
 def _check_names(config: Config) -> None:
@@ -173,6 +189,15 @@ def _check_names(config: Config) -> None:
         raise ConfigError("arms: name at least one besides dense, which is the reference")
 
 
+def _check_batches(config: Config, data: MultiTaskData) -> None:
+    for name, split in (("train", data.train), ("val", data.val)):
+        if config.training.batch_size > len(split):
+            raise ConfigError(
+                f"training.batch_size must be at most the {name} split's {len(split)} samples, "
+                f"but got {config.training.batch_size}"
+            )
+
+
 def _arm_names(config: Config) -> list[str]:
     return ["dense", *(name for name in config.arms if name != "dense")]
 
@@ -185,11 +210,12 @@ def _streams(config: Config, experiment: Experiment) -> list[Stream]:
             arm = ARMS[name]
             limit = config.budget.trials * unit if arm.limited else float("inf")
             needed = experiment.planned_passes(arm.first, config.first_seed)
-            if needed > limit * (1 + 1e-9):
+            least = needed if arm.first in arm.winners else needed + unit
+            if least > limit * (1 + 1e-9):
                 raise BudgetError(
-                    f"budget.trials={config.budget.trials} is smaller than one trial of '{name}', which costs "
-                    f"{needed / unit:.2f} fixed-λ trials: --set budget.trials={int(needed / unit) + 1}, "
-                    "or leave it out"
+                    f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
+                    f"{least / unit:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / unit - 1e-9)}, "
+                    "or leave the arm out"
                 )
             streams.append(
                 Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, unit))

@@ -89,6 +89,8 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise DataError(f"task name '{self.name}' must be letters, digits and underscores")
+        if not self.metrics:
+            raise DataError(f"task '{self.name}' has no metric: give at least one, Δm compares them")
         if not self.weight > 0:
             raise DataError(f"task '{self.name}': `weight > 0` must hold, but got weight={self.weight}")
 

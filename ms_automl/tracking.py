@@ -7,8 +7,10 @@ what is not written yet is tried again, and said at the end where it could not b
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,43 +27,49 @@ from ms_automl.errors import TrackingError
 
 EXPERIMENT = "ms_automl"
 RETRIES = 3
+PATIENCE = 120
+"""Seconds to wait at the end for what is not written yet."""
 
 
 class Tracker:
     """Writes a comparison to the MLflow store of ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in this folder.
 
-    Args:
-        name: of the parent run.
-        tags: of the parent run, without the ``ms_automl.`` prefix.
-        config: the whole configuration; kept as ``config.json`` and as flat params.
+    Opening makes the database where there is none; no run exists before :meth:`begin`.
 
     Raises:
         TrackingError: where the store cannot be reached or written.
     """
 
-    def __init__(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
+    def __init__(self) -> None:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.uri = mlflow.get_tracking_uri()
-        with _short_timeouts():
-            try:
-                self.client = MlflowClient()
-                found = self.client.get_experiment_by_name(EXPERIMENT)
-                experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
-                all_tags = {"ms_automl.kind": "comparison", "ms_automl.format": str(FORMAT)}
-                all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}
-                run = self.client.create_run(experiment, run_name=name, tags=all_tags)
-            except Exception as error:
-                reason = " ".join(str(error).split())[:200]
-                raise TrackingError(
-                    f"the MLflow store at {_public(self.uri)} cannot be used: {reason}. "
-                    "Start it, or set MLFLOW_TRACKING_URI to one that runs"
-                ) from error
-        self.experiment = experiment
-        self.run_id: str = run.info.run_id
+        with self._reachable():
+            self.client = MlflowClient()
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+            self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
+        self.run_id = ""
         self.runs: dict[str, str] = {}
         self.lost: str | None = None
         self.seconds = 0.0
         self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow-writer", daemon=True)
+
+    def begin(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
+        """Make the parent run.
+
+        Args:
+            name: of the run.
+            tags: of the run, without the ``ms_automl.`` prefix.
+            config: the whole configuration; kept as ``config.json`` and as flat params.
+
+        Raises:
+            TrackingError: as above.
+        """
+        all_tags = {"ms_automl.kind": "comparison", "ms_automl.format": str(FORMAT)}
+        all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}
+        with self._reachable():
+            self.run_id = self.client.create_run(self.experiment, run_name=name, tags=all_tags).info.run_id
         self._thread.start()
         params = [Param(key, str(value)[:6000]) for key, value in _flat(config).items()]
         self._put(lambda: self.client.log_batch(self.run_id, params=params))
@@ -123,7 +131,21 @@ class Tracker:
         self._put(lambda: self.client.log_batch(self.run_id, metrics=batch))
         self._put(lambda: self.client.set_terminated(self.run_id, status))
         self._queue.put(None)
-        self._thread.join(timeout=120)
+        self._thread.join(timeout=PATIENCE)
+        if self._thread.is_alive():
+            self.lost = self.lost or f"the store did not answer for {PATIENCE} s"
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            with short_timeouts():
+                yield
+        except Exception as error:
+            reason = _reason(error)
+            raise TrackingError(
+                f"the MLflow store at {_public(self.uri)} cannot be used: {reason}. "
+                "Start it, or set MLFLOW_TRACKING_URI to one that runs"
+            ) from error
 
     def _create(self, name: str, parent: str, kind: str, params: dict[str, str]) -> None:
         tags = {"mlflow.parentRunId": parent, "ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
@@ -147,14 +169,14 @@ class Tracker:
                     break
                 except Exception as error:
                     if attempt == RETRIES - 1:
-                        self.lost = self.lost or " ".join(str(error).split())[:200]
+                        self.lost = self.lost or _reason(error)
                     else:
                         time.sleep(2**attempt)
             self.seconds += time.perf_counter() - began
 
 
 @contextmanager
-def _short_timeouts() -> Iterator[None]:
+def short_timeouts() -> Iterator[None]:
     """A server that is not there is found out in seconds, not minutes; what the user has set stays."""
     wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -166,10 +188,13 @@ def _short_timeouts() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _public(uri: str) -> str:
-    """A store's address without a password."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _public(text: str) -> str:
+    """A store's address, or a text with addresses in it, without passwords."""
+    return re.sub(r"://[^/\s]*@", "://", text)
+
+
+def _reason(error: Exception) -> str:
+    return _public(" ".join(str(error).split()))[:200]
 
 
 def _milliseconds() -> int:

@@ -1,3 +1,6 @@
+"""What every test shares: no test touches the user's cache."""
+
+import os
 from collections.abc import Callable
 
 import pytest
@@ -52,3 +55,8 @@ def make_groups() -> Callable[..., ChannelGroups]:
         return ChannelGroups(MultiTaskNet(trunk, {}, [str(index) for index in removable]))
 
     return build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    os.environ["MS_AUTOML_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -144,6 +144,10 @@ def check_data(data: MultiTaskData) -> None:
         if len(split) == 0:
             raise DataError(f"split '{split_name}' is empty: give it at least one sample")
         batch = split.batch(torch.arange(min(2, len(split))))
+        if batch.images.ndim != 4:
+            raise DataError(
+                f"{split_name}: images must be [N, channels, H, W], but have shape {tuple(batch.images.shape)}"
+            )
         _check_images(split_name, batch.images, data.image_shape)
         for task in (*data.tasks, *data.unseen_tasks):
             _check_task(split_name, task, batch)

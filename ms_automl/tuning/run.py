@@ -13,6 +13,7 @@ import ray
 from ray import tune
 
 from ms_automl.comparison import Comparison
+from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
@@ -42,7 +43,7 @@ class _Lifecycle(tune.Callback):
         return {}  # as in StreamRouter
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.comparison.trials[trial.trial_id].started == 0.0:
+        if self.comparison.trials[trial.trial_id].started is None:
             self.comparison.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
@@ -50,20 +51,27 @@ class _Lifecycle(tune.Callback):
 
 
 @contextmanager
-def ray_session(address: str | None, slots: int) -> Iterator[None]:
-    """A Ray of our own with ``slots`` CPUs, or the cluster at ``address``; ended afterwards."""
+def ray_session(address: str | None, slots: int, resources: ResourcesSection) -> Iterator[None]:
+    """A Ray of our own with room for ``slots`` trials, or the cluster at ``address``; ended afterwards."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        options |= {"num_cpus": slots, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        cpus = slots * resources.cpus_per_trial
+        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"no Ray cluster at '{address}': {error}; start one, or leave --address out") from error
     try:
+        gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+        if address is None and resources.gpus_per_trial > gpus:  # no trial would ever start
+            raise ConfigError(
+                f"resources.gpus_per_trial={resources.gpus_per_trial:g} is more than the {gpus:g} GPUs "
+                "of this machine: set it to 0, or use a cluster by --address"
+            )
         yield
     finally:
         ray.shutdown()

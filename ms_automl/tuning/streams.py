@@ -58,6 +58,10 @@ class StreamRouter(Searcher):
             if dense.closed:
                 stream.closed, stream.note = True, "the dense reference failed"
             return None
+        failed = sum(trial.status == "FAILED" for trial in stream.trials)
+        if failed >= stream.planned_trials:  # failures are cheap: the budget alone would allow endlessly many
+            stream.closed, stream.note = True, "gave up"
+            return None
         began = time.perf_counter()
         answer = self.samplers[stream.name].suggest(trial_id)
         stream.searcher_seconds += time.perf_counter() - began

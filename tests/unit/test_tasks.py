@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_automl.errors import DataError
-from ms_automl.tasks import Task, binary, classification, depth, edges, normals, segmentation
+from ms_automl.tasks import HeadSpec, Task, binary, classification, depth, edges, normals, segmentation
 
 TASKS = [
     segmentation("segmentation", 4),
@@ -161,3 +161,8 @@ def test_a_task_with_an_unusable_name_or_weight_is_refused() -> None:
         depth("my depth")
     with pytest.raises(DataError, match=r"`weight > 0` must hold, but got weight=0"):
         depth(weight=0)
+
+
+def test_a_task_without_a_metric_is_refused():
+    with pytest.raises(DataError, match="no metric"):
+        Task("x", HeadSpec(1, True), lambda *_: torch.zeros(()), {})

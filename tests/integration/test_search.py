@@ -1,0 +1,224 @@
+"""`python -m ms_automl.search` as a user runs it, each comparison in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+import ms_automl
+from ms_automl.arms import ARMS
+from ms_automl.sparsity import ChannelGroups, measure
+
+pytestmark = [
+    pytest.mark.integration,
+    # SQLAlchemy warns about MLflow's own models.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
+TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
+
+FRAGILE = """
+from ms_automl.models import MultiTaskNet
+from ms_automl.models.resnet import small_resnet
+from ms_automl.sparsity import ChannelGroups
+
+
+class Fragile(MultiTaskNet):
+    def forward(self, images):
+        gone = bool((ChannelGroups(self).norms() == 0).any())
+        return {name: out * float("nan") if gone else out for name, out in super().forward(images).items()}
+
+
+def network(image_shape, heads):
+    net = small_resnet(image_shape, heads, width=8, hidden=8)
+    return Fragile(net.trunk, net.heads, net.removable)
+"""
+
+
+class Search:
+    """One run of the command in a folder, and what it left there."""
+
+    def __init__(self, folder, *options, settings=TINY):
+        self.folder = folder
+        self.out = folder / "out"
+        sets = [part for setting in settings for part in ("--set", setting)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ms_automl.search", "--preset", "smoke", "--out", "out", *options, *sets],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait(self):
+        self.shown, self.errors = self.process.communicate(timeout=300)
+        self.status = self.process.returncode
+        return self
+
+    @property
+    def record(self):
+        return json.loads((self.out / "comparison.json").read_text())
+
+    @property
+    def rows(self):
+        return {row["arm"]: row for row in self.record["rows"]}
+
+    def client(self):
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self):
+        client = self.client()
+        return {
+            run.info.run_name: run
+            for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
+        }
+
+
+def finished(folder, *options, settings=TINY):
+    return Search(folder, *options, settings=settings).wait()
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("search"), "--slots", "2")
+
+
+def test_it_ends_with_status_0_and_nothing_on_stderr(search):
+    assert (search.status, search.errors) == (0, "")
+
+
+def test_every_arm_has_a_valid_row(search):
+    assert list(search.rows) == list(ARMS)
+    for arm, row in search.rows.items():
+        assert row["status"] == "ok", row
+        assert 0 <= row["sparsity_param"] <= 1 and row["objective"] > 0
+        assert row["trials"] == {"dense": 1, "fixed": 1, "meta": 1, "meta-search": 2}.get(arm, 3)
+        assert arm == "dense" or row["passes"] <= row["limit_passes"]
+    assert search.rows["dense"]["delta_m"] == 0
+    assert isinstance(search.rows["random"]["lambda"], dict) and search.rows["dense"]["lambda"] is None
+
+
+def test_the_ledger_adds_up_to_the_rows(search):
+    lines = [json.loads(line) for line in (search.out / "ledger.jsonl").read_text().splitlines()]
+    for arm, row in search.rows.items():
+        spent = sum(line["passes"] for line in lines if line["stream"] == f"{arm}-0")
+        assert row["passes"] == pytest.approx(spent)
+
+
+def test_the_table_on_the_screen_shows_every_arm_whole(search):
+    assert "…" not in search.shown
+    for arm, row in search.rows.items():
+        lines = [line for line in search.shown.splitlines() if line.split()[:2] == [arm, "0"]]
+        assert len(lines) == 1 and f"{row['objective']:.3f}" in lines[0]
+
+
+def test_mlflow_has_one_parent_a_run_per_arm_and_one_per_trial_all_ended(search):
+    runs = search.runs()
+    parent = runs["out"]
+    assert parent.info.run_id == search.record["mlflow"]["run_id"]
+    assert parent.data.tags["ms_automl.kind"] == "comparison" and "mlflow.parentRunId" not in parent.data.tags
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert len(runs) == 1 + len(ARMS) + sum(row["trials"] for row in search.rows.values())
+    for arm, row in search.rows.items():
+        stream = runs[f"{arm}-0"]
+        assert stream.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert json.loads(stream.data.tags["ms_automl.row"]) == row
+        for index in range(row["trials"]):
+            trial = runs[f"{arm}-0/{index:02d}"]
+            assert trial.data.tags["mlflow.parentRunId"] == stream.info.run_id
+
+
+def test_metrics_are_logged_by_training_step_and_the_anytime_curve_by_passes(search):
+    client, runs = search.client(), search.runs()
+    history = client.get_metric_history(runs["random-0/00"].info.run_id, "val/objective")
+    assert [point.step for point in history] == [4, 8]
+    curve = client.get_metric_history(runs["random-0"].info.run_id, "anytime/objective")
+    values = [point.value for point in sorted(curve, key=lambda point: point.step)]
+    assert len(values) == 3 and values == sorted(values, reverse=True)
+    assert values[-1] == search.rows["random"]["objective"]
+
+
+def test_the_best_model_of_every_arm_is_given_back_with_its_zeros(search):
+    for arm, row in search.rows.items():
+        network = ms_automl.load(search.out / "best" / f"{arm}-0")
+        assert measure(ChannelGroups(network)).param == row["sparsity_param"]
+        with torch.no_grad():
+            assert all(bool(out.isfinite().all()) for out in network(torch.zeros(1, 3, 32, 32)).values())
+
+
+def test_the_report_is_there(search):
+    assert (search.out / "report" / "index.html").exists()
+    assert "report: out/report/index.html" in search.shown
+
+
+def test_the_same_config_gives_the_same_table_at_any_number_of_slots(search, tmp_path):
+    single = finished(tmp_path, "--slots", "1")
+    assert single.status == 0
+    timed = {"wall_seconds", "device_seconds", "searcher_seconds"}
+    for arm, row in search.rows.items():
+        other = single.rows[arm]
+        assert {key: other[key] for key in row if key not in timed} == {
+            key: row[key] for key in row if key not in timed
+        }
+
+
+def test_trials_whose_loss_is_not_finite_fail_alone_and_say_their_lambda_and_step(tmp_path):
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    own = ["network.factory=fragile:network", "network.args={}", "space=scalar", "lambda.fixed=0"]
+    strong = ["lambda.low=500", "lambda.high=1000"]
+    search = finished(tmp_path, "--arms", "fixed,random,prune-taylor", settings=[*TINY, *own, *strong])
+    assert search.status == 0, search.shown + search.errors
+    rows = search.rows
+    assert {arm: row["status"] for arm, row in rows.items()} == {
+        "dense": "ok", "fixed": "ok", "random": "failed", "prune-taylor": "failed"
+    }  # fmt: skip
+    assert rows["random"]["failed_trials"] == 3 and rows["random"]["passes"] > 0
+    run = search.runs()["random-0/00"]
+    assert run.info.status == "FAILED"
+    error = run.data.tags["ms_automl.error"]
+    assert "not finite at step" in error and "λ = " in error
+    assert error in search.shown and "Traceback" not in search.shown + search.errors
+    assert search.runs()["random-0"].info.status == "FAILED"
+    assert search.runs()["fixed-0"].info.status == "FINISHED"
+
+
+def test_without_a_single_valid_arm_the_status_is_1_and_the_table_says_why(tmp_path):
+    search = finished(tmp_path, "--arms", "fixed", settings=[*TINY, "training.lr=1e30"])
+    assert (search.status, search.errors) == (1, "")
+    assert {row["status"] for row in search.rows.values()} == {"failed"}
+    assert "fixed-0: the dense reference failed" in search.shown
+    assert search.runs()["out"].info.status == "FINISHED"
+
+
+def test_ctrl_c_closes_all_runs_and_keeps_what_was_done(tmp_path):
+    settings = [*SMALL, "training.steps=400", "training.report_every=2"]
+    search = Search(tmp_path, "--arms", "random", settings=settings)
+    ledger, deadline = search.out / "ledger.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and not (ledger.exists() and "random-0/00" in ledger.read_text()):
+        time.sleep(0.1)
+    os.killpg(search.process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    time.sleep(0.5)
+    os.killpg(search.process.pid, signal.SIGINT)  # and the impatient
+    search.wait()
+    assert (search.status, search.errors) == (130, "")
+    rows, runs = search.rows, search.runs()
+    assert rows["dense"]["objective"] == 2.0
+    assert rows["random"]["note"].startswith("stopped by Ctrl-C") and rows["random"]["passes"] > 0
+    assert any(line.split()[:2] == ["random", "0"] for line in search.shown.splitlines())
+    status = {name: run.info.status for name, run in runs.items()}
+    assert status["dense-0/00"] == "FINISHED"
+    assert {status[name] for name in ("out", "random-0", "random-0/00")} == {"KILLED"}
+    assert "RUNNING" not in status.values()
+    assert (search.out / "best" / "dense-0" / "model.safetensors").exists()

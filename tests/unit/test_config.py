@@ -1,0 +1,115 @@
+"""Presets and --set: what is read, and the one line that says what is wrong."""
+
+import pytest
+import yaml
+
+from ms_automl.arms import ARMS
+from ms_automl.config import load_config, parse, presets
+from ms_automl.errors import ConfigError
+from search_spaces import SPACES
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_names_only_what_exists(name):
+    config = load_config(name)
+    assert config.preset == name
+    assert set(config.arms) <= set(ARMS)
+    assert config.space in SPACES
+    assert config.lambda_.low <= config.lambda_.fixed <= config.lambda_.high
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_configuration_survives_its_own_yaml(name):
+    config = load_config(name)
+    assert parse(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "found", "value"),
+    [
+        ("training.steps=123", lambda c: c.training.steps, 123),
+        ("training.lr=1e-3", lambda c: c.training.lr, 1e-3),  # a string in YAML 1.1
+        ("lambda.low=0.002", lambda c: c.lambda_.low, 0.002),
+        ("objective.kind=target", lambda c: c.objective.kind, "target"),
+        ("data.args.train=99", lambda c: c.data.args["train"], 99),
+        ("data.args.own.deep=yes", lambda c: c.data.args["own"], {"deep": True}),
+        ("network={factory: mine:net, args: {width: 4}}", lambda c: c.network.factory, "mine:net"),
+        ("arms=[meta, optuna]", lambda c: c.arms, ("meta", "optuna")),
+        ("data.factory=pkg.module:function", lambda c: c.data.factory, "pkg.module:function"),
+        ("lambda.source=a sweep = a good one", lambda c: c.lambda_.source, "a sweep = a good one"),
+    ],
+)
+def test_set_changes_one_key_with_a_value_in_yaml(setting, found, value):
+    assert found(load_config("smoke", settings=[setting])) == value
+
+
+def test_the_last_of_two_settings_of_a_key_wins():
+    assert load_config("smoke", settings=["seeds=2", "seeds=3"]).seeds == 3
+
+
+def test_arguments_of_the_command_line_replace_those_of_the_preset():
+    config = load_config("smoke", arms=["meta"], seeds=3, settings=["first_seed=5"])
+    assert config.arms == ("meta",)
+    assert config.seed_numbers == (5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.steps=0", ["training.steps", "greater than or equal to 1", "0"]),
+        ("training.steps=2.5", ["training.steps", "integer", "2.5"]),
+        ("training.steps=many", ["training.steps", "integer", "'many'"]),
+        ("training.lr=-1", ["training.lr", "greater than 0", "-1"]),
+        ("training.lr=nan", ["training.lr", "finite"]),
+        ("training.report_every=1000", ["training", "`report_every <= steps`", "report_every=1000", "steps=40"]),
+        ("training.batch_size=1", ["training.batch_size", "2", "1"]),
+        ("training=5", ["training", "5"]),
+        ("lambda.low=7", ["lambda", "`low < high`", "low=7", "high=5"]),
+        ("lambda.high=inf", ["lambda.high", "finite"]),
+        ("budget.trials=0", ["budget.trials", "greater than or equal to 1"]),
+        ("seeds=0", ["seeds", "greater than or equal to 1", "0"]),
+        ("objective.kind=best", ["objective.kind", "'tradeoff' or 'target'", "'best'"]),
+        ("objective.target=1", ["objective.target", "less than 1"]),
+        ("training.stepps=5", ["training.stepps", "did you mean 'training.steps'", "budget.trials"]),
+        ("trainning.steps=5", ["trainning", "Known:", "training.steps"]),
+        ("arms=optuna", ["arms", "tuple", "'optuna'"]),
+        ("data.args.day=2020-01-01", ["data.args.day", "JSON"]),
+        ("data.args.day=2020-13-45", ["data.args.day", "is not a value"]),
+        ("data.args={a: 1", ["data.args", "is not a value"]),
+        ("data.args=!!python/object/apply:os.getcwd []", ["data.args", "is not a value"]),
+        ("seeds.first=5", ["seeds", "single value"]),
+        ("preset=rooms", ["--preset"]),
+        ("training.steps", ["key=value", "'training.steps'"]),
+        ("=5", ["key=value", "'=5'"]),
+        ("", ["key=value"]),
+    ],
+)
+def test_a_bad_setting_gives_one_line_with_key_value_and_what_is_allowed(setting, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config("smoke", settings=[setting])
+    message = str(caught.value)
+    assert "\n" not in message and "pydantic" not in message
+    for word in words:
+        assert word in message
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown preset 'smok': did you mean 'smoke'\? Known: .*rooms"):
+        load_config("smok")
+
+
+def test_a_preset_is_a_name_and_never_a_path():
+    with pytest.raises(ConfigError, match="unknown preset"):
+        load_config("../presets/smoke")
+
+
+def test_two_mistakes_are_both_named():
+    with pytest.raises(ConfigError, match=r"training\.steps.*budget\.trials"):
+        load_config("smoke", settings=["training.steps=0", "budget.trials=0"])
+
+
+def test_a_missing_key_says_how_to_give_it():
+    values = load_config("smoke").to_dict()
+    del values["lambda"]["low"]
+    with pytest.raises(ConfigError, match=r"lambda\.low is missing: --set lambda\.low=VALUE"):
+        parse(values)
