@@ -59,7 +59,7 @@ class TrialAdapter(tune.Trainable):
             try:
                 metrics = self.method.step()
             except Exception as problem:
-                error = _one_line(problem) + _lambda_of(self.method)
+                error = _one_line(problem)
         report = self._report(metrics, error, time.perf_counter() - began)
         return {"report": report, "done": report.done}
 
@@ -109,16 +109,6 @@ class TrialAdapter(tune.Trainable):
         self.method.load_state_dict(state["method"])
         self.interval, self.attempt = state["interval"], state["attempt"] + 1
         self.charged = Cost(**state["charged"])
-
-
-def _lambda_of(method: Any) -> str:
-    """The λ that a failure came with."""
-    schedule = getattr(method, "schedule", None)
-    values = [value for row in schedule.values for value in row] if schedule is not None else []
-    if not values:
-        return ""
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-    return f" (λ = {low})" if low == high else f" (λ from {low} to {high})"
 
 
 def _one_line(error: Exception) -> str:
