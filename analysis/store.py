@@ -21,8 +21,9 @@ PATIENCE = 10.0  # seconds a server has to answer
 def reachable_uri(uri: str | None, folder: Path | None = None) -> str:
     """Check that a tracking store is there and return its URI.
 
-    A relative SQLite file is looked for in the working folder, then beside the comparison's folder and in the
-    folders above it: a comparison is usually written to `comparisons/<name>` below the store.
+    A relative SQLite file is looked for from the comparison's folder, then from the folders above it, because a
+    comparison is usually written to `comparisons/<name>` below its store; last in the working folder, which may
+    have a store of its own.
 
     Raises:
         TrackingError: No such database, or no answer from the server.
@@ -51,7 +52,7 @@ def without_password(uri: str) -> str:
 def _sqlite(uri: str, folder: Path | None) -> str:
     name = Path(uri.removeprefix(SQLITE))
     above = [folder.resolve(), *folder.resolve().parents] if folder else []
-    for place in [Path(), *above]:
+    for place in [*above, Path()]:
         if (place / name).is_file():
             return f"{SQLITE}{place / name}"
     raise TrackingError(

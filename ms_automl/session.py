@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import resource
 import shutil
@@ -23,7 +24,7 @@ from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.screen import Screen, comparison_table, notes
-from ms_automl.tracking import Tracker, short_timeouts
+from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
 from search_spaces import SPACES
@@ -95,7 +96,7 @@ def run_comparison(
         "versions": versions,
         "git_revision": tags["git_revision"],
         "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
-        "mlflow": {"run_id": tracker.run_id},
+        "mlflow": {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)},
     }
     try:
         return _finish(console, comparison, tracker, experiment, out, content, slots, stopped)
@@ -254,6 +255,12 @@ def _keep_best(stream: Stream, out: Path) -> Path | None:
 
 def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _store(uri: str, out: Path) -> str:
+    """Where the records are, without a password; a database file as seen from the comparison's folder."""
+    prefix, name = "sqlite:///", uri.removeprefix("sqlite:///")
+    return public(uri) if name == uri else f"{prefix}{os.path.relpath(name, out)}"
 
 
 def _versions() -> dict[str, str]:

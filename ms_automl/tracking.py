@@ -146,7 +146,7 @@ class Tracker:
         except Exception as error:
             reason = _reason(error)
             raise TrackingError(
-                f"the MLflow store at {_public(self.uri)} cannot be used: {reason}. "
+                f"the MLflow store at {public(self.uri)} cannot be used: {reason}. "
                 "Start it, or set MLFLOW_TRACKING_URI to one that runs"
             ) from error
 
@@ -191,13 +191,13 @@ def short_timeouts() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _public(text: str) -> str:
+def public(text: str) -> str:
     """A store's address, or a text with addresses in it, without passwords."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _reason(error: Exception) -> str:
-    return _public(" ".join(str(error).split()))[:200]
+    return public(" ".join(str(error).split()))[:200]
 
 
 def _milliseconds() -> int:

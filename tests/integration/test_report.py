@@ -186,6 +186,12 @@ def test_a_folder_is_read_into_tidy_frames(search):
     assert comparison.tags["git_revision"] == "4f2a91c"
 
 
+def test_another_store_in_the_working_folder_is_not_taken_for_the_comparison_s_own(search, tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.chdir(tmp_path)
+    assert len(load(search.out).rows) == 6
+
+
 def test_a_run_id_gives_the_same_as_its_folder(search, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", search.uri)
     by_id, by_folder = load(search.parent), load(search.out)

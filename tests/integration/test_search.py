@@ -60,6 +60,8 @@ class Search:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def wait(self):
@@ -108,6 +110,11 @@ def test_every_arm_has_a_valid_row(search):
         assert arm == "dense" or row["passes"] <= row["limit_passes"]
     assert search.rows["dense"]["delta_m"] == 0
     assert isinstance(search.rows["random"]["lambda"], dict) and search.rows["dense"]["lambda"] is None
+
+
+def test_the_record_says_where_its_store_lies(search):
+    uri = search.record["mlflow"]["tracking_uri"]
+    assert (search.out / uri.removeprefix("sqlite:///")).resolve() == (search.folder / "mlflow.db").resolve()
 
 
 def test_the_ledger_adds_up_to_the_rows(search):
