@@ -45,10 +45,6 @@ class Sampler(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as above."""
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial, or FINISHED."""
-        raise NotImplementedError  # pragma: no cover - Ray's own abstract method
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hear how a trial ended."""
 
