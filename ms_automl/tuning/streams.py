@@ -63,7 +63,7 @@ class StreamRouter(Searcher):
             stream.closed, stream.note = True, "gave up"
             return None
         began = time.perf_counter()
-        answer = self.samplers[stream.name].suggest(trial_id)
+        answer: Any = self.samplers[stream.name].suggest(trial_id)  # Ray types FINISHED away
         stream.searcher_seconds += time.perf_counter() - began
         if answer is None:
             return None
