@@ -1,0 +1,46 @@
+import math
+
+import pytest
+
+from ms_automl.errors import ConfigError
+from ms_automl.meta import Objective
+from ms_automl.meta.objective import delta_m
+from ms_automl.tasks import depth, segmentation
+
+LOSSES, REFERENCES = {"a": 1.5, "b": 0.3}, {"a": 1.0, "b": 0.2}
+
+
+def test_the_trade_off_adds_priced_density_to_the_mean_relative_loss() -> None:
+    objective = Objective("tradeoff", price=0.4)
+    assert objective.value(LOSSES, REFERENCES, density=0.5) == pytest.approx(1.5 + 0.2)
+    assert objective.value(REFERENCES, REFERENCES, density=1.0) == pytest.approx(1.4)
+    assert objective.violation(1.0) <= 0
+
+
+def test_the_target_leaves_density_to_the_constraint() -> None:
+    objective = Objective("target", target=0.44)
+    assert objective.value(LOSSES, REFERENCES, density=0.1) == pytest.approx(1.5)
+    assert objective.violation(0.6) == pytest.approx(0.04)
+    assert objective.violation(0.5) < 0
+
+
+def test_a_reference_near_zero_does_not_make_the_objective_explode() -> None:
+    assert Objective(price=0).value({"a": 0.02}, {"a": 1e-12}, 1.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"price": -0.1}, {"price": math.inf}, {"price": math.nan}, {"target": 0.0}, {"target": 1.0}]
+)
+def test_a_price_or_target_out_of_range_is_refused_with_its_value(bad: dict[str, float]) -> None:
+    ((name, value),) = bad.items()
+    with pytest.raises(ConfigError, match=f"must hold, but got {name}={value}"):
+        Objective(**bad)  # type: ignore[arg-type]
+
+
+def test_delta_m_is_the_hand_worked_number() -> None:
+    tasks = [segmentation("seg", 3), depth("depth")]
+    reference = {"seg/miou": 0.5, "seg/pixel_accuracy": 0.8, "depth/abs_error": 0.2, "depth/rel_error": 0.1}
+    values = {"seg/miou": 0.6, "seg/pixel_accuracy": 0.76, "depth/abs_error": 0.25, "depth/rel_error": 0.08}
+    # seg: (+20 % - 5 %) / 2 = 7.5 %; depth, lower is better: (-25 % + 20 %) / 2 = -2.5 %
+    assert delta_m(tasks, values, reference) == pytest.approx((7.5 - 2.5) / 2)
+    assert delta_m(tasks, reference, reference) == 0
