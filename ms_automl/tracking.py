@@ -26,7 +26,6 @@ from ms_automl.comparison import FORMAT, Stream, Trial
 from ms_automl.errors import TrackingError
 
 EXPERIMENT = "ms_automl"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on traces of language models
 RETRIES = 3
 PATIENCE = 120
 """Seconds to wait at the end for what is not written yet."""
@@ -48,9 +47,7 @@ class Tracker:
         with self._reachable():
             self.client = MlflowClient()
             found = self.client.get_experiment_by_name(EXPERIMENT)
-            self.experiment = (
-                found.experiment_id if found else self.client.create_experiment(EXPERIMENT, tags=KIND)
-            )
+            self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
         self.run_id = ""
         self.runs: dict[str, str] = {}
         self.lost: str | None = None
