@@ -3,7 +3,7 @@
 from ms_automl.sparsity.groups import ChannelGroups
 from ms_automl.sparsity.importance import TaylorImportance, cubic_ramp
 from ms_automl.sparsity.measures import Sparsity, measure
-from ms_automl.sparsity.prox import prox_, shrink_factors, smallest, thresholds
+from ms_automl.sparsity.prox import prox_, proximal, shrink_factors, smallest, thresholds
 
 __all__ = [
     "ChannelGroups",
@@ -12,6 +12,7 @@ __all__ = [
     "cubic_ramp",
     "measure",
     "prox_",
+    "proximal",
     "shrink_factors",
     "smallest",
     "thresholds",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,24 @@ def shrink_factors(groups: ChannelGroups, norms: Tensor, threshold: Tensor) -> T
 def prox_(groups: ChannelGroups, threshold: Tensor) -> None:
     """θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||), in place."""
     groups.scale_(shrink_factors(groups, groups.norms(), threshold))
+
+
+def proximal(groups: ChannelGroups, tensors: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
+    """The proximal step as a pure function, differentiable in the weights and in the threshold.
+
+    Its derivative at a group that dies is exactly 0 (the norm's own derivative at 0 would be NaN); a group that
+    is kept to pass the signal answers its weights alone.
+
+    Args:
+        groups: the groups.
+        tensors: L tensors shaped like the weights, before the step.
+        threshold: [G] as :func:`thresholds` gives it.
+    """
+    squares = groups.inner(tensors, tensors)
+    dies = squares <= threshold.square()
+    factors = torch.where(dies, 0.0, 1 - threshold / torch.where(dies, 1.0, squares).sqrt())
+    factors = torch.where(groups.strongest(squares.detach()) & dies, 1.0, factors)
+    return [tensor * factor for tensor, factor in zip(tensors, groups.per_weight(factors), strict=True)]
 
 
 def smallest(groups: ChannelGroups, norms: Tensor, shares: Tensor) -> Tensor:

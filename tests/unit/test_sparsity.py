@@ -12,6 +12,7 @@ from ms_automl.sparsity import (
     cubic_ramp,
     measure,
     prox_,
+    proximal,
     shrink_factors,
     smallest,
     thresholds,
@@ -164,6 +165,27 @@ def test_of_groups_of_one_length_a_needed_layer_keeps_one(make_groups: MakeGroup
         groups.weights[0].fill_(1.0)
     prox_(groups, torch.full((4,), 100.0))
     assert measure(groups).group == 0.75
+
+
+def test_the_pure_prox_is_the_one_in_place_and_its_derivative_that_of_differences(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES, removable=(1,))
+    start = [weight.detach().double() for weight in groups.weights]
+    groups.size = groups.size.double()
+    start[0][:, 2] = 0  # a group that is gone
+    rho = torch.tensor([1.1, 0.2, 0.9], dtype=torch.float64, requires_grad=True)
+
+    def run(rho: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(proximal(groups, tensors, thresholds(groups, rho.exp(), 0.3)))
+
+    moved = run(rho, *start)
+    for weight, value in zip(groups.weights, start, strict=True):
+        weight.data = value.clone()
+    threshold = thresholds(groups, rho.detach().exp(), 0.3)
+    prox_(groups, threshold)
+    assert 0 < int((groups.norms() == 0).sum()) < 12
+    for one, other in zip(moved, groups.weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(run, (rho, *(tensor.requires_grad_() for tensor in start)))
 
 
 def test_shrink_factors_lie_between_zero_and_one(make_groups: MakeGroups) -> None:
