@@ -1,0 +1,229 @@
+"""The arms over several seeds, trial by trial: what the verdict on learning λ rests on.
+
+    python benchmarks/verdict.py --preset rooms --arms optuna --spaces per_layer,per_stage --seeds 0-4
+
+Writes one line per finished trial to benchmarks/runs/<preset>.jsonl and can be stopped at any time: a second
+start replays what is there (every sampler is deterministic in its seed and in what it is told) and goes on with
+the next trial. Ray and MLflow stay out, so that a trial costs its training alone; samplers, methods and
+objective are those of ``python -m ms_automl.search``. ``benchmarks/tables.py`` makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ms_automl.arms import ARMS
+from ms_automl.config import Config, load_config
+from ms_automl.meta.objective import delta_m
+from ms_automl.tuning.experiment import Experiment, Suggestion
+
+RUNS = Path(__file__).parent / "runs"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One arm with one seed under one configuration."""
+
+    config: Config
+    arm: str
+    seed: int
+    label: str
+
+    @property
+    def name(self) -> str:
+        """What its rows are found by."""
+        return f"{self.label}/{self.seed}"
+
+    @property
+    def settings(self) -> Row:
+        """What an outcome depends on; a row is refused where a value that it knows has changed since."""
+        kept = self.config.to_dict()
+        for name in ("preset", "arms", "seeds", "first_seed", "resources"):
+            del kept[name]
+        if self.arm == "dense":
+            for name in ("space", "objective", "lambda", "budget"):
+                del kept[name]
+        if not self.arm.startswith("meta"):
+            del kept["meta"]
+        return kept
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="rooms")
+    parser.add_argument("--arms", default="prune-taylor,meta,optuna,random")
+    parser.add_argument("--spaces", default="per_layer")
+    parser.add_argument("--objectives", default="tradeoff", help="tradeoff:PRICE or target:SPARSITY, by comma")
+    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    first, _, last = args.seeds.partition("-")
+    path = RUNS / f"{args.preset}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    changed = "".join(f"/{setting}" for setting in args.settings)
+    for seed in range(int(first), int(last or first) + 1):
+        for objective in args.objectives.split(","):
+            kind, _, amount = objective.partition(":")
+            chosen = [f"objective.kind={kind}"]
+            chosen += [f"objective.{'price' if kind == 'tradeoff' else 'target'}={amount}"] if amount else []
+            for arm in args.arms.split(","):
+                for space in args.spaces.split(","):
+                    settings = [*args.settings, *chosen, f"space={space}", f"budget.trials={args.trials}"]
+                    config = load_config(args.preset, settings=[*settings, f"first_seed={seed}"])
+                    run(Stream(config, arm, seed, f"{arm}/{space}/{objective}{changed}"), path)
+
+
+def run(stream: Stream, path: Path) -> None:
+    """Replay and go on with one stream."""
+    experiment = Experiment(stream.config)
+    dense = reference(stream, path)
+    arm = ARMS[stream.arm]
+    sampler = arm.sampler(stream.config, experiment.space(), stream.seed)
+    known = rows(path, stream)
+    for index in range(1 if arm.single else stream.config.budget.trials):
+        name = f"{index:02d}"
+        suggested = sampler.suggest(name)
+        if not isinstance(suggested, dict):
+            return
+        suggestion = suggested["suggestion"]
+        row = known[index] if index < len(known) else _rounded(trial(experiment, stream, suggestion, index, dense))
+        if row["values"] != suggestion.values:
+            raise SystemExit(
+                f"{path.name}: {stream.name} trial {index} has other values than its sampler gives now"
+            )
+        if index >= len(known):
+            append(path, row)
+        if row["error"]:
+            sampler.on_trial_complete(name, error=True)
+        else:
+            sampler.on_trial_complete(name, {key: row[key] for key in ("objective", "violation", "schedule")})
+
+
+def reference(stream: Stream, path: Path) -> Row:
+    """The dense row of the seed, trained where it is missing."""
+    changed = "".join(
+        f"/{part}" for part in stream.label.split("/")[3:] if not part.startswith(("meta.", "lambda."))
+    )
+    dense = Stream(stream.config, "dense", stream.seed, f"dense{changed}")
+    known = rows(path, dense)
+    if not known:
+        known = [_rounded(trial(Experiment(dense.config), dense, Suggestion("dense", {}, {}), 0, None))]
+        append(path, known[0])
+    return known[0]
+
+
+def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index: int, dense: Row | None) -> Row:
+    """Train once; a method's failure is a row too."""
+    began = time.perf_counter()
+    tasks = experiment.data(stream.seed).tasks
+    config, objective = stream.config, stream.config.objective.build()
+    row: Row = {
+        "stream": stream.name,
+        "label": stream.label,
+        "seed": stream.seed,
+        "settings": stream.settings,
+        "trial": index,
+        "method": suggestion.method,
+        "values": suggestion.values,
+        "error": None,
+        "schedule": None,
+    }
+    try:
+        losses = (
+            None if dense is None else {task.name: dense["metrics"][f"val/{task.name}/loss"] for task in tasks}
+        )
+        method, _ = experiment.build(suggestion, stream.seed, losses)
+        curve = []
+        while not method.done:
+            report = method.step()
+            kept = {key: value for key, value in report.items() if key.startswith("val/") and key.endswith("loss")}
+            curve.append({"step": report["step"], "density": report["density"]} | kept)
+    except Exception as error:  # a diverged trial is a result
+        return row | {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    metrics, density = report, report["density"]
+    row |= {
+        "curve": curve,
+        "metrics": {k: v for k, v in metrics.items() if not k.startswith(("sparsity/layer", "lambda/", "step"))},
+        "zeros_by_layer": [v for k, v in metrics.items() if k.startswith("sparsity/layer/")],
+    }
+    against = metrics if dense is None else dense["metrics"]
+    for split, name in (("val", "objective"), ("test", "objective_test")):
+        values, wanted = (
+            {task.name: source[f"{split}/{task.name}/loss"] for task in tasks} for source in (metrics, against)
+        )
+        row[name] = objective.value(values, wanted, density)
+    tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
+    base = {key.removeprefix("test/"): value for key, value in against.items() if key.startswith("test/")}
+    schedule = getattr(method, "schedule", None)
+    return row | {
+        "violation": objective.violation(density),
+        "density": density,
+        "delta_m_test": delta_m(tasks, tested, base),
+        "passes": method.cost.passes,
+        "schedule": None if schedule is None or suggestion.method == "fixed_lambda" else schedule.to_dict(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "torch": metadata.version("torch"),
+    }
+
+
+def rows(path: Path, stream: Stream) -> list[Row]:
+    """The finished trials of a stream so far."""
+    if not path.exists():
+        return []
+    found = [row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
+    found = [row for row in found if row["stream"] == stream.name]
+    for row in found:
+        if changed := _changed(row["settings"], stream.settings):
+            raise SystemExit(
+                f"{path.name}: {stream.name} was run with other settings ({changed}): take its rows out"
+            )
+    return found
+
+
+def _changed(old: Row, new: Row, prefix: str = "") -> str:
+    """The settings that both know and that differ; one that came later had its default then."""
+    different = []
+    for key in old.keys() & new.keys():
+        if isinstance(old[key], dict):
+            different.append(_changed(old[key], new[key], f"{prefix}{key}."))
+        elif old[key] != new[key]:
+            different.append(f"{prefix}{key}")
+    return ", ".join(filter(None, sorted(different)))
+
+
+def append(path: Path, row: Row) -> None:
+    """One whole line in one write: several processes may run different arms of a preset."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{row['stream']} trial {row['trial']}: {_outcome(row)}", flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits keep a line short, and a replay tells a sampler what it was told. Its own values stay exact."""
+    if isinstance(value, dict):
+        return {key: inner if key in ("values", "settings") else _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _outcome(row: Row) -> str:
+    if row["error"]:
+        return str(row["error"])
+    return f"J {row['objective']:.4f} test {row['objective_test']:.4f} zeros {100 * (1 - row['density']):.1f} %"
+
+
+if __name__ == "__main__":
+    main()
