@@ -128,7 +128,7 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
     """Train once; a method's failure is a row too."""
     began = time.perf_counter()
     tasks = experiment.data(stream.seed).tasks
-    config, objective = stream.config, stream.config.objective.build()
+    objective = stream.config.objective.build()
     row: Row = {
         "stream": stream.name,
         "label": stream.label,
@@ -182,8 +182,8 @@ def rows(path: Path, stream: Stream) -> list[Row]:
     """The finished trials of a stream so far."""
     if not path.exists():
         return []
-    found = [row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
-    found = [row for row in found if row["stream"] == stream.name]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [row for row in map(json.loads, lines) if row["stream"] == stream.name]
     for row in found:
         if changed := _changed(row["settings"], stream.settings):
             raise SystemExit(
