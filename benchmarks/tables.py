@@ -1,0 +1,161 @@
+"""Tables of the verdict's runs, written between markers into benchmarks/RESULTS.md.
+
+    python benchmarks/tables.py
+
+Reads benchmarks/runs/*.jsonl (``benchmarks/verdict.py``). For each preset and objective: what every arm ends
+with at its budget, the paired differences to the meta-learner, and the best model of each arm that reaches a
+given sparsity. An arm that has fewer trials than its budget in some seed is left out of that seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.paired import NO_WORSE, interval, signed
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- verdict: begin -->", "<!-- verdict: end -->"
+SINGLE = ("meta", "fixed", "dense")
+LEVELS = (0.44, 0.70)
+
+
+def main() -> None:
+    """Write the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
+    args = parser.parse_args()
+    parts = [section(path.stem, read(path)) for path in sorted(args.runs.glob("*.jsonl"))]
+    text = args.results.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    args.results.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """One row per trial."""
+    records: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["label"].startswith("dense") or row["error"]:
+            continue
+        arm, space, objective, *changes = row["label"].split("/")
+        records.append(
+            {
+                "arm": "/".join([arm if arm == "prune-taylor" else f"{arm} {space}", *changes]),
+                "kind": arm,
+                "objective_kind": objective,
+                "seed": row["seed"],
+                "trial": row["trial"],
+                "budget": 1 if arm in SINGLE else row["settings"]["budget"]["trials"],
+                "J": row["objective"],
+                "J test": row["objective_test"],
+                "violation": row["violation"],
+                "zeros": 100 * (1 - row["density"]),
+                "delta_m": row["delta_m_test"],
+                "passes": row["passes"],
+            }
+        )
+    return pd.DataFrame.from_records(records)
+
+
+def section(preset: str, trials: pd.DataFrame) -> str:
+    """All tables of a preset."""
+    lines = [f"### {preset}", ""]
+    for objective, part in trials.groupby("objective_kind", sort=False):
+        chosen = selected(part)
+        if chosen.empty:
+            continue
+        seeds = sorted(chosen["seed"].unique())
+        lines += [f"Objective {objective}, seeds {', '.join(map(str, seeds))}:", "", *summary(part, chosen), ""]
+        lines += differences(chosen)
+        lines += matched(part)
+    return "\n".join(lines)
+
+
+def selected(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trial that each arm and seed would hand out: valid, and of the least validation J."""
+    whole = trials[trials["trial"] < trials["budget"]]
+    counts = whole.groupby(["arm", "seed"])["trial"].transform("count")
+    whole = whole[(counts >= whole["budget"]) & (whole["violation"] <= 0)]
+    return whole.loc[whole.groupby(["arm", "seed"])["J"].idxmin()]
+
+
+def summary(trials: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+    """A row per arm: means over seeds, and the interval of the test J."""
+    lines = [
+        "| arm | seeds | trials | passes | J val | J test (95 %) | Δm test % | zeros % |",
+        "| :-- " + "| --: " * 7 + "|",
+    ]
+    spent = trials.groupby(["arm", "seed"])["passes"].sum()
+    for arm, rows in sorted(chosen.groupby("arm"), key=lambda pair: pair[1]["J test"].mean()):
+        low, high = interval(rows["J test"].to_numpy())
+        band = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
+        passes = np.mean([spent[arm, seed] for seed in rows["seed"]])
+        lines.append(
+            f"| {arm} | {len(rows)} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k | {rows['J'].mean():.3f} "
+            f"| {rows['J test'].mean():.3f}{band} | {rows['delta_m'].mean():+.1f} | {rows['zeros'].mean():.1f} |"
+        )
+    return lines
+
+
+def differences(chosen: pd.DataFrame) -> list[str]:
+    """Paired by seed: the meta-learner less each rival."""
+    metas = [arm for arm in chosen["arm"].unique() if arm.startswith("meta ")]
+    rivals = [arm for arm in chosen["arm"].unique() if not arm.startswith("meta ")]
+    if not metas or not rivals:
+        return []
+    lines = [
+        "Paired differences (below 0 the first is better):", "",
+        f"| pair | seeds | J val (95 %) | J test (95 %) | no worse by {NO_WORSE} (test) |",
+        "| :-- | --: | --: | --: | :-- |",
+    ]  # fmt: skip
+    for meta in metas:
+        for rival in rivals:
+            both = [chosen[chosen["arm"] == arm].set_index("seed") for arm in (meta, rival)]
+            cells = []
+            for name in ("J", "J test"):
+                gap = (both[0][name] - both[1][name]).dropna().to_numpy()
+                low, high = interval(gap)
+                cells.append(f"{signed(gap.mean())} ({signed(low)} to {signed(high)})" if len(gap) else "–")
+            holds = "–" if math.isnan(high) else ("yes" if high < NO_WORSE else "not shown")
+            lines.append(f"| {meta} − {rival} | {len(gap)} | {cells[0]} | {cells[1]} | {holds} |")
+    return [*lines, ""]
+
+
+def matched(trials: pd.DataFrame) -> list[str]:
+    """The best Δm on the test split among the models of an arm that are sparse enough."""
+    lines = [
+        "Best model with at least so many zeros (of least validation loss; Δm on the test split):",
+        "",
+    ]
+    lines += ["| arm | " + " | ".join(f"≥ {100 * level:.0f} %: seeds, Δm %, zeros %" for level in LEVELS) + " |"]
+    lines += ["| :-- " + "| --: " * len(LEVELS) + "|"]
+    loss = trials["J"] - (1 - trials["zeros"] / 100) * trials["objective_kind"].map(_price)
+    trials = trials.assign(loss=loss)
+    for arm, rows in trials.groupby("arm"):
+        cells = []
+        for level in LEVELS:
+            enough = rows[rows["zeros"] >= 100 * level - 1e-6]
+            best = enough.loc[enough.groupby("seed")["loss"].idxmin()]
+            cells.append(
+                f"{len(best)}, {best['delta_m'].mean():+.1f}, {best['zeros'].mean():.1f}" if len(best) else "none"
+            )
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _price(objective: str) -> float:
+    kind, _, amount = objective.partition(":")
+    return float(amount or 1) if kind == "tradeoff" else 0.0
+
+
+if __name__ == "__main__":
+    main()
