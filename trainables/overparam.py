@@ -31,7 +31,8 @@ def overparam(
         network: its convolutions are factored in place, then trained in place.
         settings: length, optimiser and phases.
         seed: of the data order.
-        schedule: λ by layer; None trains without sparsity.
+        schedule: λ by layer, of the groups of V; None trains without sparsity. A λ found for ordinary
+            convolutions need not carry over, because U and M can make up for a V that shrinks.
     """
     overparameterise(network)
     if schedule is None:

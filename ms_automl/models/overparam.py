@@ -16,8 +16,9 @@ The start is the higher-order SVD (De Lathauwer et al. 2000) of the ordinary ini
 singular vectors of the stacked [W_10; …; W_T0] and P_t the rows of task t, V = Pᵀ [W_10; …; W_T0], U the left
 singular vectors of [W_10 … W_T0], M_t = Uᵀ P_t. The product is then W_t0 exactly, and in the trunk M = I. The
 singular values lie in V alone, because P is orthogonal: every input channel has ||V[:, c]|| = ||W[:, c]||, so that
-a group of V starts as long as the group of W it stands for, and λ means what it means elsewhere. In the trunk V
-has the shape of W: group sizes and density are the same, and V[:, c] = 0 gives W[:, c] = 0 exactly.
+a group of V starts as long as the group of W it stands for, and λ starts where it starts elsewhere. It does not
+stay the same λ: U and M may grow while V shrinks. In the trunk V has the shape of W: group sizes and density are
+the same, and V[:, c] = 0 gives W[:, c] = 0 exactly.
 """
 
 from __future__ import annotations
