@@ -23,8 +23,8 @@ def overparam(
     It is :class:`~trainables.dense.Dense`, or :class:`~trainables.fixed_lambda.FixedLambda` where a λ is given,
     on a network whose convolutions are factored (:mod:`ms_automl.models.overparam` has the form, its start and
     what is not known of the paper's). Saving contracts the factors (:func:`ms_automl.models.contract` does it
-    by hand): the kept network is as small as any other. The product is taken once a step and not once a
-    sample, so a sample counts as one pass.
+    by hand): the kept network is as small as any other. A sample counts as one pass: the product is taken once a
+    step and not once a sample, and what it takes shows in device seconds only.
 
     Args:
         data: what to train on.
