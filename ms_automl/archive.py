@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ms_automl.errors import DataError
 from ms_automl.factories import build_network
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, contract
 from ms_automl.tasks import HeadSpec
 
 FORMAT = 1
@@ -27,10 +27,11 @@ def save_model(
     image_shape: tuple[int, int, int],
     heads: Mapping[str, HeadSpec],
 ) -> None:
-    """Write a network with what is needed to build it again."""
+    """Write a network with what is needed to build it again; factored convolutions are contracted."""
     folder.mkdir(parents=True, exist_ok=True)
     # Memory may be shared or strided (channels_last): safetensors takes neither.
-    tensors = {name: value.cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    state = contract(network).state_dict()
+    tensors = {name: value.cpu().clone().contiguous() for name, value in state.items()}
     save_file(tensors, folder / "model.safetensors")
     architecture = {
         "format": FORMAT,

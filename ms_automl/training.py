@@ -190,11 +190,15 @@ class TrainingLoop:
         last = self.settings.prox_steps - 1
         return self.steps_done / last if last else 1.0
 
-    def interval(self, sparsify: Callable[[], None] | None = None) -> Metrics:
+    def interval(
+        self, sparsify: Callable[[], None] | None = None, backward: Callable[[Batch], None] | None = None
+    ) -> Metrics:
         """Train up to the next report and evaluate.
 
         Args:
             sparsify: called after each optimiser step of the sparsifying phase; None zeros nothing.
+            backward: leaves in ``grad`` what the optimiser steps along, given the step's training batch; None is
+                :meth:`backward` over all tasks.
 
         Raises:
             DivergenceError: at the first loss that is NaN or infinite.
@@ -202,7 +206,7 @@ class TrainingLoop:
         stop = min(self.steps_done + self.settings.report_every, self.settings.steps)
         self.network.train()
         while self.steps_done < stop:
-            self._train_step()
+            self._train_step(backward or self.backward)
             self._zero_groups(sparsify)
             self.steps_done += 1
         metrics = {"step": float(self.steps_done)} | self._measure()
@@ -211,13 +215,27 @@ class TrainingLoop:
             metrics |= self._evaluate("test", self.data.test)
         return metrics
 
-    def _train_step(self) -> None:
+    def _train_step(self, backward: Callable[[Batch], None]) -> None:
         batch = self.data.train.batch(self.order.next())
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        outputs = self.network(batch.images)
-        losses = task_losses(self.data.tasks, outputs, batch)
-        total = torch.stack([task.weight * losses[task.name] for task in self.data.tasks]).sum()
+        backward(batch)
+        self.optimizer.step()
+
+    def backward(self, batch: Batch, tasks: Sequence[Task] | None = None, scale: float = 1.0) -> None:
+        """Leave the gradient of scale · Σ_t w_t L_t in ``grad``, and count what it costs.
+
+        Args:
+            batch: samples of the train split.
+            tasks: the t of the sum; None for all.
+            scale: factor of the sum.
+
+        Raises:
+            DivergenceError: where the sum is NaN or infinite.
+        """
+        tasks = self.data.tasks if tasks is None else tasks
+        losses = task_losses(tasks, self.network(batch.images), batch)
+        total = scale * torch.stack([task.weight * losses[task.name] for task in tasks]).sum()
         if not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
             raise DivergenceError(
@@ -225,7 +243,6 @@ class TrainingLoop:
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
         self.cost.train += len(batch.images)
 
     def _zero_groups(self, sparsify: Callable[[], None] | None) -> None:

@@ -6,13 +6,28 @@ from ms_automl.training import Trainable
 from trainables.dense import Dense
 from trainables.fixed_lambda import FixedLambda
 from trainables.meta_sparsity import MetaSparsity
+from trainables.mtml import MultiTaskMeta
+from trainables.overparam import overparam
 from trainables.pruned import Pruned
+from trainables.single_task import single_task
 
 METHODS: dict[str, Callable[..., Trainable]] = {
     "dense": Dense,
     "fixed_lambda": FixedLambda,
     "meta_sparsity": MetaSparsity,
+    "mtml": MultiTaskMeta,
+    "overparam": overparam,
     "pruned": Pruned,
+    "single_task": single_task,
 }
 
-__all__ = ["METHODS", "Dense", "FixedLambda", "MetaSparsity", "Pruned"]
+__all__ = [
+    "METHODS",
+    "Dense",
+    "FixedLambda",
+    "MetaSparsity",
+    "MultiTaskMeta",
+    "Pruned",
+    "overparam",
+    "single_task",
+]

@@ -3,8 +3,18 @@
 from collections.abc import Callable
 
 from ms_automl.models.network import MultiTaskNet, check_network, head_specs
+from ms_automl.models.overparam import FactoredConv2d, contract, overparameterise
 from ms_automl.models.resnet import small_resnet
 
 NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {"small_resnet": small_resnet}
 
-__all__ = ["NETWORKS", "MultiTaskNet", "check_network", "head_specs", "small_resnet"]
+__all__ = [
+    "NETWORKS",
+    "FactoredConv2d",
+    "MultiTaskNet",
+    "check_network",
+    "contract",
+    "head_specs",
+    "overparameterise",
+    "small_resnet",
+]

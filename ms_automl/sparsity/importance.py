@@ -1,13 +1,38 @@
-"""What removing a group would cost, estimated by first-order Taylor expansion."""
+"""What removing a group would cost, estimated by first-order Taylor expansion or by magnitude."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import ChannelGroups
+
+
+class Importance(Protocol):
+    """A ranking of groups over all layers together."""
+
+    def observe(self, gradients: Sequence[Tensor]) -> None:
+        """Take in one batch's gradients: L tensors shaped like the weights."""
+        ...
+
+    def cost(self) -> Tensor:
+        """[G] what removing each group would cost, per weight removed."""
+        ...
+
+    def lowest(self, share: float, gone: Tensor | None = None) -> Tensor:
+        """[G] True for the cheapest groups, as :func:`cheapest` picks them."""
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """What was observed."""
+        ...
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restore :meth:`state_dict`."""
+        ...
 
 
 class TaylorImportance:
@@ -39,28 +64,8 @@ class TaylorImportance:
         return (self.mean / max(self.weight, 1e-12)).sqrt() / self.groups.size
 
     def lowest(self, share: float, gone: Tensor | None = None) -> Tensor:
-        """[G] True for the cheapest groups that together hold at least ``share`` of the weights.
-
-        The most important group of a layer that must pass the signal is never among them.
-
-        Args:
-            share: of all weights, 0 to 1.
-            gone: [G] True for groups removed before: they cost nothing and come first.
-        """
-        if share <= 0:
-            return torch.zeros_like(self.groups.layer, dtype=torch.bool)
-        cost = self.cost()
-        if gone is not None:
-            cost = torch.where(gone, -1.0, cost)
-        cost = torch.where(self.groups.strongest(cost), torch.inf, cost)
-        order = torch.argsort(cost, stable=True)
-        held = torch.cumsum(self.groups.size[order].to(torch.float64), 0)
-        # A group of relative size 1e-9 more than asked is rounding, not a missing group.
-        before = torch.cat([held.new_zeros(1), held[:-1]])
-        take = (before < share * self.groups.total * (1 - 1e-9)) & torch.isfinite(cost[order])
-        chosen = torch.zeros_like(take)
-        chosen[order[take]] = True
-        return chosen
+        """[G] True for the cheapest groups, as :func:`cheapest` picks them."""
+        return cheapest(self.groups, self.cost(), share, gone)
 
     def state_dict(self) -> dict[str, object]:
         """The moving average."""
@@ -72,6 +77,78 @@ class TaylorImportance:
         assert isinstance(mean, Tensor) and isinstance(weight, float)
         self.mean.copy_(mean)
         self.weight = weight
+
+
+class MagnitudeImportance:
+    """c_g = ||θ_g||² / (n_g Σ_{h in l: ||θ_h|| ≥ ||θ_g||} ||θ_h||²): magnitude, by the weights themselves.
+
+    The layer-adaptive score of LAMP (Lee et al. 2021, arXiv 2010.07611, eq. 5) with groups in the place of
+    single weights, divided by the group's size as in :class:`TaylorImportance`. Bare norms, the ranking of Li
+    et al. 2017 (arXiv 1608.08710) within one layer, say nothing across layers: batch norm takes a layer's scale
+    out again. This score does not change with it, and needs no share per layer set by hand.
+
+    Args:
+        groups: the groups.
+    """
+
+    def __init__(self, groups: ChannelGroups) -> None:
+        self.groups = groups
+
+    def observe(self, gradients: Sequence[Tensor]) -> None:
+        """Nothing: the weights are all that counts."""
+
+    def cost(self) -> Tensor:
+        """[G] c_g."""
+        scores = []
+        for squares in torch.split(self.groups.norms().square(), self.groups.counts):
+            falling, order = torch.sort(squares, descending=True, stable=True)
+            score = torch.empty_like(squares)
+            score[order] = falling / falling.cumsum(0).clamp(min=torch.finfo(squares.dtype).tiny)
+            scores.append(score)
+        return torch.cat(scores) / self.groups.size
+
+    def lowest(self, share: float, gone: Tensor | None = None) -> Tensor:
+        """[G] True for the cheapest groups, as :func:`cheapest` picks them."""
+        return cheapest(self.groups, self.cost(), share, gone)
+
+    def state_dict(self) -> dict[str, object]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Nothing to restore."""
+
+
+CRITERIA: dict[str, Callable[[ChannelGroups], Importance]] = {
+    "taylor": TaylorImportance,
+    "magnitude": MagnitudeImportance,
+}
+
+
+def cheapest(groups: ChannelGroups, cost: Tensor, share: float, gone: Tensor | None = None) -> Tensor:
+    """[G] True for the cheapest groups that together hold at least ``share`` of the weights.
+
+    The most important group of a layer that must pass the signal is never among them.
+
+    Args:
+        groups: the groups.
+        cost: [G] what removing each of them costs, ≥ 0.
+        share: of all weights, 0 to 1.
+        gone: [G] True for groups removed before: they cost nothing and come first.
+    """
+    if share <= 0:
+        return torch.zeros_like(groups.layer, dtype=torch.bool)
+    if gone is not None:
+        cost = torch.where(gone, -1.0, cost)
+    cost = torch.where(groups.strongest(cost), torch.inf, cost)
+    order = torch.argsort(cost, stable=True)
+    held = torch.cumsum(groups.size[order].to(torch.float64), 0)
+    # A group of relative size 1e-9 more than asked is rounding, not a missing group.
+    before = torch.cat([held.new_zeros(1), held[:-1]])
+    take = (before < share * groups.total * (1 - 1e-9)) & torch.isfinite(cost[order])
+    chosen = torch.zeros_like(take)
+    chosen[order[take]] = True
+    return chosen
 
 
 def cubic_ramp(level: float, phase: float, end: float = 0.85) -> float:

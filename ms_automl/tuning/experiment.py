@@ -80,7 +80,7 @@ class Experiment:
         """
         network = self.network(seed)
         params = dict(suggestion.params)
-        if suggestion.method == "fixed_lambda":
+        if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
         if suggestion.method == "meta_sparsity":
             assert references is not None
@@ -107,13 +107,14 @@ class Experiment:
     def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:
         """Write a trained network in the form that ``ms_automl.load`` reads."""
         data, section = self.data(seed), self.config.network
+        specs = head_specs(data.tasks).items()
         save_model(
             network,
             folder,
             factory=section.factory,
             args=section.args,
             image_shape=data.image_shape,
-            heads=head_specs(data.tasks),
+            heads={name: spec for name, spec in specs if name in network.heads},  # a single task has one
         )
 
 

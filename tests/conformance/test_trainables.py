@@ -25,6 +25,7 @@ SETTINGS = TrainingSettings(steps=16, batch_size=6, lr=5e-3, report_every=3, eva
 LAYERS = ("stem", *(f"block{i}.conv{j}" for i in (1, 2) for j in (1, 2)), "block3.conv1", "block3.conv2",
           "block3.shortcut", *(f"block{i}.conv{j}" for i in (4, 5, 6) for j in (1, 2)))  # fmt: skip
 REFERENCES = {"depth": 0.8, "kind": 1.0}
+CONSTANT = LambdaSchedule.constant(dict.fromkeys(LAYERS, 15.0))
 META = {"references": REFERENCES, "bounds": (0.5, 50.0), "lambda_lr": 0.3}
 STRONG = LambdaSchedule(
     LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
@@ -32,7 +33,7 @@ STRONG = LambdaSchedule(
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
-    "fixed_lambda": ("fixed_lambda", {"schedule": LambdaSchedule.constant(dict.fromkeys(LAYERS, 15.0))}),
+    "fixed_lambda": ("fixed_lambda", {"schedule": CONSTANT}),
     "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
     "meta_sparsity, trade-off": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
     "meta_sparsity, one λ": (
@@ -41,9 +42,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "meta_sparsity, target": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
     "pruned": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
+    "mtml": ("mtml", {}),
+    "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
+    "single_task": ("single_task", {"task": "depth"}),
+    "single_task, sparse": ("single_task", {"task": "depth", "schedule": CONSTANT}),
+    "overparam": ("overparam", {}),
+    "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
 }
+DENSE = ("dense", "mtml", "mtml, two inner steps", "single_task", "overparam")
 each_case = pytest.mark.parametrize("case", CASES)
-each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case != "dense"])
+each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case not in DENSE])
 
 
 class Factory:
@@ -177,14 +186,20 @@ def test_a_layer_without_a_skip_keeps_a_group(case: str, make: Factory) -> None:
     assert report["sparsity/layer/block3.shortcut"] < 1
 
 
+@pytest.mark.parametrize("case", DENSE)
+def test_a_way_without_sparsity_zeroes_nothing(case: str, make: Factory) -> None:
+    assert {report["density"] for report in make.finished(case)[1]} == {1.0}
+
+
 @each_case
 def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factory) -> None:
     _, reports = make.finished(case)
     names = {"step", "density", "sparsity/group", "sparsity/param"}
     names |= {f"sparsity/layer/{layer}" for layer in LAYERS}
     names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
-    names |= {"val/kind/loss", "val/kind/accuracy"}
-    if CASES[case][0] in ("fixed_lambda", "meta_sparsity"):
+    if CASES[case][0] != "single_task":
+        names |= {"val/kind/loss", "val/kind/accuracy"}
+    if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
         names |= {f"lambda/{layer}" for layer in LAYERS}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
     assert [set(report) for report in reports] == [names] * 5 + [names | tested]
@@ -212,10 +227,10 @@ def test_a_pruning_level_of_zero_is_dense_training_bit_for_bit(make: Factory) ->
     assert same(state(free), state(dense))
 
 
-@pytest.mark.parametrize("case", ["pruned", "meta_sparsity, target"])
+@pytest.mark.parametrize("case", ["pruned", "pruned, magnitude", "meta_sparsity, target"])
 @pytest.mark.parametrize("level", [0.2, 0.44, 0.8])
 def test_a_level_that_is_asked_for_is_reached_and_hardly_passed(case: str, level: float, make: Factory) -> None:
-    changes = {"level": level} if case == "pruned" else {"objective": Objective("target", target=level)}
+    changes = {"level": level} if case.startswith("pruned") else {"objective": Objective("target", target=level)}
     method = make(case, **changes)
     found = run(method)[-1]["sparsity/param"]
     assert level <= found <= level + float(method.loop.groups.size.max()) / method.loop.groups.total + 1e-6
@@ -225,6 +240,13 @@ def test_a_level_that_is_asked_for_is_reached_and_hardly_passed(case: str, level
 def test_a_pruning_level_out_of_range_is_refused(level: float, make: Factory) -> None:
     with pytest.raises(ConfigError, match=f"`0 <= level < 1` must hold, but got level={level}"):
         make("pruned", level=level)
+
+
+def test_an_unknown_criterion_is_refused_with_the_known_ones(make: Factory) -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown criterion 'tailor': did you mean 'taylor'\? Known: taylor, mag"
+    ):
+        make("pruned", criterion="tailor")
 
 
 def test_outer_passes_move_no_batch_norm_buffer(make: Factory) -> None:

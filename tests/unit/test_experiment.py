@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ms_automl.archive import load
+from ms_automl.config import load_config
+from ms_automl.meta import LambdaSchedule
+from ms_automl.sparsity import ChannelGroups
+from ms_automl.tuning.experiment import Experiment, Suggestion
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "heads"),
+    [
+        ("single_task", {"task": "depth"}, ["depth"]),
+        ("overparam", {}, ["segmentation", "depth", "normals"]),
+    ],
+)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_an_experiment_builds_a_trial_counts_it_and_saves_what_loads(
+    method: str, params: dict[str, object], heads: list[str], sparse: bool, tmp_path: Path
+) -> None:
+    settings = ["training.steps=2", "training.report_every=2", "data.args.train=16", "data.args.val=4"]
+    experiment = Experiment(load_config("smoke", settings=[*settings, "data.args.test=4"]))
+    if sparse:
+        layers = ChannelGroups(experiment.network(0)).names
+        params = params | {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, 0.5)).to_dict()}
+    trial, network = experiment.build(Suggestion(method, params, {}), 0, None)
+    trial.step()
+    assert trial.done
+    assert trial.cost.passes == experiment.planned_passes(method, 0)
+    experiment.save_model(network, 0, tmp_path)
+    images = experiment.data(0).val.batch(torch.arange(4)).images
+    outputs = network.eval()(images)
+    found = load(tmp_path)(images)
+    assert sorted(found) == sorted(heads)
+    for name in heads:
+        torch.testing.assert_close(found[name], outputs[name], rtol=1e-5, atol=1e-5)
