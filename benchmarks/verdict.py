@@ -69,11 +69,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = args.seeds.partition("-")
     path = RUNS / f"{args.preset}.jsonl"
     path.parent.mkdir(exist_ok=True)
     changed = "".join(f"/{setting}" for setting in args.settings)
-    for seed in range(int(first), int(last or first) + 1):
+    for seed in seeds(args.seeds):
         for objective in args.objectives.split(","):
             kind, _, amount = objective.partition(":")
             chosen = [f"objective.kind={kind}"]
@@ -83,6 +82,12 @@ def main() -> None:
                     settings = [*args.settings, *chosen, f"space={space}", f"budget.trials={args.trials}"]
                     config = load_config(args.preset, settings=[*settings, f"first_seed={seed}"])
                     run(Stream(config, arm, seed, f"{arm}/{space}/{objective}{changed}"), path)
+
+
+def seeds(text: str) -> range:
+    """``0-4`` or ``7``."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def run(stream: Stream, path: Path) -> None:
