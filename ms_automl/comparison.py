@@ -30,7 +30,7 @@ class Report:
         attempt: 0 for a trial's first start.
         interval: 0, 1, … within the attempt.
         metrics: as ``Trainable.step`` gives them; empty where the interval failed.
-        passes: by kind (train, outer, forward; never empty), of this interval alone.
+        passes: by kind (train, outer, hessian, forward; never empty), of this interval alone.
         device_seconds: since the device was granted or the last report.
         busy_seconds: of these, spent training or evaluating.
         done: no further report follows.

@@ -45,7 +45,9 @@ class TrainingSection(_Section):
 
     steps: int = Field(600, ge=1)
     batch_size: int = Field(32, ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(3e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     prox_share: float = Field(0.75, gt=0, le=1)
@@ -83,10 +85,15 @@ class LambdaSection(_Section):
 class MetaSection(_Section):
     """Settings of the meta-learner (:class:`~trainables.meta_sparsity.MetaSparsity`)."""
 
+    learner: str | None = None
+    outer: Literal["validation", "training"] = "validation"
     decay: float = Field(0.99, ge=0, le=1)
+    unroll: int = Field(5, ge=1)
+    lambda_optimizer: Literal["adam", "normalised"] = "adam"
     lambda_lr: float = Field(0.02, gt=0)
     every: int = Field(2, ge=1)
     warmup: float = Field(0.3, ge=0, le=1)
+    corrected: bool = True
 
 
 class BudgetSection(_Section):

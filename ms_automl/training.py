@@ -8,9 +8,9 @@ pruning). Then the pattern of zeros is frozen for good and the network trains on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -33,8 +33,10 @@ class TrainingSettings:
     Attributes:
         steps: optimiser steps of a trial.
         batch_size: samples a step.
-        lr: peak learning rate of AdamW (arXiv 1711.05101): linear warm-up, then a cosine to 0.
-        weight_decay: AdamW's decoupled decay, on weights of two or more dimensions only.
+        optimizer: ``adamw`` (arXiv 1711.05101) or ``sgd`` with momentum.
+        lr: peak learning rate: linear warm-up, then a cosine to 0.
+        momentum: of ``sgd``.
+        weight_decay: decoupled in AdamW, part of the gradient in SGD; on weights of two or more dimensions only.
         warmup_share: share of the steps over which the learning rate rises.
         prox_share: share of the steps that the sparsifying phase takes; the rest is debiasing.
         report_every: steps between two reports (an evaluation on the validation split each).
@@ -43,7 +45,9 @@ class TrainingSettings:
 
     steps: int = 600
     batch_size: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 3e-3
+    momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_share: float = 0.05
     prox_share: float = 0.75
@@ -55,7 +59,9 @@ class TrainingSettings:
             "1 <= report_every <= steps": 1 <= self.report_every <= self.steps,
             "batch_size >= 2": self.batch_size >= 2,
             "eval_batch_size >= 1": self.eval_batch_size >= 1,
+            "optimizer is adamw or sgd": self.optimizer in ("adamw", "sgd"),
             "lr > 0": self.lr > 0,
+            "0 <= momentum < 1": 0 <= self.momentum < 1,
             "weight_decay >= 0": self.weight_decay >= 0,
             "0 <= warmup_share < 1": 0 <= self.warmup_share < 1,
             "0 < prox_share <= 1": 0 < self.prox_share <= 1,
@@ -82,8 +88,14 @@ class TrainingSettings:
         progress = (step - warmup) / max(1, self.steps - warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def cost(self, data: MultiTaskData, outer_updates: int = 0) -> Cost:
-        """What a whole trial on ``data`` costs."""
+    def cost(self, data: MultiTaskData, outer_updates: int = 0, products: int = 0) -> Cost:
+        """What a whole trial on ``data`` costs.
+
+        Args:
+            data: what it trains on.
+            outer_updates: outer batches that λ's gradient is taken on.
+            products: Hessian-vector products, each on one training batch.
+        """
         return planned_cost(
             steps=self.steps,
             batch_size=self.batch_size,
@@ -91,6 +103,7 @@ class TrainingSettings:
             val=len(data.val),
             test=len(data.test),
             outer_updates=outer_updates,
+            products=products,
         )
 
 
@@ -167,10 +180,11 @@ class TrainingLoop:
         self.network: MultiTaskNet = network.to(memory_format=torch.channels_last)
         self.settings = settings
         self.groups = ChannelGroups(network)
-        self.optimizer = torch.optim.AdamW(_decayed(network, settings.weight_decay), lr=settings.lr)
+        self.optimizer = _optimizer(network, settings)
         self.order = BatchOrder(len(data.train), settings.batch_size, seed)
         self.cost = Cost()
         self.steps_done = 0
+        self.batch: Batch  # of the step that was just taken
         self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
@@ -216,7 +230,7 @@ class TrainingLoop:
         return metrics
 
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
-        batch = self.data.train.batch(self.order.next())
+        self.batch = batch = self.data.train.batch(self.order.next())
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         backward(batch)
@@ -235,7 +249,7 @@ class TrainingLoop:
         """
         tasks = self.data.tasks if tasks is None else tasks
         losses = task_losses(tasks, self.network(batch.images), batch)
-        total = scale * torch.stack([task.weight * losses[task.name] for task in tasks]).sum()
+        total = scale * _weighted(tasks, losses)
         if not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
             raise DivergenceError(
@@ -244,6 +258,10 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.cost.train += len(batch.images)
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Σ_t w_t L_t of the network's outputs on a batch: what a step descends."""
+        return _weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
     def _zero_groups(self, sparsify: Callable[[], None] | None) -> None:
         if sparsify is None:
@@ -305,12 +323,16 @@ class TrainingLoop:
         self.pattern = state["pattern"]
 
 
-def task_losses(tasks: Sequence[Task], outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+def task_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """L_t of one batch by task name."""
     return {
         task.name: task.loss(outputs[task.name], batch.targets[task.name], batch.valid[task.name])
         for task in tasks
     }
+
+
+def _weighted(tasks: Sequence[Task], losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([task.weight * losses[task.name] for task in tasks]).sum()
 
 
 @torch.no_grad()
@@ -344,6 +366,13 @@ def evaluate(network: MultiTaskNet, split: Split, tasks: Sequence[Task], batch_s
 
 def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
     sums[key] = sums[key] + value if key in sums else value
+
+
+def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:
+    parameters = _decayed(network, settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(parameters, lr=settings.lr)
 
 
 def _decayed(network: MultiTaskNet, weight_decay: float) -> list[dict[str, Any]]:

@@ -39,20 +39,20 @@ def frozen_buffers(network: nn.Module) -> Iterator[None]:
 
 def outer_gradient(
     network: MultiTaskNet,
-    weights: Sequence[Tensor],
+    parameters: Sequence[Tensor],
     batch: Batch,
     tasks: Sequence[Task],
     references: Mapping[str, float],
 ) -> list[Tensor]:
-    """Gradient of (1/|S|) Σ_{t in S} L_t^val / L_t^ref in the penalised weights.
+    """Gradient of (1/|S|) Σ_{t in S} L_t^val / L_t^ref in the parameters given.
 
     The mean over a uniformly drawn subset S is, on average, the mean over all tasks. Leaves ``grad`` fields
     and batch-norm buffers as they are.
 
     Args:
         network: in training mode.
-        weights: L penalised weights.
-        batch: a validation batch.
+        parameters: what the gradient is taken in: the penalised weights, or all that trains.
+        batch: an outer batch.
         tasks: S.
         references: L_t^ref by task.
     """
@@ -65,4 +65,4 @@ def outer_gradient(
     ]
     total = torch.stack(terms).mean()
     # A head may read an early feature: layers that S does not use have a gradient of 0.
-    return list(torch.autograd.grad(total, list(weights), allow_unused=True, materialize_grads=True))
+    return list(torch.autograd.grad(total, list(parameters), allow_unused=True, materialize_grads=True))

@@ -81,6 +81,12 @@ class LambdaSchedule:
         return cls(tuple(layers), tuple(map(tuple, values)), kept)
 
 
+def record(course: list[list[float]], phase: float, values: Tensor) -> None:
+    """Append [L] values to a course of knots each time the phase passes the next knot."""
+    while len(course) < KNOTS and phase >= len(course) / (KNOTS - 1) - 1e-9:
+        course.append([float(value) for value in values])
+
+
 def _interpolate(knots: Tensor, phase: float) -> Tensor:
     position = min(max(phase, 0.0), 1.0) * (len(knots) - 1)
     left = min(int(position), len(knots) - 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ms_automl.meta.forward import _record
-from ms_automl.meta.schedule import LambdaSchedule
+from ms_automl.meta.schedule import LambdaSchedule, record
+from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import ChannelGroups, TaylorImportance, cubic_ramp, shrink_factors, smallest, thresholds
 
 
@@ -48,28 +47,21 @@ class WaterfillLearner:
         return self.lambda_
 
     @torch.no_grad()
-    def step(self, index: int, phase: float, lr: float, gradients: Sequence[Tensor]) -> None:
-        """Update the level where due, then one prox.
-
-        Args:
-            index: training steps taken before this one.
-            phase: progress of the sparsifying phase, 0 to 1; at 1 the level's groups go for good.
-            lr: η.
-            gradients: L tensors, ∇_θ of the training loss of this step.
-        """
-        last = phase >= 1
-        if index % self.every == 0 or last:
-            self.importance.observe(gradients)
-            self._fill(cubic_ramp(self.target, phase))
+    def step(self, now: TrainingStep) -> None:
+        """Update the level where due, then one prox; in the phase's last step the level's groups go for good."""
+        last = now.phase >= 1
+        if now.index % self.every == 0 or last:
+            self.importance.observe(now.gradients())
+            self._fill(cubic_ramp(self.target, now.phase))
         norms = self.groups.norms()
         chosen = smallest(self.groups, norms, self.taken)
-        self.lambda_ = self._level(norms, chosen, lr)
-        factors = shrink_factors(self.groups, norms, thresholds(self.groups, self.lambda_, lr))
+        self.lambda_ = self._level(norms, chosen, now.lr)
+        factors = shrink_factors(self.groups, norms, thresholds(self.groups, self.lambda_, now.lr))
         if last:
             factors = torch.where(chosen, 0.0, factors)
         self.groups.scale_(torch.where(chosen, factors, 1.0))
-        _record(self.course, phase, self.lambda_)
-        _record(self.shares, phase, self.taken)
+        record(self.course, now.phase, self.lambda_)
+        record(self.shares, now.phase, self.taken)
 
     def _fill(self, share: float) -> None:
         cheapest = self.importance.lowest(share)

@@ -66,18 +66,13 @@ class TrialAdapter(tune.Trainable):
     def _report(self, metrics: dict[str, float], error: str | None, busy: float) -> Report:
         now = time.perf_counter()
         cost = self.method.cost if self.method is not None else Cost()
-        passes = {
-            "train": float(cost.train - self.charged.train),
-            "outer": float(cost.outer - self.charged.outer),
-            "forward": (cost.forward - self.charged.forward) / 3,
-        }
         done = error is not None or self.method.done
         schedule = getattr(self.method, "schedule", None) if done and error is None else None
         report = Report(
             attempt=self.attempt,
             interval=self.interval,
             metrics=metrics,
-            passes=passes,
+            passes=cost.since(self.charged).by_kind(),
             device_seconds=now - self.mark,
             busy_seconds=busy,
             done=done,

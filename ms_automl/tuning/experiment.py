@@ -98,11 +98,18 @@ class Experiment:
 
     def planned_passes(self, method: str, seed: int) -> float:
         """What a whole trial of ``method`` costs; known before it starts."""
-        settings = self.config.training.build()
-        updates = 0
-        if method == "meta_sparsity":
-            updates = MetaSparsity.outer_updates(settings, self.config.objective.build(), self.config.meta.every)
-        return settings.cost(self.data(seed), updates).passes
+        settings, meta = self.config.training.build(), self.config.meta
+        if method != "meta_sparsity":
+            return settings.cost(self.data(seed)).passes
+        return MetaSparsity.planned_cost(
+            self.data(seed),
+            settings,
+            self.config.objective.build(),
+            lambdas=len(self.space().parameters),
+            learner=meta.learner,
+            every=meta.every,
+            unroll=meta.unroll,
+        ).passes
 
     def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:
         """Write a trained network in the form that ``ms_automl.load`` reads."""

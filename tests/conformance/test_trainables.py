@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.meta.hypergradients import ESTIMATORS
+from ms_automl.meta.learners import LEARNERS
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups
 from ms_automl.training import TrainingSettings
@@ -31,11 +34,31 @@ STRONG = LambdaSchedule(
     LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
 )
 
+HALVES = [0] * 7 + [1] * 7  # two λ: forward_exact carries a tangent of all weights for each
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
     "fixed_lambda": ("fixed_lambda", {"schedule": CONSTANT}),
     "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
     "meta_sparsity, trade-off": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
+    **{
+        f"meta_sparsity, {name}": (
+            "meta_sparsity",
+            {"objective": Objective("tradeoff", price=3.0), **META, "learner": name, "unroll": 3, "ties": HALVES},
+        )
+        for name in ESTIMATORS
+        if name != "forward"
+    },
+    "meta_sparsity, normalised steps, training batches, no corrections": (
+        "meta_sparsity",
+        {
+            "objective": Objective("tradeoff", price=3.0),
+            **META,
+            "lambda_optimizer": "normalised",
+            "outer": "training",
+            "corrected": False,
+        },
+    ),
     "meta_sparsity, one λ": (
         "meta_sparsity",
         {"objective": Objective("tradeoff"), **META, "ties": SPACES["scalar"](LAYERS, (0.5, 50.0)).ties(LAYERS)},
@@ -146,18 +169,32 @@ def test_a_seed_fixes_a_run_and_another_one_changes_it(case: str, make: Factory)
 @each_case
 def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
     method, _ = make.finished(case)
-    updates = 0
+    expected = SETTINGS.cost(make.data)
     if isinstance(method, MetaSparsity):
-        updates = MetaSparsity.outer_updates(SETTINGS, CASES[case][1]["objective"])
-        assert (updates > 0) == ("target" not in case)
-    assert method.cost == SETTINGS.cost(make.data, updates)
+        expected = planned(case, make.data)
+        assert (expected.outer > 0) == ("target" not in case)
+    assert method.cost == expected
+
+
+def planned(case: str, data: MultiTaskData, **changes: Any) -> Cost:
+    arguments = CASES[case][1] | changes
+    kept = {key: arguments[key] for key in ("learner", "every", "unroll") if key in arguments}
+    lambdas = max(arguments.get("ties", range(len(LAYERS)))) + 1
+    return MetaSparsity.planned_cost(data, SETTINGS, arguments["objective"], lambdas=lambdas, **kept)
+
+
+def test_every_learner_of_the_table_is_tested() -> None:
+    tested = {arguments.get("learner") for method, arguments in CASES.values() if method == "meta_sparsity"}
+    assert tested - {None} | {"forward", "waterfill"} == set(LEARNERS)
 
 
 @pytest.mark.parametrize("every", [1, 5])
-def test_rarer_outer_batches_cost_what_was_planned_too(every: int, make: Factory) -> None:
-    method = make("meta_sparsity, trade-off", every=every)
+@pytest.mark.parametrize("learner", ["trade-off", "unrolled", "implicit_cg"])
+def test_rarer_outer_batches_cost_what_was_planned_too(learner: str, every: int, make: Factory) -> None:
+    case = f"meta_sparsity, {learner}"
+    method = make(case, every=every)
     run(method)
-    assert method.cost == SETTINGS.cost(make.data, MetaSparsity.outer_updates(SETTINGS, Objective(), every))
+    assert method.cost == planned(case, make.data, every=every)
 
 
 @each_sparse_case
@@ -256,6 +293,38 @@ def test_outer_passes_move_no_batch_norm_buffer(make: Factory) -> None:
     assert often.cost.outer == 12 * 6
     assert never.cost.outer == 6
     assert same(state(often), state(never))
+
+
+@pytest.mark.parametrize("learner", ["forward_exact", "unrolled"])
+def test_estimators_that_replay_steps_resume_bit_for_bit_under_sgd_too(learner: str, make: Factory) -> None:
+    settings = replace(SETTINGS, optimizer="sgd", lr=0.05)
+    case = f"meta_sparsity, {learner}"
+    whole, cut = make(case, settings=settings), make(case, settings=settings)
+    reports = run(whole)
+    assert [cut.step(), cut.step()] == reports[:2]
+    resumed = make(case, seed=5, settings=settings)
+    resumed.load_state_dict(cut.state_dict())
+    assert run(resumed) == reports[2:]
+
+
+def test_the_outer_batches_come_from_the_split_that_is_asked_for(make: Factory) -> None:
+    for outer, split in (("validation", make.data.val), ("training", make.data.train)):
+        method = make("meta_sparsity, trade-off", outer=outer)
+        assert method.outer_split is split
+        assert method.outer_order.size == len(split)
+        run(method)
+        assert method.cost == planned("meta_sparsity, trade-off", make.data)
+
+
+def test_a_learner_that_does_not_fit_is_refused_before_anything_trains(make: Factory) -> None:
+    for changes, problem in (
+        ({"learner": "waterfill"}, "this one is tradeoff: take forward"),
+        ({"learner": "waterfal"}, "did you mean 'waterfill'"),
+        ({"unroll": 0}, "`unroll >= 1` must hold, but got unroll=0"),
+        ({"outer": "test"}, "outer must be validation or training, but got 'test'"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            make("meta_sparsity, trade-off", **changes)
 
 
 def test_learning_moves_lambda_within_its_bounds(make: Factory) -> None:

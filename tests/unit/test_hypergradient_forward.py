@@ -5,11 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ms_automl.meta.sensitivity import Sensitivity, live_width
+from ms_automl.data import Batch
+from ms_automl.meta.hypergradients import Shrinkage, Ties
+from ms_automl.meta.hypergradients.forward import Forward
+from ms_automl.meta.pricing import Pricing, live_width
+from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import ChannelGroups, measure, shrink_factors, thresholds
 
 MakeGroups = Callable[..., ChannelGroups]
 SHAPES = [(4, 3, 1), (3, 4, 3), (4, 2, 1)]
+NO_STEP = TrainingStep(0, 0.0, 0.1, Batch(torch.empty(0), {}, {}), list, lambda parameters: [])
 
 
 @pytest.fixture
@@ -24,16 +29,16 @@ def doubled(groups: ChannelGroups) -> ChannelGroups:
     return groups
 
 
-def run_prox(groups: ChannelGroups, start: list[Tensor], rho: Tensor, decay: float, steps: int) -> Sensitivity:
+def run_prox(groups: ChannelGroups, start: list[Tensor], rho: Tensor, decay: float, steps: int) -> Forward:
     """Proximal steps of a falling η alone, without a loss: here the recursion with γ = 1 is exact."""
     for weight, value in zip(groups.weights, start, strict=True):
         weight.data.copy_(value)
-    sensitivity = Sensitivity(groups, decay)
+    sensitivity = Forward(groups, Ties(groups, range(len(groups.names))), decay)
     for step in range(steps):
         norms = groups.norms()
         threshold = thresholds(groups, rho.exp(), lr=0.1 / (1 + step))
         factors = shrink_factors(groups, norms, threshold)
-        sensitivity.advance(norms, threshold, factors)
+        sensitivity.advance(NO_STEP, Shrinkage(norms, threshold, factors))
         groups.scale_(factors)
     return sensitivity
 
@@ -96,42 +101,62 @@ def test_a_decay_of_zero_sees_the_last_prox_alone(groups64: ChannelGroups) -> No
             position += 1
 
 
-def test_the_density_slope_is_the_derivative_of_the_smooth_density(groups64: ChannelGroups) -> None:
+def pushes() -> list[Tensor]:
+    return [1e-6 * torch.eye(3, dtype=torch.float64)[layer] for layer in range(3)]
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_the_slope_of_the_priced_density_is_the_derivative_of_the_smooth_density(
+    groups64: ChannelGroups, corrected: bool
+) -> None:
     start = [weight.detach().clone() for weight in groups64.weights]
     rho = torch.tensor([0.9, 0.7, 0.5], dtype=torch.float64).log()
+    pricing = Pricing(groups64, price=2.0, corrected=corrected)
+    first = pricing.width
     sensitivity = run_prox(groups64, start, rho, 1.0, 6)
-    norms = groups64.norms()
-    width = live_width(groups64, norms)
-    found = sensitivity.density_slope(norms, width)
+    none = [torch.zeros_like(weight) for weight in groups64.weights]
+    found = sensitivity.slope(pricing.cotangent(groups64.weights, none))
+    width = pricing.width
+    assert torch.equal(width, live_width(groups64, groups64.norms()) if corrected else first)
 
     def density(at: Tensor) -> float:
         run_prox(groups64, start, at, 1.0, 6)
         now = groups64.norms()
         return float((groups64.size / groups64.total * now / (now + width)).sum())  # m held constant
 
-    for layer in range(3):
-        push = torch.zeros(3, dtype=torch.float64)
-        push[layer] = 1e-6
+    for layer, push in enumerate(pushes()):
         slope = (density(rho + push) - density(rho - push)) / 2e-6
-        assert float(found[layer]) == pytest.approx(slope, rel=1e-5)
+        assert float(found[layer]) == pytest.approx(2 * slope, rel=1e-5)
         assert slope < 0
 
 
-def test_harm_weights_each_groups_share_by_its_nearness_to_zero(groups64: ChannelGroups) -> None:
+def test_the_price_weights_each_groups_gradient_by_its_nearness_to_zero_and_no_other_parameters(
+    groups64: ChannelGroups,
+) -> None:
     start = [weight.detach().clone() for weight in groups64.weights]
-    sensitivity = run_prox(groups64, start, torch.zeros(3, dtype=torch.float64), 0.9, 3)
-    gradients = [torch.randn_like(weight.detach()) for weight in groups64.weights]
-    norms = groups64.norms()
+    run_prox(groups64, start, torch.zeros(3, dtype=torch.float64), 0.9, 3)
+    other = torch.nn.Parameter(torch.randn(2, 2, dtype=torch.float64))
+    parameters = [groups64.weights[0], other, *groups64.weights[1:]]
+    gradients = [torch.randn_like(value.detach()) for value in parameters]
+    found = Pricing(groups64, price=0.0).cotangent(parameters, gradients)
+    assert torch.equal(found[1], gradients[1])
+    norms, position = groups64.norms(), 0
     width = live_width(groups64, norms)
-    found = sensitivity.harm(gradients, norms, width)
-    position = 0
-    for layer, gradient in enumerate(gradients):
-        expected = 0.0
-        for c in range(gradient.shape[1]):
+    for place in (0, 2, 3):
+        for c in range(gradients[place].shape[1]):
             m, norm = float(width[position]), float(norms[position])
-            expected += m / (norm + m) * float((gradient[:, c] * sensitivity.tensors[layer][:, c]).sum())
+            torch.testing.assert_close(found[place][:, c], m / (norm + m) * gradients[place][:, c])
             position += 1
-        assert float(found[layer]) == pytest.approx(expected)
+    plain = Pricing(groups64, price=0.0, corrected=False).cotangent(parameters, gradients)
+    assert all(torch.equal(a, b) for a, b in zip(plain, gradients, strict=True))
+
+
+def test_a_dead_groups_cotangent_is_finite(groups64: ChannelGroups) -> None:
+    for weight in groups64.weights:
+        weight.data.zero_()
+    gradients = [torch.ones_like(weight) for weight in groups64.weights]
+    found = Pricing(groups64, price=1.0).cotangent(groups64.weights, gradients)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in found)
 
 
 def test_the_width_is_the_mean_norm_of_the_living_groups_of_the_layer(make_groups: MakeGroups) -> None:

@@ -1,0 +1,32 @@
+"""What a rule for λ is told after each optimiser step of the sparsifying phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ms_automl.data import Batch
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """The optimiser step just taken; its prox has yet to come.
+
+    Attributes:
+        index: training steps taken before this one.
+        phase: progress of the sparsifying phase, 0 to 1.
+        lr: η.
+        batch: the training batch.
+        gradients: gives L tensors, ∇_θ of the training loss in the penalised weights.
+        outer_gradient: gives the gradient of the outer losses in the parameters it is handed, at their present
+            values, on a fresh outer batch; each call is one outer pass.
+    """
+
+    index: int
+    phase: float
+    lr: float
+    batch: Batch
+    gradients: Callable[[], list[Tensor]]
+    outer_gradient: Callable[[Sequence[Tensor]], list[Tensor]]
