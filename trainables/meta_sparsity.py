@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.meta.forward import ForwardLearner, outer_updates
 from ms_automl.meta.outer import episode, outer_gradient
@@ -35,6 +36,9 @@ class MetaSparsity:
         lambda_lr: Adam's step on log λ.
         every: steps between two updates of λ (`forward`).
         warmup: share of the sparsifying phase over which λ rises from 0 (`forward`).
+
+    Raises:
+        ConfigError: for a grouping or a metric that the learners' rules do not cover.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class MetaSparsity:
         every: int = 2,
         warmup: float = 0.3,
     ) -> None:
+        self.check(settings)
         self.loop = TrainingLoop(data, network, settings, seed)
         self.cost = self.loop.cost
         self.references = references
@@ -73,6 +78,20 @@ class MetaSparsity:
                 warmup=warmup,
             )
         self.loop.lambdas = self.learner.lambdas
+
+    @staticmethod
+    def check(settings: TrainingSettings) -> None:
+        """Raise where λ cannot be learned: the rules are those of groups that do not overlap, with d = 1."""
+        if settings.metric != "euclidean":
+            raise ConfigError(
+                f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "
+                "set training.metric=euclidean, or leave the arms that learn λ out"
+            )
+        if settings.grouping == "coupled":
+            raise ConfigError(
+                "λ is learned for groups that do not overlap, but got training.grouping=coupled: "
+                "set training.grouping=input_channel, or leave the arms that learn λ out"
+            )
 
     @staticmethod
     def outer_updates(settings: TrainingSettings, objective: Objective, every: int = 2) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ms_automl.meta.schedule import KNOTS, LambdaSchedule
 from ms_automl.meta.sensitivity import Sensitivity, live_width
-from ms_automl.sparsity import ChannelGroups, shrink_factors, thresholds
+from ms_automl.sparsity import Groups, shrink_factors, thresholds
 
 OuterGradient = Callable[[], list[Tensor]]
 
@@ -36,7 +36,7 @@ class ForwardLearner:
 
     def __init__(
         self,
-        groups: ChannelGroups,
+        groups: Groups,
         ties: Sequence[int],
         *,
         price: float,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class Sensitivity:
@@ -28,7 +28,7 @@ class Sensitivity:
         decay: γ per training step, 0 to 1.
     """
 
-    def __init__(self, groups: ChannelGroups, decay: float) -> None:
+    def __init__(self, groups: Groups, decay: float) -> None:
         self.groups = groups
         self.decay = decay
         self.tensors = [torch.zeros_like(weight) for weight in groups.weights]
@@ -84,7 +84,7 @@ class Sensitivity:
 
 
 @torch.no_grad()
-def live_width(groups: ChannelGroups, norms: Tensor) -> Tensor:
+def live_width(groups: Groups, norms: Tensor) -> Tensor:
     """[G] m: the mean norm of the living groups of each group's layer (1 in a layer without any)."""
     live = groups.layer_sum((norms > 0).to(norms.dtype))
     mean = groups.layer_sum(norms) / live.clamp(min=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.groups import Groups
 
 
 class TaylorImportance:
@@ -21,7 +21,7 @@ class TaylorImportance:
         decay: of the moving average, per observation.
     """
 
-    def __init__(self, groups: ChannelGroups, decay: float = 0.95) -> None:
+    def __init__(self, groups: Groups, decay: float = 0.95) -> None:
         self.groups = groups
         self.decay = decay
         self.mean = torch.zeros_like(groups.size)
@@ -54,7 +54,7 @@ class TaylorImportance:
             cost = torch.where(gone, -1.0, cost)
         cost = torch.where(self.groups.strongest(cost), torch.inf, cost)
         order = torch.argsort(cost, stable=True)
-        held = torch.cumsum(self.groups.size[order].to(torch.float64), 0)
+        held = self.groups.zeroed(order)
         # A group of relative size 1e-9 more than asked is rounding, not a missing group.
         before = torch.cat([held.new_zeros(1), held[:-1]])
         take = (before < share * self.groups.total * (1 - 1e-9)) & torch.isfinite(cost[order])
