@@ -9,32 +9,8 @@ from torch import Tensor
 
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity.coupling import couple
-from ms_automl.sparsity.groups import AxisSide, Groups
-
-
-class IndexedSide:
-    """As :class:`~ms_automl.sparsity.groups.AxisSide`, where several layers share a group.
-
-    Args:
-        axis: 0 (output channels) or 1 (input channels).
-        indices: by weight, the group of each index along the axis; -1 for none.
-        groups: G.
-    """
-
-    def __init__(self, axis: int, indices: Sequence[Tensor], groups: int) -> None:
-        self.axis = AxisSide(axis, [len(index) for index in indices])
-        index = torch.cat(list(indices))
-        self.index = torch.where(index < 0, groups, index)
-        self.groups = groups
-
-    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ over each group: tensors shaped like the weights to [G]."""
-        by_channel = self.axis.sum(tensors)
-        return by_channel.new_zeros(self.groups + 1).index_add(0, self.index, by_channel)[:-1]
-
-    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
-        """A vector [G] as tensors that broadcast over the weights; ``absent`` for weights in no group."""
-        return self.axis.spread(torch.cat([values, values.new_full((1,), absent)]).index_select(0, self.index))
+from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.sides import IndexedSide
 
 
 class CoupledGroups(Groups):

@@ -2,72 +2,20 @@
 
 Every quantity per group is a vector [G] over all layers, so that a proximal step is a handful of fused
 operations and not a loop of small ones. How weights map to groups is the only thing the kinds differ in: each
-weight stands in one group (or, where channels are coupled, in two), and a :class:`Side` says in which.
+weight stands in one group (or, where channels are coupled, in two), and a
+:class:`~ms_automl.sparsity.sides.Side` says in which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ms_automl.models import MultiTaskNet
-
-
-class Side(Protocol):
-    """One of the group memberships that every weight has."""
-
-    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ over each group: tensors shaped like the weights to [G]."""
-        ...
-
-    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
-        """A vector [G] as tensors that broadcast over the weights; ``absent`` for weights in no group."""
-        ...
-
-
-class AxisSide:
-    """A group is one index along an axis of one convolution's weight [out, in, kh, kw].
-
-    Args:
-        axis: 0 (output channels) or 1 (input channels).
-        counts: size of that axis by layer.
-    """
-
-    def __init__(self, axis: int, counts: Sequence[int]) -> None:
-        self.inside = tuple(other for other in range(4) if other != axis)
-        self.shape = tuple(-1 if other == axis else 1 for other in range(4))
-        self.counts = list(counts)
-
-    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ over each group: tensors shaped like the weights to [G]."""
-        return torch.cat([tensor.sum(self.inside) for tensor in tensors])
-
-    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
-        """A vector [G] as views with the other axes of size 1; no weight is in no group."""
-        return [part.view(self.shape) for part in torch.split(values, self.counts)]
-
-
-class ElementSide:
-    """A group is a single weight; within a layer they stand in the order [out, kh, kw, in].
-
-    That is how a channels-last weight lies in memory, so that reading and writing copies nothing.
-    """
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        self.shapes = [(w.shape[0], w.shape[2], w.shape[3], w.shape[1]) for w in weights]
-        self.counts = [w.numel() for w in weights]
-
-    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Tensors shaped like the weights to [G]."""
-        return torch.cat([tensor.permute(0, 2, 3, 1).reshape(-1) for tensor in tensors])
-
-    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
-        """A vector [G] as tensors of the weights' shapes; no weight is in no group."""
-        parts = zip(torch.split(values, self.counts), self.shapes, strict=True)
-        return [part.view(shape).permute(0, 3, 1, 2) for part, shape in parts]
+from ms_automl.sparsity.sides import AxisSide, ElementSide, Side, Stacks
 
 
 class Groups:
@@ -124,6 +72,11 @@ class Groups:
         for other in others:
             first = first + other
         return first
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """The weights of one shape as one tensor, for what passes over them again and again."""
+        return Stacks([weight.shape for weight in self.weights], self.sides, len(self.layer), self.layer.device)
 
     def gradients(self) -> list[Tensor]:
         """What the last backward left in ``grad``, tensor by tensor; 0 where no task reads the layer."""

@@ -9,8 +9,8 @@ which is 0 where ||d ∘ z|| ≤ τ, and else x_i = z_i s / (s + τ/d_i) with s 
     φ(s) = Σ_i (z_i / (s + τ/d_i))² = 1.
 
 That is the secular equation of a trust-region step: φ^(-1/2) is concave and rises, so that Newton's method on
-φ^(-1/2) = 1 comes from the left after one step, never leaves it again, and needs three to six steps (Conn, Gould
-& Toint 2000, Trust-Region Methods, section 7.3). With a constant d the first step is exact.
+φ^(-1/2) = 1 comes from the left after one step, never leaves it again, and needs two or three steps (Conn, Gould
+& Toint 2000, Trust-Region Methods, section 7.3).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.sides import Side
 
 FLOOR = 1e-12
 """Smallest d: far below Adam's ε, and large enough that no derivative overflows."""
@@ -80,48 +81,57 @@ def multipliers(
     Returns:
         Tensors shaped like the weights, and [G] False where a group dies.
     """
-    metric = torch._foreach_clamp_min(list(metric), FLOOR)
+    stacks = groups.stacks
+    tensors, metric = stacks(tensors), torch._foreach_clamp_min(stacks(metric), FLOOR)
     with torch.no_grad():
-        scaled = torch._foreach_mul(list(tensors), list(metric))
-        lengths, limit = groups.inner(scaled, scaled).sqrt_(), threshold.detach()
-    shrinks = (lengths > limit) & (limit > 0)
-    alive = shrinks | (limit == 0) | groups.strongest(lengths)
-    # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
+        norms, lengths = (stacks.norms(parts) for parts in (tensors, torch._foreach_mul(tensors, metric)))
+        limit = threshold.detach()
+        shrinks = (lengths > limit) & (limit > 0)
+        alive = shrinks | (limit == 0) | groups.strongest(lengths)
+        # Exact where d is constant in the group, and right to first order as the group begins and ceases to live.
+        guess = norms * (1 - limit / torch.where(shrinks, lengths, 1.0))
+        # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
+        root = torch.where(shrinks, guess, alive.to(guess.dtype))
     threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
-    ratios = [torch._foreach_div(side.spread(threshold, absent=0.0), metric) for side in groups.sides]
-    root = _root(groups, tensors, ratios, shrinks, alive)
+    sides = stacks.sides
+    ratios = [torch._foreach_div(side.spread(threshold, absent=0.0), metric) for side in sides]
+    with torch.no_grad():
+        root = _root(sides, tensors, ratios, root, shrinks, norms)
     if torch.is_grad_enabled():
-        root = _newton(groups, tensors, ratios, root, shrinks)
-    factors = [
-        torch._foreach_div(side.spread(root), torch._foreach_add(ratio, side.spread(root)))
-        for side, ratio in zip(groups.sides, ratios, strict=True)
-    ]
+        root = _newton(sides, tensors, ratios, root, shrinks)
+    factors = []
+    for side, ratio in zip(sides, ratios, strict=True):
+        rooted = side.spread(root)
+        factors.append(torch._foreach_div(rooted, torch._foreach_add(ratio, rooted)))
     product = factors[0] if len(factors) == 1 else torch._foreach_mul(*factors)
-    return list(product), alive
+    return stacks.split(product), alive
 
 
-@torch.no_grad()
 def _root(
-    groups: Groups, tensors: Sequence[Tensor], ratios: Sequence[Ratios], shrinks: Tensor, alive: Tensor
+    sides: Sequence[Side],
+    tensors: Sequence[Tensor],
+    ratios: Sequence[Ratios],
+    root: Tensor,
+    shrinks: Tensor,
+    norms: Tensor,
 ) -> Tensor:
-    start = groups.inner(tensors, tensors).sqrt_()
-    root = torch.where(shrinks, start, alive.to(start.dtype))
+    """[G] s with φ(s) = 1 for the groups that shrink, from a first guess."""
     eps = torch.finfo(root.dtype).eps
     for _ in range(MOST_STEPS):
-        last, root = root, _newton(groups, tensors, ratios, root, shrinks).clamp(min=0)
+        last, root = root, _newton(sides, tensors, ratios, root, shrinks).clamp(min=0)
         # After a step of relative size δ the error is of order δ²: sqrt(eps) leaves one of rounding.
-        near = torch.maximum(eps**0.5 * root, 4 * eps * start)
+        near = torch.maximum(eps**0.5 * root, 4 * eps * norms)
         if not bool(((root - last).abs() > near).any()):
             break
     return root
 
 
 def _newton(
-    groups: Groups, tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor, shrinks: Tensor
+    sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor, shrinks: Tensor
 ) -> Tensor:
     """[G] one step of Newton's method on φ^(-1/2) = 1 from s, for the groups that shrink."""
     phi = psi = torch.zeros_like(root)  # φ and -φ'/2
-    for side, ratio in zip(groups.sides, ratios, strict=True):
+    for side, ratio in zip(sides, ratios, strict=True):
         sums = torch._foreach_add(ratio, side.spread(root))
         parts = torch._foreach_div(list(tensors), sums)
         squares = torch._foreach_mul(parts, parts)
