@@ -18,7 +18,6 @@ import torch
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.sparsity import ChannelGroups
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 SEED = 1000
@@ -38,7 +37,7 @@ def main() -> None:
     settings += [f"training.steps={total}", f"training.report_every={args.steps}"]
     config = load_config(args.preset, settings=settings)
     experiment = Experiment(config)
-    layers = ChannelGroups(experiment.network(SEED)).names
+    layers = experiment.layers(experiment.network(SEED))
     start = (config.lambda_.low * config.lambda_.high) ** 0.5
     suggestions = {
         "dense": Suggestion("dense", {}, {}),

@@ -53,6 +53,8 @@ class TrainingSection(_Section):
     prox_share: float = Field(0.75, gt=0, le=1)
     report_every: int = Field(100, ge=1)
     eval_batch_size: int = Field(128, ge=1)
+    grouping: Literal["input_channel", "output_channel", "coupled", "weight"] = "input_channel"
+    metric: Literal["euclidean", "adam"] = "euclidean"
 
     @model_validator(mode="after")
     def _reports(self) -> TrainingSection:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ms_automl.budget import Cost, planned_cost
 from ms_automl.data import Batch, MultiTaskData, Split
-from ms_automl.errors import ConfigError, DivergenceError
+from ms_automl.errors import ConfigError, DivergenceError, unknown_name
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity import ChannelGroups, measure
+from ms_automl.sparsity import GROUPINGS, METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 
 Metrics = dict[str, float]
@@ -41,6 +41,8 @@ class TrainingSettings:
         prox_share: share of the steps that the sparsifying phase takes; the rest is debiasing.
         report_every: steps between two reports (an evaluation on the validation split each).
         eval_batch_size: samples a forward in evaluation; changes no result.
+        grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
+        metric: of the proximal step, a key of :data:`~ms_automl.sparsity.METRICS`.
     """
 
     steps: int = 600
@@ -53,6 +55,8 @@ class TrainingSettings:
     prox_share: float = 0.75
     report_every: int = 100
     eval_batch_size: int = 128
+    grouping: str = "input_channel"
+    metric: str = "euclidean"
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,6 +73,10 @@ class TrainingSettings:
         for condition, holds in checks.items():
             if not holds:
                 raise ConfigError(f"training: `{condition}` must hold, but got {self}")
+        if self.grouping not in GROUPINGS:
+            raise unknown_name("grouping", self.grouping, list(GROUPINGS))
+        if self.metric not in METRICS:
+            raise unknown_name("metric", self.metric, list(METRICS))
 
     @property
     def prox_steps(self) -> int:
@@ -179,7 +187,7 @@ class TrainingLoop:
         # Channels last: an eighth less time a step for small 3x3 convolutions on a CPU, and what a GPU likes.
         self.network: MultiTaskNet = network.to(memory_format=torch.channels_last)
         self.settings = settings
-        self.groups = ChannelGroups(network)
+        self.groups = build_groups(network, settings.grouping, data.image_shape)
         self.optimizer = _optimizer(network, settings)
         self.order = BatchOrder(len(data.train), settings.batch_size, seed)
         self.cost = Cost()
@@ -229,6 +237,14 @@ class TrainingLoop:
             metrics |= self._evaluate("test", self.data.test)
         return metrics
 
+    def prox(self, threshold: Tensor) -> None:
+        """The proximal step of what the settings group, in their metric.
+
+        Args:
+            threshold: [G] η λ sqrt(n), as :func:`~ms_automl.sparsity.thresholds` gives it.
+        """
+        prox_(self.groups, threshold, METRICS[self.settings.metric](self.optimizer, self.groups.weights))
+
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
         self.batch = batch = self.data.train.batch(self.order.next())
         for group in self.optimizer.param_groups:
@@ -270,7 +286,7 @@ class TrainingLoop:
             sparsify()
             if self.steps_done == self.settings.prox_steps - 1:
                 self.pattern = (self.groups.norms() > 0).to(self.groups.size.dtype)
-        else:
+        if self.pattern is not None:
             self.groups.scale_(self.pattern)  # the optimiser's momentum moves zeros: put them back
 
     def _measure(self) -> Metrics:

@@ -8,7 +8,7 @@ import torch
 
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.models import MultiTaskNet, head_specs, small_resnet
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups, build_groups
 from ms_automl.tasks import classification, depth
 
 TASKS = (depth("depth"), classification("kind", 3))
@@ -44,15 +44,21 @@ def tiny_network() -> Callable[[], MultiTaskNet]:
 
 
 @pytest.fixture
-def make_groups() -> Callable[..., ChannelGroups]:
+def make_groups() -> Callable[..., Groups]:
     """Groups of a chain of random convolutions (inputs, outputs, kernel), some of them removable."""
 
-    def build(shapes: list[tuple[int, int, int]], removable: tuple[int, ...] = (), seed: int = 0) -> ChannelGroups:
+    def build(
+        shapes: list[tuple[int, int, int]],
+        removable: tuple[int, ...] = (),
+        seed: int = 0,
+        grouping: str = "input_channel",
+    ) -> Groups:
         generator = torch.Generator().manual_seed(seed)
         trunk = torch.nn.Sequential(*(torch.nn.Conv2d(i, o, k, bias=False) for i, o, k in shapes))
         for weight in trunk.parameters():
             weight.data = torch.randn(weight.shape, generator=generator)
-        return ChannelGroups(MultiTaskNet(trunk, {}, [str(index) for index in removable]))
+        network = MultiTaskNet(trunk, {}, [str(index) for index in removable])
+        return build_groups(network, grouping, (shapes[0][0], 12, 12))
 
     return build
 

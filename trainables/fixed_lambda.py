@@ -8,7 +8,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity import prox_, smallest, thresholds
+from ms_automl.sparsity import smallest, thresholds
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
 
 
@@ -57,7 +57,7 @@ class FixedLambda:
         shares = self.schedule.shares_at(loop.phase)
         if shares is not None:
             threshold = torch.where(smallest(loop.groups, loop.groups.norms(), shares), threshold, 0.0)
-        prox_(loop.groups, threshold)
+        loop.prox(threshold)
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

@@ -43,6 +43,9 @@ class MetaSparsity:
         warmup: share of the sparsifying phase over which λ rises from 0 (gradient learners).
         corrected: whether the outer gradient is corrected for what the final model feels
             (:class:`~ms_automl.meta.pricing.Pricing`).
+
+    Raises:
+        ConfigError: for a grouping or a metric that the learners' rules do not cover.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class MetaSparsity:
         warmup: float = 0.3,
         corrected: bool = True,
     ) -> None:
+        self.check(settings)
         if unroll < 1:
             raise ConfigError(f"`unroll >= 1` must hold, but got unroll={unroll}")
         if outer not in ("validation", "training"):
@@ -83,6 +87,20 @@ class MetaSparsity:
         loop.lambdas = self.learner.lambdas
 
     @staticmethod
+    def check(settings: TrainingSettings) -> None:
+        """Raise where λ cannot be learned: the rules are those of groups that do not overlap, with d = 1."""
+        if settings.metric != "euclidean":
+            raise ConfigError(
+                f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "
+                "set training.metric=euclidean, or leave the arms that learn λ out"
+            )
+        if settings.grouping == "coupled":
+            raise ConfigError(
+                "λ is learned for groups that do not overlap, but got training.grouping=coupled: "
+                "set training.grouping=input_channel, or leave the arms that learn λ out"
+            )
+
+    @staticmethod
     def planned_cost(
         data: MultiTaskData,
         settings: TrainingSettings,
@@ -94,6 +112,7 @@ class MetaSparsity:
         unroll: int = 5,
     ) -> Cost:
         """What a whole run costs; arguments as of the constructor, ``lambdas`` the number of free λ."""
+        MetaSparsity.check(settings)  # before anything trains
         entry, plan = choose(learner, objective.kind), Plan(settings.prox_steps, every, unroll, lambdas)
         return settings.cost(data, entry.outer_updates(plan), entry.products(plan))
 

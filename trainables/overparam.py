@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, overparameterise
 from ms_automl.training import Trainable, TrainingSettings
@@ -33,7 +34,15 @@ def overparam(
         seed: of the data order.
         schedule: λ by layer, of the groups of V; None trains without sparsity. A λ found for ordinary
             convolutions need not carry over, because U and M can make up for a V that shrinks.
+
+    Raises:
+        ConfigError: for a grouping whose zeros in V are none in U M V.
     """
+    if settings.grouping != "input_channel":
+        raise ConfigError(
+            f"overparam keeps the zeros of input channels alone, but got training.grouping={settings.grouping}: "
+            "set training.grouping=input_channel"
+        )
     overparameterise(network)
     if schedule is None:
         return Dense(data, network, settings, seed)

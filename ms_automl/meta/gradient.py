@@ -14,7 +14,7 @@ from ms_automl.meta.hypergradients import Hypergradient, Shrinkage, Ties
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups, shrink_factors, thresholds
+from ms_automl.sparsity import Groups, shrink_factors, thresholds
 
 LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimizer]] = {
     "adam": lambda values, lr: torch.optim.Adam(values, lr=lr, betas=(0.9, 0.99)),
@@ -44,7 +44,7 @@ class GradientLearner:
 
     def __init__(
         self,
-        groups: ChannelGroups,
+        groups: Groups,
         ties: Ties,
         hypergradient: Hypergradient,
         pricing: Pricing,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class Pricing:
@@ -29,7 +29,7 @@ class Pricing:
         corrected: whether both corrections are made.
     """
 
-    def __init__(self, groups: ChannelGroups, price: float, corrected: bool = True) -> None:
+    def __init__(self, groups: Groups, price: float, corrected: bool = True) -> None:
         self.groups, self.price, self.corrected = groups, price, corrected
         self.width = live_width(groups, groups.norms())  # [G] m
 
@@ -68,7 +68,7 @@ class Pricing:
 
 
 @torch.no_grad()
-def live_width(groups: ChannelGroups, norms: Tensor) -> Tensor:
+def live_width(groups: Groups, norms: Tensor) -> Tensor:
     """[G] m: the mean norm of the living groups of each group's layer (1 in a layer without any)."""
     live = groups.layer_sum((norms > 0).to(norms.dtype))
     mean = groups.layer_sum(norms) / live.clamp(min=1)

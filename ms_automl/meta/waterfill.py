@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups, TaylorImportance, cubic_ramp, shrink_factors, smallest, thresholds
+from ms_automl.sparsity import Groups, TaylorImportance, cubic_ramp, shrink_factors, smallest, thresholds
 
 
 class WaterfillLearner:
@@ -31,7 +31,7 @@ class WaterfillLearner:
         every: steps between two updates.
     """
 
-    def __init__(self, groups: ChannelGroups, *, target: float, bounds: tuple[float, float], every: int) -> None:
+    def __init__(self, groups: Groups, *, target: float, bounds: tuple[float, float], every: int) -> None:
         self.groups = groups
         self.target = target
         self.bounds = bounds

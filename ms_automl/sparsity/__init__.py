@@ -1,17 +1,23 @@
 """Groups of weights that go together, the steps that drive them to zero, and measures of it."""
 
-from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.groupings import GROUPINGS, build_groups
+from ms_automl.sparsity.groups import ChannelGroups, Groups
 from ms_automl.sparsity.importance import CRITERIA, Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
 from ms_automl.sparsity.measures import Sparsity, measure
+from ms_automl.sparsity.metric import METRICS
 from ms_automl.sparsity.prox import prox_, proximal, shrink_factors, smallest, thresholds
 
 __all__ = [
     "CRITERIA",
+    "GROUPINGS",
+    "METRICS",
     "ChannelGroups",
+    "Groups",
     "Importance",
     "MagnitudeImportance",
     "Sparsity",
     "TaylorImportance",
+    "build_groups",
     "cubic_ramp",
     "measure",
     "prox_",

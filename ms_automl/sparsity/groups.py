@@ -1,56 +1,85 @@
-"""Penalty groups: the input channels of every trunk convolution, all layers in one flat vector.
+"""Penalty groups: weights that go to zero together, all layers of the trunk in one flat vector.
 
-Group g = (layer l, input channel c) holds the n_g = out_channels · kernel weights W_l[:, c, :, :]. A channel
-that no reader uses goes away ('Less is More', arXiv 2308.12114, section 3). Quantities per group are vectors
-[G] over all layers, so that a proximal step is a handful of fused operations and not a loop of small ones.
+Every quantity per group is a vector [G] over all layers, so that a proximal step is a handful of fused
+operations and not a loop of small ones. How weights map to groups is the only thing the kinds differ in: each
+weight stands in one group (or, where channels are coupled, in two), and a
+:class:`~ms_automl.sparsity.sides.Side` says in which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity.sides import AxisSide, ElementSide, Side, Stacks
 
-_IN_GROUP = (0, 2, 3)  # axes of a conv weight [out, in, kh, kw] that lie inside an input-channel group
 
+class Groups:
+    """The groups of a network's trunk: the contract of every kind in ``GROUPINGS``.
 
-class ChannelGroups:
-    """The groups of a network's trunk.
+    Groups of a *layer* lie next to each other. A layer is what has its own λ: a convolution, or with coupled
+    channels a stream of them.
 
     Args:
-        network: its ``penalised()`` convolutions are grouped; it is referred to, not copied.
+        names: L layer names.
+        weights: the penalised weight tensors [out, in, kh, kw], the live parameters. One per layer, but for
+            coupled channels, where a weight is read in one stream and written in another.
+        counts: L numbers of groups.
+        sides: the memberships of a weight. With more than one a weight is zero as soon as one of its groups is.
+        removable: by layer, whether every one of its groups may go.
 
     Attributes:
-        names: L layer names.
-        weights: L weight tensors [out, in, kh, kw], the live parameters.
         layer: [G] index of each group's layer.
         size: [G] n_g, the weights in each group (float).
-        total: N = Σ_g n_g.
+        total: N, the number of penalised weights; Σ_g n_g where groups do not overlap.
         removable: [L] True where every group of the layer may go.
+        single: whether every group is a single weight.
     """
 
-    def __init__(self, network: MultiTaskNet) -> None:
-        convs = network.penalised()
-        self.names = tuple(convs)
-        self.weights: list[Tensor] = [conv.weight for conv in convs.values()]
+    def __init__(
+        self,
+        names: Sequence[str],
+        weights: Sequence[Tensor],
+        counts: Sequence[int],
+        sides: Sequence[Side],
+        removable: Sequence[bool],
+    ) -> None:
+        self.names = tuple(names)
+        self.weights: list[Tensor] = list(weights)
+        self.counts = list(counts)
+        self.sides = tuple(sides)
         device = self.weights[0].device
-        self.counts = [weight.shape[1] for weight in self.weights]
-        counts = torch.tensor(self.counts, device=device)
-        self.layer = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
-        per_group = [weight.numel() / weight.shape[1] for weight in self.weights]
-        self.size = torch.tensor(per_group, device=device, dtype=self.weights[0].dtype)[self.layer]
+        numbers = torch.tensor(self.counts, device=device)
+        self.layer = torch.repeat_interleave(torch.arange(len(numbers), device=device), numbers)
+        self.starts = torch.cumsum(numbers, 0) - numbers
+        ones = [torch.ones_like(weight.detach()) for weight in self.weights]
+        self.size = self.inner(ones, ones)
         self.total = float(sum(weight.numel() for weight in self.weights))
-        self.removable = torch.tensor([name in network.removable for name in self.names], device=device)
+        self.removable = torch.tensor(list(removable), device=device)
+        self.single = len(self.layer) == self.total
 
     def inner(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """Σ over each group of a · b: two lists of L tensors shaped like the weights to [G]."""
-        return torch.cat([product.sum(_IN_GROUP) for product in torch._foreach_mul(list(a), list(b))])
+        """Σ over each group of a · b: two lists of tensors shaped like the weights to [G]."""
+        return self.sum(torch._foreach_mul(list(a), list(b)))
+
+    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Σ over each group: tensors shaped like the weights to [G]."""
+        first, *others = (side.sum(tensors) for side in self.sides)
+        for other in others:
+            first = first + other
+        return first
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """The weights of one shape as one tensor, for what passes over them again and again."""
+        return Stacks([weight.shape for weight in self.weights], self.sides, len(self.layer), self.layer.device)
 
     def gradients(self) -> list[Tensor]:
-        """L tensors: what the last backward left in ``grad``, 0 where no task reads the layer."""
+        """What the last backward left in ``grad``, tensor by tensor; 0 where no task reads the layer."""
         return [torch.zeros_like(w) if w.grad is None else w.grad for w in self.weights]
 
     @torch.no_grad()
@@ -65,11 +94,24 @@ class ChannelGroups:
         Args:
             factors: [G].
         """
-        torch._foreach_mul_(self.weights, self.per_weight(factors))
+        self.multiply_(self.per_weight(factors), factors != 0)
+
+    @torch.no_grad()
+    def multiply_(self, multipliers: Sequence[Tensor], alive: Tensor) -> None:
+        """θ ← multiplier · θ, weight by weight.
+
+        Args:
+            multipliers: tensors that broadcast over the weights.
+            alive: [G] False for groups that the step zeroes; for kinds that zero more than weights then.
+        """
+        torch._foreach_mul_(self.weights, list(multipliers))
 
     def per_weight(self, values: Tensor) -> list[Tensor]:
-        """A vector [G] as L tensors [1, in, 1, 1] that broadcast over the weights."""
-        return [part.view(1, -1, 1, 1) for part in torch.split(values, self.counts)]
+        """A vector [G] as tensors that broadcast over the weights; a weight of two groups gets the product."""
+        first, *others = (side.spread(values) for side in self.sides)
+        for other in others:
+            first = list(torch._foreach_mul(first, other))
+        return first
 
     def layer_sum(self, values: Tensor) -> Tensor:
         """Sum a vector [G] within each layer: [L]."""
@@ -78,9 +120,64 @@ class ChannelGroups:
 
     def strongest(self, values: Tensor) -> Tensor:
         """[G] True for the largest value of each layer that must keep one group; the first of equal ones."""
-        low = torch.full((len(self.names),), -torch.inf, dtype=values.dtype, device=values.device)
-        top = low.scatter_reduce(0, self.layer, values, "amax")
-        place = torch.arange(len(values), device=values.device)
-        tied = torch.where(values == top[self.layer], place, len(values))
-        first = torch.full_like(low, len(values), dtype=place.dtype).scatter_reduce(0, self.layer, tied, "amin")
-        return (place == first[self.layer]) & ~self.removable[self.layer]
+        largest = torch.stack([part.argmax() for part in torch.split(values, self.counts)])
+        chosen = torch.zeros_like(self.layer, dtype=torch.bool)
+        chosen[self.starts + largest] = ~self.removable
+        return chosen
+
+    def zeroed(self, order: Tensor) -> Tensor:
+        """How many weights are zero once the first 1, 2, … groups of an order are: [G], as float64.
+
+        Args:
+            order: [G] a permutation of the groups.
+        """
+        return torch.cumsum(self.size[order].to(torch.float64), 0)
+
+
+class ChannelGroups(Groups):
+    """``input_channel``: g = W_l[:, c, :, :], n_g = out_channels · kernel.
+
+    A channel that no reader uses goes away ('Less is More', arXiv 2308.12114, section 3).
+
+    Args:
+        network: its ``penalised()`` convolutions are grouped; it is referred to, not copied.
+    """
+
+    def __init__(self, network: MultiTaskNet) -> None:
+        names, weights, removable = _layers(network)
+        counts = [weight.shape[1] for weight in weights]
+        super().__init__(names, weights, counts, [AxisSide(1, counts)], removable)
+
+
+class FilterGroups(Groups):
+    """``output_channel``: g = W_l[c, :, :, :], n_g = in_channels · kernel.
+
+    Behind a batch norm a zero filter still emits the constant β: only ``coupled`` groups leave nothing behind.
+
+    Args:
+        network: its ``penalised()`` convolutions are grouped; it is referred to, not copied.
+    """
+
+    def __init__(self, network: MultiTaskNet) -> None:
+        names, weights, removable = _layers(network)
+        counts = [weight.shape[0] for weight in weights]
+        super().__init__(names, weights, counts, [AxisSide(0, counts)], removable)
+
+
+class WeightGroups(Groups):
+    """``weight``: every weight on its own, n_g = 1; the penalty is λ ||W_l||_1 (unstructured sparsity).
+
+    Args:
+        network: the weights of its ``penalised()`` convolutions; it is referred to, not copied.
+    """
+
+    def __init__(self, network: MultiTaskNet) -> None:
+        names, weights, removable = _layers(network)
+        side = ElementSide(weights)
+        super().__init__(names, weights, side.counts, [side], removable)
+
+
+def _layers(network: MultiTaskNet) -> tuple[list[str], list[Tensor], list[bool]]:
+    convs = network.penalised()
+    weights: list[Tensor] = [conv.weight for conv in convs.values()]
+    return list(convs), weights, [name in network.removable for name in convs]

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.groups import Groups
 
 
 class Importance(Protocol):
@@ -46,7 +46,7 @@ class TaylorImportance:
         decay: of the moving average, per observation.
     """
 
-    def __init__(self, groups: ChannelGroups, decay: float = 0.95) -> None:
+    def __init__(self, groups: Groups, decay: float = 0.95) -> None:
         self.groups = groups
         self.decay = decay
         self.mean = torch.zeros_like(groups.size)
@@ -91,7 +91,7 @@ class MagnitudeImportance:
         groups: the groups.
     """
 
-    def __init__(self, groups: ChannelGroups) -> None:
+    def __init__(self, groups: Groups) -> None:
         self.groups = groups
 
     def observe(self, gradients: Sequence[Tensor]) -> None:
@@ -119,13 +119,13 @@ class MagnitudeImportance:
         """Nothing to restore."""
 
 
-CRITERIA: dict[str, Callable[[ChannelGroups], Importance]] = {
+CRITERIA: dict[str, Callable[[Groups], Importance]] = {
     "taylor": TaylorImportance,
     "magnitude": MagnitudeImportance,
 }
 
 
-def cheapest(groups: ChannelGroups, cost: Tensor, share: float, gone: Tensor | None = None) -> Tensor:
+def cheapest(groups: Groups, cost: Tensor, share: float, gone: Tensor | None = None) -> Tensor:
     """[G] True for the cheapest groups that together hold at least ``share`` of the weights.
 
     The most important group of a layer that must pass the signal is never among them.
@@ -142,7 +142,7 @@ def cheapest(groups: ChannelGroups, cost: Tensor, share: float, gone: Tensor | N
         cost = torch.where(gone, -1.0, cost)
     cost = torch.where(groups.strongest(cost), torch.inf, cost)
     order = torch.argsort(cost, stable=True)
-    held = torch.cumsum(groups.size[order].to(torch.float64), 0)
+    held = groups.zeroed(order)
     # A group of relative size 1e-9 more than asked is rounding, not a missing group.
     before = torch.cat([held.new_zeros(1), held[:-1]])
     take = (before < share * groups.total * (1 - 1e-9)) & torch.isfinite(cost[order])

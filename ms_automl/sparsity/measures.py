@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.groups import Groups
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Sparsity:
 
     Attributes:
         group: zero groups / groups.
-        param: weights in zero groups / weights. It differs from ``group`` where groups differ in size.
+        param: weights in zero groups / weights. It differs from ``group`` where groups differ in size; a weight
+            of two groups counts once, and as zero when either is.
         layers: ``group`` within each layer, by name.
     """
 
@@ -30,12 +31,15 @@ class Sparsity:
 
 
 @torch.no_grad()
-def measure(groups: ChannelGroups) -> Sparsity:
+def measure(groups: Groups) -> Sparsity:
     """Measure a trunk."""
-    zero = (groups.norms() == 0).to(torch.float64)
+    alive = (groups.norms() > 0).to(torch.float64)
+    zero = 1 - alive
+    shares = [float((mask == 0).to(torch.float64).mean()) for mask in groups.per_weight(alive)]
+    zeros = sum(share * weight.numel() for share, weight in zip(shares, groups.weights, strict=True))
     by_layer = groups.layer_sum(zero) / groups.layer_sum(torch.ones_like(zero))
     return Sparsity(
         group=float(zero.mean()),
-        param=float((zero * groups.size).sum() / groups.total),
+        param=zeros / groups.total,
         layers=dict(zip(groups.names, by_layer.tolist(), strict=True)),
     )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.metric import multipliers
 
 
-def thresholds(groups: ChannelGroups, lambda_: Tensor, lr: float) -> Tensor:
+def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
     """[G] η λ_l sqrt(n_g), by how much the step shortens each group's norm.
 
     Args:
@@ -19,10 +20,10 @@ def thresholds(groups: ChannelGroups, lambda_: Tensor, lr: float) -> Tensor:
         lr: η, the scheduled learning rate of the step just taken, which keeps the penalised problem's
             stationary points where they are (docs/architecture.md, 'The proximal step').
     """
-    return lr * lambda_[groups.layer] * groups.size.sqrt()
+    return lr * lambda_.index_select(0, groups.layer) * groups.size.sqrt()
 
 
-def shrink_factors(groups: ChannelGroups, norms: Tensor, threshold: Tensor) -> Tensor:
+def shrink_factors(groups: Groups, norms: Tensor, threshold: Tensor) -> Tensor:
     """[G] max(0, 1 - threshold_g / ||θ_g||), Yuan & Lin 2006 (group lasso).
 
     In a layer that must pass the signal the longest group is left as it is where it would die.
@@ -38,30 +39,57 @@ def shrink_factors(groups: ChannelGroups, norms: Tensor, threshold: Tensor) -> T
 
 
 @torch.no_grad()
-def prox_(groups: ChannelGroups, threshold: Tensor) -> None:
-    """θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||), in place."""
-    groups.scale_(shrink_factors(groups, groups.norms(), threshold))
+def prox_(groups: Groups, threshold: Tensor, metric: Sequence[Tensor] | None = None) -> None:
+    """argmin_x (1/2) Σ_i d_i (x_i - θ_i)² + Σ_g threshold_g ||x_g||, in place.
+
+    With d = 1 that is θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||); for another metric see
+    :mod:`ms_automl.sparsity.metric`. Where groups overlap (coupled channels) the steps of a weight's groups are
+    all taken from the same start and their factors multiplied, which is the step of the sum of the penalties up
+    to terms in η² (incremental proximal methods: Bertsekas 2011, Mathematical Programming 129, section 2).
+
+    Args:
+        groups: the groups.
+        threshold: [G] as :func:`thresholds` gives it.
+        metric: d as tensors shaped like the weights; None is 1 throughout.
+    """
+    if metric is None or groups.single:
+        scaled = _scaled(groups, groups.weights, metric)
+        groups.scale_(shrink_factors(groups, groups.inner(scaled, scaled).sqrt_(), threshold))
+    else:
+        groups.multiply_(*multipliers(groups, groups.weights, threshold, metric))
 
 
-def proximal(groups: ChannelGroups, tensors: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
-    """The proximal step as a pure function, differentiable in the weights and in the threshold.
+def proximal(
+    groups: Groups, tensors: Sequence[Tensor], threshold: Tensor, metric: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """:func:`prox_` as a pure function, differentiable in the weights, the threshold and the metric.
 
     Its derivative at a group that dies is exactly 0 (the norm's own derivative at 0 would be NaN); a group that
     is kept to pass the signal answers its weights alone.
 
     Args:
         groups: the groups.
-        tensors: L tensors shaped like the weights, before the step.
+        tensors: shaped like the weights, before the step.
         threshold: [G] as :func:`thresholds` gives it.
+        metric: d, shaped like the weights; None is 1 throughout.
     """
-    squares = groups.inner(tensors, tensors)
+    if metric is not None and not groups.single:
+        products, _ = multipliers(groups, tensors, threshold, metric)
+        return list(torch._foreach_mul(list(tensors), products))
+    scaled = _scaled(groups, tensors, metric)
+    squares = groups.inner(scaled, scaled)
     dies = squares <= threshold.square()
     factors = torch.where(dies, 0.0, 1 - threshold / torch.where(dies, 1.0, squares).sqrt())
     factors = torch.where(groups.strongest(squares.detach()) & dies, 1.0, factors)
-    return [tensor * factor for tensor, factor in zip(tensors, groups.per_weight(factors), strict=True)]
+    return list(torch._foreach_mul(list(tensors), groups.per_weight(factors)))
 
 
-def smallest(groups: ChannelGroups, norms: Tensor, shares: Tensor) -> Tensor:
+def _scaled(groups: Groups, tensors: Sequence[Tensor], metric: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    """θ, or d ∘ θ: for a group of one weight, 1 - τ/(d |θ|) is the factor of the step in any metric."""
+    return tensors if metric is None else torch._foreach_mul(list(tensors), list(metric))
+
+
+def smallest(groups: Groups, norms: Tensor, shares: Tensor) -> Tensor:
     """[G] True for the share of each layer's groups that have the smallest norms.
 
     Args:
@@ -69,9 +97,8 @@ def smallest(groups: ChannelGroups, norms: Tensor, shares: Tensor) -> Tensor:
         norms: [G] ||θ_g||.
         shares: [L] between 0 and 1; share · (groups of the layer) is rounded to a count.
     """
-    chosen = []
-    for part, share in zip(torch.split(norms, groups.counts), shares.tolist(), strict=True):
-        count = round(share * len(part))
-        ranks = torch.argsort(torch.argsort(part, stable=True))
-        chosen.append(ranks < count)
-    return torch.cat(chosen)
+    chosen = torch.zeros_like(groups.layer, dtype=torch.bool)
+    parts = zip(torch.split(norms, groups.counts), torch.split(chosen, groups.counts), strict=True)
+    for (part, marks), share in zip(parts, shares.tolist(), strict=True):
+        marks[torch.argsort(part, stable=True)[: round(share * len(part))]] = True
+    return chosen

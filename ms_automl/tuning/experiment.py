@@ -14,7 +14,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.factories import build_data, build_network
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, check_network, head_specs
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import build_groups
 from ms_automl.training import Trainable
 from search_spaces import SPACES, Space
 from trainables import METHODS, MetaSparsity
@@ -65,8 +65,13 @@ class Experiment:
 
     def space(self) -> Space:
         """What λ may be, over the layers of the network."""
-        layers = ChannelGroups(self.network(self.config.first_seed)).names
+        layers = self.layers(self.network(self.config.first_seed))
         return SPACES[self.config.space](layers, (self.config.lambda_.low, self.config.lambda_.high))
+
+    def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
+        """What has a λ of its own, by name: layers, or streams of coupled channels."""
+        image_shape = self.data(self.config.first_seed).image_shape
+        return build_groups(network, self.config.training.grouping, image_shape).names
 
     def build(
         self, suggestion: Suggestion, seed: int, references: Losses | None
@@ -84,7 +89,7 @@ class Experiment:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
         if suggestion.method == "meta_sparsity":
             assert references is not None
-            layers = ChannelGroups(network).names
+            layers = self.layers(network)
             bounds = (self.config.lambda_.low, self.config.lambda_.high)
             params |= {
                 "objective": self.config.objective.build(),

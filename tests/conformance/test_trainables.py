@@ -34,11 +34,30 @@ STRONG = LambdaSchedule(
     LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
 )
 
+STREAMS = (
+    "stem",
+    *(f"block{i}.conv1" for i in (1, 2, 3)),
+    "block3.conv2",
+    *(f"block{i}.conv1" for i in (4, 5, 6)),
+)
+
+
+def constant(lambda_: float, layers: tuple[str, ...] = LAYERS) -> dict[str, Any]:
+    return {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, lambda_))}
+
+
 HALVES = [0] * 7 + [1] * 7  # two λ: forward_exact carries a tangent of all weights for each
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
-    "fixed_lambda": ("fixed_lambda", {"schedule": CONSTANT}),
+    "fixed_lambda": ("fixed_lambda", constant(15.0)),
+    "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
+    "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
+    "fixed_lambda, weights": ("fixed_lambda", constant(5.0)),
+    "fixed_lambda, adam": ("fixed_lambda", constant(0.3)),
+    "fixed_lambda, output channels, adam": ("fixed_lambda", constant(0.3)),
+    "fixed_lambda, coupled, adam": ("fixed_lambda", constant(0.3, STREAMS)),
+    "fixed_lambda, weights, adam": ("fixed_lambda", constant(0.1)),
     "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
     "meta_sparsity, trade-off": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
     **{
@@ -63,8 +82,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "meta_sparsity",
         {"objective": Objective("tradeoff"), **META, "ties": SPACES["scalar"](LAYERS, (0.5, 50.0)).ties(LAYERS)},
     ),
+    "meta_sparsity, output channels": (
+        "meta_sparsity",
+        {"objective": Objective("tradeoff", price=3.0), **META, "bounds": (0.5, 500.0)},
+    ),
+    "meta_sparsity, weights": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
     "meta_sparsity, target": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
+    "meta_sparsity, target, weights": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
     "pruned": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, output channels": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, coupled": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, weights": ("pruned", {"level": 0.5, "every": 3}),
     "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
     "mtml": ("mtml", {}),
     "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
@@ -74,6 +102,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
 }
 DENSE = ("dense", "mtml", "mtml, two inner steps", "single_task", "overparam")
+WORDS = {
+    "output channels": {"grouping": "output_channel"},
+    "coupled": {"grouping": "coupled"},
+    "weights": {"grouping": "weight"},
+    "adam": {"metric": "adam"},
+}
+"""What the words in a case's name set."""
 each_case = pytest.mark.parametrize("case", CASES)
 each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case not in DENSE])
 
@@ -87,6 +122,8 @@ class Factory:
 
     def __call__(self, case: str, seed: int = 0, settings: TrainingSettings = SETTINGS, **changes: Any) -> Any:
         method, arguments = CASES[case]
+        for word in case.split(", "):
+            settings = replace(settings, **WORDS.get(word, {}))
         return METHODS[method](self.data, self.network(), settings, seed, **(arguments | changes))
 
     def finished(self, case: str) -> tuple[Any, list[dict[str, float]]]:
@@ -212,15 +249,20 @@ def test_the_zero_pattern_is_frozen_in_debiasing_and_the_rest_still_trains(case:
         assert torch.equal(method.loop.groups.norms() == 0, zero)
         assert late["sparsity/param"] == report["sparsity/param"]
     assert not same(before, state(method))
-    for part, weight in zip(torch.split(zero, method.loop.groups.counts), method.loop.groups.weights, strict=True):
-        assert bool((weight[:, part] == 0).all())
+    groups = method.loop.groups
+    for alive, weight in zip(groups.per_weight((~zero).float()), groups.weights, strict=True):
+        assert bool((weight[(alive == 0).expand_as(weight)] == 0).all())
 
 
 @each_sparse_case
 def test_a_layer_without_a_skip_keeps_a_group(case: str, make: Factory) -> None:
-    report = make.finished(case)[1][-1]
-    assert report["sparsity/layer/stem"] < 1
-    assert report["sparsity/layer/block3.shortcut"] < 1
+    method, reports = make.finished(case)
+    needed = [name for name in method.loop.groups.names if ".conv" not in name]
+    assert needed == ["stem"] if "coupled" in case else ["stem", "block3.shortcut"]
+    for name in [*needed, "block3.conv2"] if "coupled" in case else needed:
+        assert reports[-1][f"sparsity/layer/{name}"] < 1
+    kept = [weight for name, weight in zip(LAYERS, method.loop.groups.weights, strict=True) if ".conv" not in name]
+    assert all(bool((weight != 0).any()) for weight in kept)
 
 
 @pytest.mark.parametrize("case", DENSE)
@@ -230,14 +272,16 @@ def test_a_way_without_sparsity_zeroes_nothing(case: str, make: Factory) -> None
 
 @each_case
 def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factory) -> None:
-    _, reports = make.finished(case)
+    method, reports = make.finished(case)
+    layers = STREAMS if "coupled" in case else LAYERS
+    assert method.loop.groups.names == layers
     names = {"step", "density", "sparsity/group", "sparsity/param"}
-    names |= {f"sparsity/layer/{layer}" for layer in LAYERS}
+    names |= {f"sparsity/layer/{layer}" for layer in layers}
     names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
     if CASES[case][0] != "single_task":
         names |= {"val/kind/loss", "val/kind/accuracy"}
     if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
-        names |= {f"lambda/{layer}" for layer in LAYERS}
+        names |= {f"lambda/{layer}" for layer in layers}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
     assert [set(report) for report in reports] == [names] * 5 + [names | tested]
     assert [report["step"] for report in reports] == [3, 6, 9, 12, 15, 16]
@@ -252,10 +296,38 @@ def test_training_lowers_the_loss(make: Factory) -> None:
 
 def test_a_lambda_of_zero_is_dense_training_bit_for_bit(make: Factory) -> None:
     dense, reports = make.finished("dense")
-    free = make("fixed_lambda", schedule=LambdaSchedule.constant(dict.fromkeys(LAYERS, 0.0)))
+    free = make("fixed_lambda", **constant(0.0))
     for expected, found in zip(reports, run(free), strict=True):
         assert {name: found[name] for name in expected} == expected
     assert same(state(free), state(dense))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "fixed_lambda, " in case and "course" not in case])
+def test_a_lambda_of_zero_trains_as_dense_for_every_kind_of_group(case: str, make: Factory) -> None:
+    free = make(case, **constant(0.0, STREAMS if "coupled" in case else LAYERS))
+    run(free)
+    assert same(state(free), state(make.finished("dense")[0]))
+
+
+@pytest.mark.parametrize("case", ["fixed_lambda, coupled", "fixed_lambda, coupled, adam", "pruned, coupled"])
+def test_what_a_dead_channel_would_still_emit_is_zero_with_it(case: str, make: Factory) -> None:
+    groups = make.finished(case)[0].loop.groups
+    zero = torch.split(groups.norms() == 0, groups.counts)
+    norms = make.finished(case)[0].loop.network.trunk
+    for stream, norm in (("stem", norms.block2.bn2), ("block5.conv1", norms.block5.bn1)):
+        dead = zero[groups.names.index(stream)]
+        assert bool((norm.weight[dead] == 0).all()) and bool((norm.bias[dead] == 0).all())
+        assert bool((norm.bias[~dead] != 0).any()) or bool(dead.all())
+
+
+@pytest.mark.parametrize(
+    ("changes", "instead"), [({"metric": "adam"}, "euclidean"), ({"grouping": "coupled"}, "input")]
+)
+def test_what_lambda_cannot_be_learned_for_is_refused(
+    changes: dict[str, str], instead: str, make: Factory
+) -> None:
+    with pytest.raises(ConfigError, match=rf"λ is learned .*set training\.\w+={instead}"):
+        make("meta_sparsity, trade-off", settings=replace(SETTINGS, **changes))
 
 
 def test_a_pruning_level_of_zero_is_dense_training_bit_for_bit(make: Factory) -> None:
@@ -264,10 +336,10 @@ def test_a_pruning_level_of_zero_is_dense_training_bit_for_bit(make: Factory) ->
     assert same(state(free), state(dense))
 
 
-@pytest.mark.parametrize("case", ["pruned", "pruned, magnitude", "meta_sparsity, target"])
+@pytest.mark.parametrize("case", [case for case in CASES if "pruned" in case or "target" in case])
 @pytest.mark.parametrize("level", [0.2, 0.44, 0.8])
 def test_a_level_that_is_asked_for_is_reached_and_hardly_passed(case: str, level: float, make: Factory) -> None:
-    changes = {"level": level} if case.startswith("pruned") else {"objective": Objective("target", target=level)}
+    changes = {"level": level} if "pruned" in case else {"objective": Objective("target", target=level)}
     method = make(case, **changes)
     found = run(method)[-1]["sparsity/param"]
     assert level <= found <= level + float(method.loop.groups.size.max()) / method.loop.groups.total + 1e-6

@@ -1,11 +1,14 @@
 """Presets and --set: what is read, and the one line that says what is wrong."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
 from ms_automl.arms import ARMS
-from ms_automl.config import load_config, parse, presets
+from ms_automl.config import TrainingSection, load_config, parse, presets
 from ms_automl.errors import ConfigError
+from ms_automl.sparsity import GROUPINGS, METRICS
 from search_spaces import SPACES
 
 
@@ -22,6 +25,12 @@ def test_every_preset_loads_and_names_only_what_exists(name):
 def test_a_configuration_survives_its_own_yaml(name):
     config = load_config(name)
     assert parse(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+def test_every_grouping_and_metric_that_exists_can_be_set():
+    fields = TrainingSection.model_fields
+    assert get_args(fields["grouping"].annotation) == tuple(GROUPINGS)
+    assert get_args(fields["metric"].annotation) == tuple(METRICS)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,8 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("training.report_every=1000", ["training", "`report_every <= steps`", "report_every=1000", "steps=40"]),
         ("training.batch_size=1", ["training.batch_size", "2", "1"]),
         ("training=5", ["training", "5"]),
+        ("training.grouping=filter", ["training.grouping", "'input_channel'", "'coupled'", "'filter'"]),
+        ("training.metric=l2", ["training.metric", "'euclidean' or 'adam'", "'l2'"]),
         ("lambda.low=7", ["lambda", "`low < high`", "low=7", "high=5"]),
         ("lambda.high=inf", ["lambda.high", "finite"]),
         ("budget.trials=0", ["budget.trials", "greater than or equal to 1"]),

@@ -14,7 +14,7 @@ from ms_automl.meta.hypergradients.protocol import Hypergradient
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.hypergradients.unrolled import Unrolled
 from ms_automl.meta.hypergradients.unrolled_first_order import UnrolledFirstOrder
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Ingredients:
         unroll: K: steps of the unrolled estimators, terms or iterations of the implicit ones.
     """
 
-    groups: ChannelGroups
+    groups: Groups
     ties: Ties
     dynamics: Dynamics
     decay: float

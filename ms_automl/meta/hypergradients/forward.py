@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class Forward:
@@ -32,7 +32,7 @@ class Forward:
         decay: γ per training step, 0 to 1.
     """
 
-    def __init__(self, groups: ChannelGroups, ties: Ties, decay: float) -> None:
+    def __init__(self, groups: Groups, ties: Ties, decay: float) -> None:
         self.groups, self.ties, self.decay = groups, ties, decay
         self.parameters = groups.weights
         self.tensors = [torch.zeros_like(weight) for weight in groups.weights]

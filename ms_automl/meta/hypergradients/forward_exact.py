@@ -21,7 +21,7 @@ from ms_automl.meta.dynamics import Dynamics, Tensors, jvp_of_each
 from ms_automl.meta.hypergradients.replay import Record, Replay
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 Tangents = tuple[Tensors, list[Tensors]]
 
@@ -35,7 +35,7 @@ class ForwardExact:
         dynamics: the training step as a function.
     """
 
-    def __init__(self, groups: ChannelGroups, ties: Ties, dynamics: Dynamics) -> None:
+    def __init__(self, groups: Groups, ties: Ties, dynamics: Dynamics) -> None:
         self.ties, self.dynamics = ties, dynamics
         self.replay = Replay(groups, dynamics)
         self.parameters = dynamics.parameters

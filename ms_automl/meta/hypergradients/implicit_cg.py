@@ -21,7 +21,7 @@ from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients.replay import Replay
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 Product = Callable[[list[Tensor]], list[Tensor]]
 
@@ -41,7 +41,7 @@ class ImplicitCG:
     """
 
     def __init__(
-        self, groups: ChannelGroups, ties: Ties, dynamics: Dynamics, iterations: int, damping: float = 0.01
+        self, groups: Groups, ties: Ties, dynamics: Dynamics, iterations: int, damping: float = 0.01
     ) -> None:
         self.groups, self.ties, self.dynamics = groups, ties, dynamics
         self.iterations, self.damping = iterations, damping

@@ -22,7 +22,7 @@ from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients.replay import Replay
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class ImplicitNeumann:
@@ -35,7 +35,7 @@ class ImplicitNeumann:
         terms: K.
     """
 
-    def __init__(self, groups: ChannelGroups, ties: Ties, dynamics: Dynamics, terms: int) -> None:
+    def __init__(self, groups: Groups, ties: Ties, dynamics: Dynamics, terms: int) -> None:
         self.groups, self.ties, self.dynamics, self.terms = groups, ties, dynamics, terms
         self.replay = Replay(groups, dynamics)
         self.parameters = dynamics.parameters

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ms_automl.data import Batch
 from ms_automl.meta.dynamics import Dynamics, Point
-from ms_automl.sparsity import ChannelGroups, proximal
+from ms_automl.sparsity import Groups, proximal
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Replay:
         places: [L] where the penalised weights stand among the P parameters.
     """
 
-    def __init__(self, groups: ChannelGroups, dynamics: Dynamics) -> None:
+    def __init__(self, groups: Groups, dynamics: Dynamics) -> None:
         self.groups, self.dynamics = groups, dynamics
         place = {id(value): index for index, value in enumerate(dynamics.parameters)}
         self.places = [place[id(weight)] for weight in groups.weights]

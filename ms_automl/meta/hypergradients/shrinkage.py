@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Shrinkage:
     @torch.no_grad()
     def carry_(
         self,
-        groups: ChannelGroups,
+        groups: Groups,
         weights: Sequence[Tensor],
         tensors: list[Tensor],
         *,
@@ -62,7 +62,7 @@ class Shrinkage:
         torch._foreach_addcmul_(tensors, list(weights), groups.per_weight(pull))
 
     @torch.no_grad()
-    def slope(self, groups: ChannelGroups, weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    def slope(self, groups: Groups, weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
         """[L] <v, dθ/dρ_l> = -Σ_{g in l} τ_g <u_g, v_g>; arguments as for :meth:`carry_`."""
         lengths = groups.inner(weights, weights).sqrt_().clamp_(min=torch.finfo(self.norms.dtype).tiny)
         along = groups.inner(tensors, weights) / lengths
@@ -83,7 +83,7 @@ class Ties:
         dtype: of thresholds.
     """
 
-    def __init__(self, groups: ChannelGroups, index: Sequence[int]) -> None:
+    def __init__(self, groups: Groups, index: Sequence[int]) -> None:
         self.layers = torch.tensor(list(index), device=groups.layer.device)
         self.groups = self.layers[groups.layer]
         self.count = max(index) + 1

@@ -22,7 +22,7 @@ from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients.replay import Record, Replay
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class Unrolled:
@@ -35,7 +35,7 @@ class Unrolled:
         unroll: K.
     """
 
-    def __init__(self, groups: ChannelGroups, ties: Ties, dynamics: Dynamics, unroll: int) -> None:
+    def __init__(self, groups: Groups, ties: Ties, dynamics: Dynamics, unroll: int) -> None:
         self.ties, self.dynamics = ties, dynamics
         self.replay = Replay(groups, dynamics)
         self.parameters = dynamics.parameters

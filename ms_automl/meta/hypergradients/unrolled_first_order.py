@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.step import TrainingStep
-from ms_automl.sparsity import ChannelGroups
+from ms_automl.sparsity import Groups
 
 
 class UnrolledFirstOrder:
@@ -32,7 +32,7 @@ class UnrolledFirstOrder:
         weight_decay: δ of the penalised weights.
     """
 
-    def __init__(self, groups: ChannelGroups, ties: Ties, unroll: int, weight_decay: float) -> None:
+    def __init__(self, groups: Groups, ties: Ties, unroll: int, weight_decay: float) -> None:
         self.groups, self.ties, self.weight_decay = groups, ties, weight_decay
         self.parameters = groups.weights
         self.window: deque[tuple[list[Tensor], Shrinkage, float]] = deque(maxlen=unroll)

@@ -1,0 +1,71 @@
+"""Coupled groups: one channel everywhere it is written and read, so that its removal leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity.coupling import couple
+from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.sides import IndexedSide
+
+
+class CoupledGroups(Groups):
+    """``coupled``: the rows that write a channel and the slices that read it, in all convolutions of the trunk.
+
+    A layer is a stream: channels that residual additions make one, named after the convolution that writes it
+    first. A weight stands in two groups, that of its output and that of its input, and is zero when either is.
+    Where a group is zeroed, the biases and batch norm's γ and β of its channel are zeroed with it: the network
+    computes what it would without the channel (in a residual stream also in front of the heads, whose weights
+    are no part of a group). A stream that a head reads, or that something without a skip writes, keeps one.
+
+    Structural groups as of DepGraph (Fang et al. 2023, arXiv 2301.12900, section 3).
+
+    Args:
+        network: its trunk is traced; it is referred to, not copied.
+        image_shape: (channels, H, W) of the images it takes.
+
+    Raises:
+        NetworkError: where the trunk's channels cannot be coupled.
+    """
+
+    def __init__(self, network: MultiTaskNet, image_shape: tuple[int, int, int]) -> None:
+        coupling = couple(network, image_shape)
+        weights: list[Tensor] = [conv.weight for conv in network.penalised().values()]
+        device, count = weights[0].device, sum(coupling.counts)
+        sides = [
+            IndexedSide(axis, [index.to(device) for index in indices.values()], count)
+            for axis, indices in enumerate((coupling.outputs, coupling.inputs))
+        ]
+        super().__init__(coupling.streams, weights, coupling.counts, sides, coupling.removable)
+        parameters = dict(network.trunk.named_parameters())
+        self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]
+        self._shapes = [(-1, *[1] * (parameter.ndim - 1)) for parameter in self.companions]
+        self._lengths = [len(parameter) for parameter in self.companions]
+        index = torch.cat([*coupling.companions.values(), torch.empty(0, dtype=torch.int64)]).to(device)
+        self._index = torch.where(index < 0, count, index)
+
+    @torch.no_grad()
+    def multiply_(self, multipliers: Sequence[Tensor], alive: Tensor) -> None:
+        """θ ← multiplier · θ, weight by weight; biases, γ and β of dead channels become 0."""
+        super().multiply_(multipliers, alive)
+        if self.companions:
+            living = torch.cat([alive, alive.new_ones(1)]).index_select(0, self._index).to(self.size.dtype)
+            parts = zip(torch.split(living, self._lengths), self._shapes, strict=True)
+            torch._foreach_mul_(self.companions, [part.view(shape) for part, shape in parts])
+
+    def zeroed(self, order: Tensor) -> Tensor:
+        """How many weights are zero once the first 1, 2, … groups of an order are: [G], as float64."""
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device)
+        total = torch.zeros(len(order) + 1, dtype=torch.float64, device=order.device)
+        # A weight is zero from the earlier of its two groups on; one with no group is never.
+        firsts = [side.spread(rank, absent=len(order)) for side in self.sides]
+        for weight, written, read in zip(self.weights, *firsts, strict=True):
+            first = torch.minimum(written, read).flatten()
+            share = torch.full_like(first, weight.numel() // len(first), dtype=torch.float64)
+            total.index_add_(0, first, share)
+        return torch.cumsum(total[:-1], 0)

@@ -1,0 +1,213 @@
+"""Which channels of a trunk are one: written together (through residual additions), read together.
+
+The trunk is traced by torch-pruning's dependency graph (DepGraph, Fang et al. 2023, arXiv 2301.12900,
+section 3); this is the only file that knows it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.models import MultiTaskNet
+
+ABSENT = -1
+"""In an index: a channel that no convolution of the trunk writes, such as one of the images."""
+
+INSTEAD = "use training.grouping=input_channel"
+
+Place = tuple[str, int]
+"""A module's name and one of its output channels."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The channels that are one, as indices of groups; those of a stream lie next to each other.
+
+    Attributes:
+        streams: names of the streams, each that of the first convolution that writes it.
+        counts: channels by stream.
+        removable: by stream, whether all of it may go: everything that writes it has a skip around it, and no
+            head reads it.
+        outputs: by penalised convolution, [out] the group of each channel it writes.
+        inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
+        companions: by name of a parameter that is not penalised, [its length] the group of each entry along its
+            first axis, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
+    """
+
+    streams: tuple[str, ...]
+    counts: tuple[int, ...]
+    removable: tuple[bool, ...]
+    outputs: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    companions: dict[str, Tensor]
+
+
+@dataclass
+class _Channels:
+    """Union-find over output channels, and who reads them."""
+
+    parent: dict[Place, Place] = field(default_factory=dict)
+    readers: dict[Place, Place] = field(default_factory=dict)  # an input channel to an output channel it reads
+    seen: set[Place] = field(default_factory=set)  # output channels that a head reads
+
+    def find(self, place: Place) -> Place:
+        while (up := self.parent.setdefault(place, place)) != place:
+            self.parent[place] = place = self.parent[up]
+        return place
+
+    def join(self, one: Place, other: Place) -> None:
+        self.parent[self.find(one)] = self.find(other)
+
+
+def couple(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> Coupling:
+    """Find the coupled channels of a network's trunk; leaves the network as it is.
+
+    Args:
+        network: its trunk is traced on random images.
+        image_shape: (channels, H, W).
+
+    Raises:
+        NetworkError: where the trunk cannot be traced, mixes channels outside its ungrouped convolutions, or
+            where a channel whose group is zero would still be felt.
+    """
+    trunk = copy.deepcopy(network.trunk).cpu().eval()
+    convs = network.penalised()
+    images = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
+    channels = _Channels()
+    for root, module, kind, index, root_index in _dependencies(trunk, convs, images):
+        source = (root, root_index)
+        if kind == "head":
+            channels.seen.add(source)
+        elif kind == "read":
+            channels.readers[module, index] = source
+        else:
+            channels.join(source, (module, index))
+    coupling = _number(network, trunk, channels)
+    _check(trunk, coupling, images)
+    return coupling
+
+
+def _dependencies(
+    trunk: nn.Module, convs: Mapping[str, nn.Conv2d], images: Tensor
+) -> Iterator[tuple[str, str, str, int, int]]:
+    """(convolution, module, 'write' | 'read' | 'head', the module's channel, the convolution's channel)."""
+    import torch_pruning  # half a second that nobody else should wait for
+
+    names = {module: name for name, module in trunk.named_modules()}
+    for parameter in trunk.parameters():
+        parameter.requires_grad_(True)  # it follows autograd's graph
+    try:
+        with torch.enable_grad():
+            graph = torch_pruning.DependencyGraph().build_dependency(trunk, (images,), verbose=False)
+        found = {
+            name: graph.get_pruning_group(
+                trunk.get_submodule(name), torch_pruning.prune_conv_out_channels, range(conv.out_channels)
+            )
+            for name, conv in convs.items()
+        }
+    except Exception as error:  # whatever a stranger's network does to the tracer
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise NetworkError(f"the trunk's coupled channels cannot be traced ({reason}); {INSTEAD}") from error
+    for root, group in found.items():
+        for item in group.items:
+            module, name = item.dep.target.module, names.get(item.dep.target.module)
+            if name is None and type(module).__name__ != "_OutputOp" and not isinstance(module, nn.Parameter):
+                continue  # an addition, an activation
+            _refuse_mixing(name, module)
+            reads = graph.is_in_channel_pruning_fn(item.dep.handler) and _mixes(module)
+            kind = "head" if name is None else "read" if reads else "write"
+            for index, root_index in zip(item.idxs, item.root_idxs, strict=True):
+                yield root, name or "", kind, index, root_index
+
+
+def _mixes(module: object) -> bool:
+    """Whether every output channel reads every input channel."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _refuse_mixing(name: str | None, module: object) -> None:
+    depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
+    by_channel = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
+    if isinstance(module, nn.Parameter) or (
+        name is not None and not (depthwise or _mixes(module) or isinstance(module, by_channel))
+    ):
+        what = "a parameter of its own" if name is None else f"'{name}' ({type(module).__name__})"
+        raise NetworkError(f"the trunk's channels cannot be coupled through {what}; {INSTEAD}")
+
+
+def _number(network: MultiTaskNet, trunk: nn.Module, channels: _Channels) -> Coupling:
+    convs = network.penalised()
+    group: dict[Place, int] = {}
+    counts: dict[str, int] = {}
+    for name, conv in convs.items():
+        places = {channels.find((name, index)): None for index in range(conv.out_channels)}
+        new = [place for place in places if place not in group]
+        group |= {place: len(group) + index for index, place in enumerate(new)}
+        if new:
+            counts[name] = len(new)
+
+    def index_of(name: str, size: int) -> Tensor:
+        return torch.tensor([group.get(channels.find((name, index)), ABSENT) for index in range(size)])
+
+    outputs = {name: index_of(name, conv.out_channels) for name, conv in convs.items()}
+    inputs = {}
+    for name, conv in convs.items():
+        sources = (channels.readers.get((name, index)) for index in range(conv.in_channels))
+        inputs[name] = torch.tensor(
+            [ABSENT if source is None else group[channels.find(source)] for source in sources]
+        )
+    companions = {}
+    for module_name, module in trunk.named_modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            penalised = module_name in convs and key == "weight"
+            if penalised or isinstance(module, nn.PReLU):
+                continue
+            index = index_of(module_name, len(parameter))
+            if bool((index != ABSENT).any()):
+                companions[f"{module_name}.{key}"] = index
+    must_stay = {group[channels.find(place)] for place in channels.seen}
+    must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
+    streams = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts.values())))
+    kept = {int(streams[g]) for g in must_stay}
+    removable = tuple(index not in kept for index in range(len(counts)))
+    return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions)
+
+
+@torch.no_grad()
+def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
+    """Raise where the trunk's output answers what is read from channels whose groups are zero."""
+    generator = torch.Generator().manual_seed(1)
+    parameters = dict(trunk.named_parameters())
+    for parameter in parameters.values():
+        scale = max(1, parameter[0].numel() if parameter.ndim else 1) ** -0.5
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    start = copy.deepcopy(trunk.state_dict())
+    for parity in (0, 1):
+        trunk.load_state_dict(start)
+        gone = torch.arange(sum(coupling.counts) + 1) % 2 == parity
+        gone[ABSENT] = False
+        rows = {f"{name}.weight": index for name, index in coupling.outputs.items()} | coupling.companions
+        for name, index in rows.items():
+            parameters[name][gone[index]] = 0
+        before = _leaves(trunk(images))
+        for name, index in coupling.inputs.items():
+            parameters[f"{name}.weight"][:, gone[index]] *= -2
+        for one, other in zip(before, _leaves(trunk(images)), strict=True):
+            if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
+                raise NetworkError(
+                    f"in this trunk a channel whose group is zero is still felt by others; {INSTEAD}"
+                )
+
+
+def _leaves(features: Any) -> list[Tensor]:
+    if isinstance(features, Tensor):
+        return [features]
+    values = features.values() if isinstance(features, Mapping) else features
+    return [leaf for value in values for leaf in _leaves(value)]

@@ -1,0 +1,141 @@
+"""The proximal step in a diagonal metric, such as that of Adam's second moment.
+
+Adam divides its step by d = sqrt(v̂) + ε, weight by weight. Its proximal step is (arXiv 2102.03869, section 3)
+
+    argmin_x  (1/2) Σ_i d_i (x_i - z_i)² + τ ||x||,      τ = η λ sqrt(n),
+
+which is 0 where ||d ∘ z|| ≤ τ, and else x_i = z_i s / (s + τ/d_i) with s = ||x|| > 0 the root of
+
+    φ(s) = Σ_i (z_i / (s + τ/d_i))² = 1.
+
+That is the secular equation of a trust-region step: φ^(-1/2) is concave and rises, so that Newton's method on
+φ^(-1/2) = 1 comes from the left after one step, never leaves it again, and needs two or three steps (Conn, Gould
+& Toint 2000, Trust-Region Methods, section 7.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.sides import Side
+
+FLOOR = 1e-12
+"""Smallest d: far below Adam's ε, and large enough that no derivative overflows."""
+
+MOST_STEPS = 50
+
+Ratios = tuple[Tensor, ...]
+"""τ/d by weight, for one of its groups."""
+
+
+def adam_metric(optimizer: torch.optim.Adam, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Adam's d = sqrt(v̂) + ε of the step that was just taken; ε alone where a weight never had a gradient.
+
+    Args:
+        optimizer: Adam or AdamW, without amsgrad.
+        weights: some of its parameters.
+    """
+    options = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    moments, corrections = [], []
+    for weight in weights:
+        state = optimizer.state.get(weight, {})
+        moments.append(state["exp_avg_sq"] if state else torch.zeros_like(weight))
+        beta = options[id(weight)]["betas"][1]
+        corrections.append((1 - beta ** float(state["step"])) ** 0.5 if state else 1.0)
+    metric = list(torch._foreach_sqrt(moments))
+    torch._foreach_div_(metric, corrections)
+    torch._foreach_add_(metric, [options[id(weight)]["eps"] for weight in weights])
+    return metric
+
+
+def _euclidean(optimizer: torch.optim.Adam, weights: Sequence[Tensor]) -> None:
+    return None
+
+
+METRICS: dict[str, Callable[[torch.optim.Adam, Sequence[Tensor]], list[Tensor] | None]] = {
+    "euclidean": _euclidean,
+    "adam": adam_metric,
+}
+"""By name: d as tensors shaped like the weights, from the optimiser's state; None where d is 1 throughout."""
+
+
+def multipliers(
+    groups: Groups, tensors: Sequence[Tensor], threshold: Tensor, metric: Sequence[Tensor]
+) -> tuple[list[Tensor], Tensor]:
+    """What the step multiplies each weight by, s / (s + τ/d_i), and which groups it leaves alive.
+
+    Differentiable in weights, threshold and metric: the root is found without a graph, and one last Newton step
+    with one gives it the derivative of the implicit function (first derivatives; the second are not exact).
+    A group that dies, and one that is kept to pass the signal, answers neither threshold nor metric.
+
+    Args:
+        groups: the groups. Where a weight stands in two, it gets the product of their factors.
+        tensors: shaped like the weights, before the step.
+        threshold: [G] τ ≥ 0.
+        metric: d, shaped like the weights; raised to at least 1e-12.
+
+    Returns:
+        Tensors shaped like the weights, and [G] False where a group dies.
+    """
+    stacks = groups.stacks
+    tensors, metric = stacks(tensors), torch._foreach_clamp_min(stacks(metric), FLOOR)
+    with torch.no_grad():
+        norms, lengths = (stacks.norms(parts) for parts in (tensors, torch._foreach_mul(tensors, metric)))
+        limit = threshold.detach()
+        shrinks = (lengths > limit) & (limit > 0)
+        alive = shrinks | (limit == 0) | groups.strongest(lengths)
+        # Exact where d is constant in the group, and right to first order as the group begins and ceases to live.
+        guess = norms * (1 - limit / torch.where(shrinks, lengths, 1.0))
+        # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
+        root = torch.where(shrinks, guess, alive.to(guess.dtype))
+    threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
+    sides = stacks.sides
+    ratios = [torch._foreach_div(side.spread(threshold, absent=0.0), metric) for side in sides]
+    with torch.no_grad():
+        root = _root(sides, tensors, ratios, root, shrinks, norms)
+    if torch.is_grad_enabled():
+        root = _newton(sides, tensors, ratios, root, shrinks)
+    factors = []
+    for side, ratio in zip(sides, ratios, strict=True):
+        rooted = side.spread(root)
+        factors.append(torch._foreach_div(rooted, torch._foreach_add(ratio, rooted)))
+    product = factors[0] if len(factors) == 1 else torch._foreach_mul(*factors)
+    return stacks.split(product), alive
+
+
+def _root(
+    sides: Sequence[Side],
+    tensors: Sequence[Tensor],
+    ratios: Sequence[Ratios],
+    root: Tensor,
+    shrinks: Tensor,
+    norms: Tensor,
+) -> Tensor:
+    """[G] s with φ(s) = 1 for the groups that shrink, from a first guess."""
+    eps = torch.finfo(root.dtype).eps
+    for _ in range(MOST_STEPS):
+        last, root = root, _newton(sides, tensors, ratios, root, shrinks).clamp(min=0)
+        # After a step of relative size δ the error is of order δ²: sqrt(eps) leaves one of rounding.
+        near = torch.maximum(eps**0.5 * root, 4 * eps * norms)
+        if not bool(((root - last).abs() > near).any()):
+            break
+    return root
+
+
+def _newton(
+    sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor, shrinks: Tensor
+) -> Tensor:
+    """[G] one step of Newton's method on φ^(-1/2) = 1 from s, for the groups that shrink."""
+    phi = psi = torch.zeros_like(root)  # φ and -φ'/2
+    for side, ratio in zip(sides, ratios, strict=True):
+        sums = torch._foreach_add(ratio, side.spread(root))
+        parts = torch._foreach_div(list(tensors), sums)
+        squares = torch._foreach_mul(parts, parts)
+        phi = phi + side.sum(squares)
+        psi = psi + side.sum(torch._foreach_div(squares, sums))
+    phi, psi = torch.where(shrinks, phi, 1.0), torch.where(shrinks, psi, 1.0)
+    return torch.where(shrinks, root + phi * (phi.sqrt() - 1) / psi, root)

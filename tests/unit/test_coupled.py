@@ -1,0 +1,231 @@
+"""Coupled channels: found through residuals, concatenations and depthwise layers, and gone without a trace."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.models import MultiTaskNet, head_specs, small_resnet
+from ms_automl.sparsity import Groups, build_groups, measure, prox_
+from ms_automl.sparsity.coupling import couple
+from ms_automl.tasks import depth
+
+STREAMS = (
+    "stem",
+    *(f"block{i}.conv1" for i in (1, 2, 3)),
+    "block3.conv2",
+    *(f"block{i}.conv1" for i in (4, 5, 6)),
+)
+SHAPE = (3, 8, 8)
+
+
+def conv(inputs: int, outputs: int, size: int = 1, **options: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, padding=size // 2, **options)
+
+
+class Branches(nn.Module):
+    """(a ⧺ b) + c behind a depthwise convolution, gated, read by d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 2), conv(3, 4, 3), conv(3, 6)
+        self.depthwise = conv(6, 6, 3, groups=6)
+        self.norm = nn.BatchNorm2d(6)
+        self.gate = nn.Linear(6, 6)
+        self.d = conv(6 + 3, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.cat([self.a(images), self.b(images)], 1) + self.c(images)
+        x = F.silu(self.norm(self.depthwise(x)))
+        x = x * self.gate(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return self.d(torch.cat([x, images], 1))
+
+
+def residual() -> MultiTaskNet:
+    torch.manual_seed(0)
+    return small_resnet(SHAPE, head_specs([depth("d")]), width=4, hidden=4)
+
+
+def branches() -> MultiTaskNet:
+    torch.manual_seed(0)
+    return MultiTaskNet(Branches(), {"d": conv(5, 1)})
+
+
+each_network = pytest.mark.parametrize("build", [residual, branches])
+
+
+def every_second(groups: Groups) -> Tensor:
+    return (torch.arange(len(groups.layer)) % 2).float()
+
+
+def output(network: MultiTaskNet, train: bool) -> Tensor:
+    network.train(train)
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(7))
+    return network(images)["d"]
+
+
+def test_the_streams_of_a_residual_network_run_through_its_additions() -> None:
+    groups = build_groups(residual(), "coupled", SHAPE)
+    assert groups.names == STREAMS
+    assert groups.counts == [4, 4, 4, 6, 6, 6, 6, 6]
+    kept = [name for name, may_go in zip(STREAMS, groups.removable, strict=True) if not may_go]
+    assert kept == ["stem", "block3.conv2"]
+    # the stem's: written by 3 rows x 9 and two convolutions, read by three and a shortcut
+    assert float(groups.size[0]) == 3 * 9 + 2 * 4 * 9 + 2 * 4 * 9 + 6 * 9 + 6
+    assert groups.total == sum(weight.numel() for weight in groups.weights)
+    assert groups.total < float(groups.size.sum())
+
+
+def test_channels_are_followed_through_concatenation_addition_depthwise_convolution_and_gate() -> None:
+    coupling = couple(branches(), SHAPE)
+    assert coupling.streams == ("a", "b", "d")
+    assert coupling.counts == (2, 4, 5)
+    assert coupling.outputs["c"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert coupling.inputs["d"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
+    assert coupling.inputs["a"].tolist() == [-1, -1, -1]
+    assert {"a.bias", "b.bias", "c.bias", "d.bias", "depthwise.bias", "norm.weight", "norm.bias"} <= set(
+        coupling.companions
+    )
+    assert not any(coupling.removable)
+
+
+@each_network
+@pytest.mark.parametrize("train", [False, True])
+def test_a_dead_channel_is_gone_whatever_its_other_weights_say(
+    build: Callable[[], MultiTaskNet], train: bool
+) -> None:
+    network = build()
+    with torch.no_grad():
+        for parameter in network.parameters():  # no γ of 1, no β of 0
+            parameter.copy_(0.3 * torch.randn(parameter.shape) + 0.1)
+    groups = build_groups(network, "coupled", SHAPE)
+    whole = output(network, train)
+    alive = every_second(groups)
+    groups.scale_(alive)
+    expected = output(network, train)
+    assert not torch.allclose(whole, expected, rtol=0.05)
+    coupling = couple(network, SHAPE)
+    with torch.no_grad():  # what reads a dead channel reads zeros
+        for name, layer in network.penalised().items():
+            read = coupling.inputs[name]
+            dead = (read >= 0) & (alive[read] == 0)
+            layer.weight[:, dead] = 5.0
+    torch.testing.assert_close(output(network, train), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_with_dead_channels_computes_what_the_smaller_network_does() -> None:
+    network = residual()
+    groups = build_groups(network, "coupled", SHAPE)
+    alive = torch.ones(len(groups.layer))
+    alive[groups.starts[1] : groups.starts[1] + 2] = 0  # two of the inner channels of block1
+    groups.scale_(alive)
+    block = network.trunk.get_submodule("block1")
+    for train in (True, False):
+        expected = output(network, train)
+    small = residual()
+    small.load_state_dict(network.state_dict())
+    inner = small.trunk.get_submodule("block1")
+    inner.conv1, inner.bn1, inner.conv2 = conv(4, 2, 3, bias=False), nn.BatchNorm2d(2), conv(2, 4, 3, bias=False)
+    with torch.no_grad():
+        inner.conv1.weight.copy_(block.conv1.weight[2:])
+        inner.conv2.weight.copy_(block.conv2.weight[:, 2:])
+        for name, value in inner.bn1.state_dict().items():
+            value.copy_(block.bn1.state_dict()[name][2:] if value.ndim else block.bn1.state_dict()[name])
+    torch.testing.assert_close(output(small, False), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_dead_channel_has_no_gradient_that_could_wake_it() -> None:
+    network = residual()
+    groups = build_groups(network, "coupled", SHAPE)
+    alive = every_second(groups)
+    groups.scale_(alive)
+    output(network, True).square().sum().backward()
+    for mask, gradient in zip(groups.per_weight(alive), groups.gradients(), strict=True):
+        assert bool(torch.isfinite(gradient).all())
+        assert bool((gradient[(mask == 0).expand_as(gradient)] == 0).all())
+
+
+def test_a_weight_of_two_dead_groups_counts_once() -> None:
+    groups = build_groups(residual(), "coupled", SHAPE)
+    groups.scale_(every_second(groups))
+    found = measure(groups)
+    zeros = sum(int((weight == 0).sum()) for weight in groups.weights)
+    assert found.param == pytest.approx(zeros / groups.total)
+    assert found.group == 0.5
+    assert found.param > 0.7
+
+
+def test_the_strongest_prox_empties_branches_and_leaves_a_channel_to_every_residual_stream() -> None:
+    network = residual()
+    groups = build_groups(network, "coupled", SHAPE)
+    prox_(groups, torch.full_like(groups.size, 1e6))
+    kept = groups.layer_sum((groups.norms() > 0).float())
+    assert dict(zip(groups.names, kept.tolist(), strict=True)) == {
+        name: float(name in ("stem", "block3.conv2")) for name in STREAMS
+    }
+    assert float(output(network, True).detach().std(0).max()) > 0
+
+
+class Refused(nn.Module):
+    """A trunk with something in its middle."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = conv(3, 4), middle, conv(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(images)))
+
+
+class Shift(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = conv(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("middle", "words"),
+    [
+        (nn.GroupNorm(2, 4), r"cannot be coupled through 'middle' \(GroupNorm\)"),
+        (conv(4, 4, groups=2), r"cannot be coupled through 'middle' \(Conv2d\)"),
+        (Shift(), "cannot be coupled through a parameter of its own"),
+        (nn.Sigmoid(), "a channel whose group is zero is still felt"),
+        (Unused(), r"cannot be traced \(ValueError"),
+    ],
+)
+def test_a_trunk_whose_channels_cannot_be_coupled_is_refused_in_one_line(middle: nn.Module, words: str) -> None:
+    with pytest.raises(NetworkError, match=rf"{words}.*; use training.grouping=input_channel$") as caught:
+        build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("middle", [nn.PReLU(4), nn.InstanceNorm2d(4, affine=True), nn.GELU(), nn.Dropout(0.5)])
+def test_a_trunk_of_layers_that_work_channel_by_channel_is_coupled(middle: nn.Module) -> None:
+    groups = build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
+    assert groups.names == ("first", "last")
+    assert groups.counts == [4, 2]
+
+
+def test_coupling_leaves_network_gradients_and_buffers_as_they_are() -> None:
+    network = residual().requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    build_groups(network, "coupled", SHAPE)
+    assert network.trunk.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
