@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity import smallest, thresholds
+from ms_automl.sparsity import selective_thresholds, smallest, thresholds
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
 
 
@@ -53,11 +51,14 @@ class FixedLambda:
 
     def _sparsify(self) -> None:
         loop = self.loop
-        threshold = thresholds(loop.groups, self.schedule.lambda_at(loop.phase), loop.lr)
-        shares = self.schedule.shares_at(loop.phase)
-        if shares is not None:
-            threshold = torch.where(smallest(loop.groups, loop.groups.norms(), shares), threshold, 0.0)
-        loop.prox(threshold)
+        lambda_, shares = self.schedule.lambda_at(loop.phase), self.schedule.shares_at(loop.phase)
+        if shares is None:
+            loop.prox(thresholds(loop.groups, lambda_, loop.lr))
+            return
+        chosen = smallest(loop.groups, loop.groups.norms(), shares)
+        loop.prox(selective_thresholds(loop.groups, lambda_, loop.lr, chosen, self.schedule.rest))
+        if loop.phase >= 1:  # as the learner ends: what a bounded λ has not brought to zero by now goes
+            loop.groups.scale_((~chosen).to(loop.groups.size.dtype))
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

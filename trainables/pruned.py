@@ -65,8 +65,8 @@ class Pruned:
 
     def _sparsify(self) -> None:
         loop = self.loop
+        self.importance.observe(loop.groups.gradients())
         if loop.steps_done % self.every == 0 or loop.phase >= 1:
-            self.importance.observe(loop.groups.gradients())
             lowest = self.importance.lowest(cubic_ramp(self.level, loop.phase), gone=self.alive == 0)
             self.alive[lowest] = 0
         loop.groups.scale_(self.alive)

@@ -3,45 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ms_automl.errors import ConfigError
-from ms_automl.meta.objective import REFERENCE_FLOOR
-
-Losses = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The dense reference of a seed, on the validation split.
-
-    Attributes:
-        losses: L_t^ref by task, after its last step.
-        course: (step, L_t by task) at each of its reports: what a network without zeros reaches by then.
-    """
-
-    losses: Losses
-    course: Sequence[tuple[int, Losses]] = ()
-
-    def rise(self, step: int, losses: Losses) -> float:
-        """y = (1/T) Σ_t L_t / L_t^dense(step) - 1, against the dense reference at the same step.
-
-        How far training has come falls out of the ratio, so that what is left is the cost of the zeros.
-
-        Raises:
-            ConfigError: where the reference made no report at ``step``.
-        """
-        for when, dense in self.course:
-            if when == step:
-                ratios = [loss / max(dense[task], REFERENCE_FLOOR) for task, loss in losses.items()]
-                return sum(ratios) / len(ratios) - 1
-        steps = ", ".join(str(when) for when, _ in self.course) or "none"
-        raise ConfigError(
-            f"the dense reference has no validation losses at step {step} (it has {steps}): "
-            "train it with the same steps and report_every"
-        )
+from ms_automl.meta.objective import Reference
+from ms_automl.meta.step import Evaluation
 
 
 class Level(Protocol):
@@ -52,7 +17,7 @@ class Level(Protocol):
         """As far as is known now, 0 to 1."""
         ...
 
-    def observe(self, step: int, losses: Losses, density: float) -> None:
+    def observe(self, evaluation: Evaluation) -> None:
         """Hear how an evaluation on the validation split came out."""
         ...
 
@@ -71,7 +36,7 @@ class AskedLevel:
     def __init__(self, target: float) -> None:
         self.share = target
 
-    def observe(self, step: int, losses: Losses, density: float) -> None:
+    def observe(self, evaluation: Evaluation) -> None:
         """The level does not depend on it."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,11 +57,12 @@ class PricedLevel:
     one number for how much a task set suffers from a smaller trunk, so that J is least where the marginal loss
     is the price: a/d² = price, d* = sqrt(a / price). The rise y against the dense reference *at the same step* is
     already that of the end (docs/method.md, 'What a weight costs'), so each report of the sparsifying phase is
-    a measurement of a; with x = 1/d - 1,
+    a measurement of a. With x = 1/d - 1 and p the progress of the phase,
 
-        â = (Σ_j x_j y_j + κ a_0) / (Σ_j x_j² + κ),
+        â = (Σ_j p_j x_j y_j + κ a_0) / (Σ_j p_j x_j² + κ),
 
-    least squares with a prior of κ measurements at half density.
+    least squares in which the noise of early training counts less, with a prior worth κ measurements at half
+    density.
 
     Args:
         price: of density.
@@ -112,13 +78,13 @@ class PricedLevel:
         self.reference = reference
         self.guess = guess
         self.doubt = doubt
-        self.measured: list[tuple[float, float]] = []
+        self.measured: list[tuple[float, float, float]] = []
 
     @property
     def cost(self) -> float:
         """â, at least 0.001: a sparse network that happens to be better than the dense one is no licence."""
-        squares = sum(x * x for x, _ in self.measured)
-        products = sum(x * y for x, y in self.measured)
+        squares = sum(p * x * x for p, x, _ in self.measured)
+        products = sum(p * x * y for p, x, y in self.measured)
         return max(self.LEAST, (products + self.doubt * self.guess) / (squares + self.doubt))
 
     @property
@@ -126,14 +92,15 @@ class PricedLevel:
         """1 - d*, or 0 where even the first weight costs more than the price."""
         return max(0.0, 1 - math.sqrt(self.cost / self.price)) if self.price > 0 else 0.0
 
-    def observe(self, step: int, losses: Losses, density: float) -> None:
+    def observe(self, evaluation: Evaluation) -> None:
         """One more measurement of a."""
-        self.measured.append((1 / density - 1, self.reference.rise(step, losses)))
+        rise = self.reference.rise(evaluation.step, evaluation.losses)
+        self.measured.append((evaluation.phase, 1 / evaluation.density - 1, rise))
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements."""
-        return {"measured": [list(pair) for pair in self.measured]}
+        return {"measured": [list(triple) for triple in self.measured]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.measured = [(x, y) for x, y in state["measured"]]
+        self.measured = [(p, x, y) for p, x, y in state["measured"]]

@@ -9,8 +9,42 @@ from typing import Literal
 from ms_automl.errors import ConfigError
 from ms_automl.tasks import Task
 
+Losses = Mapping[str, float]
+"""L_t by task."""
+
 REFERENCE_FLOOR = 0.01
 """Smallest reference loss: a near-zero cross-entropy must not make a ratio explode."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The dense reference of a seed, on the validation split.
+
+    Attributes:
+        losses: L_t^ref by task, after its last step.
+        course: (step, L_t by task) at each of its reports: what a network without zeros reaches by then.
+    """
+
+    losses: Losses
+    course: Sequence[tuple[int, Losses]] = ()
+
+    def rise(self, step: int, losses: Losses) -> float:
+        """(1/T) Σ_t L_t / L_t^dense(step) - 1, against the dense reference at the same step.
+
+        How far training has come falls out of the ratio, so that what is left is the cost of the zeros.
+
+        Raises:
+            ConfigError: where the reference made no report at ``step``.
+        """
+        for when, dense in self.course:
+            if when == step:
+                ratios = [loss / max(dense[task], REFERENCE_FLOOR) for task, loss in losses.items()]
+                return sum(ratios) / len(ratios) - 1
+        steps = ", ".join(str(when) for when, _ in self.course) or "none"
+        raise ConfigError(
+            f"the dense reference has no validation losses at step {step} (it has {steps}): "
+            "train it with the same steps and report_every"
+        )
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,20 @@ class LambdaSchedule:
         values: K knots of L values each, all ≥ 0; K = 1 is a constant.
         shares: K knots of L shares of each layer's groups, smallest norms first, that the prox touches;
             None touches all.
+        rest: λ of the groups that the shares leave out.
     """
 
     layers: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     shares: tuple[tuple[float, ...], ...] | None = None
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         self._check("λ must be finite, `λ >= 0`", self.values, sys.float_info.max)
         if self.shares is not None:
             self._check("`0 <= share <= 1` must hold", self.shares, 1.0)
+        if not 0 <= self.rest <= sys.float_info.max:
+            raise ConfigError(f"λ of the rest must be finite, `λ >= 0`, but got {self.rest}")
 
     def _check(self, condition: str, knots: tuple[tuple[float, ...], ...], highest: float) -> None:
         for row in knots or ((),):
@@ -60,17 +64,18 @@ class LambdaSchedule:
     def scaled(self, factors: Sequence[float]) -> LambdaSchedule:
         """λ_l times factor_l, throughout."""
         rows = tuple(tuple(v * f for v, f in zip(row, factors, strict=True)) for row in self.values)
-        return LambdaSchedule(self.layers, rows, self.shares)
+        return LambdaSchedule(self.layers, rows, self.shares, self.rest)
 
     def clipped(self, low: float, high: float) -> LambdaSchedule:
         """Every λ moved into [low, high], but for those that are 0: a warm-up begins there."""
         rows = tuple(tuple(min(max(v, low), high) if v > 0 else 0.0 for v in row) for row in self.values)
-        return LambdaSchedule(self.layers, rows, self.shares)
+        return LambdaSchedule(self.layers, rows, self.shares, self.rest)
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON: ``{"layers": [...], "values": [[...]], "shares": [[...]] | null}``."""
+        """As JSON: ``{"layers": [...], "values": [[...]], "shares": [[...]] | null, "rest": λ}``."""
         shares = None if self.shares is None else [list(row) for row in self.shares]
-        return {"layers": list(self.layers), "values": [list(row) for row in self.values], "shares": shares}
+        values = [list(row) for row in self.values]
+        return {"layers": list(self.layers), "values": values, "shares": shares, "rest": self.rest}
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> LambdaSchedule:
@@ -78,7 +83,9 @@ class LambdaSchedule:
         layers, values, shares = data["layers"], data["values"], data.get("shares")
         assert isinstance(layers, list) and isinstance(values, list)
         kept = tuple(map(tuple, shares)) if isinstance(shares, list) else None
-        return cls(tuple(layers), tuple(map(tuple, values)), kept)
+        rest = data.get("rest", 0.0)
+        assert isinstance(rest, float)
+        return cls(tuple(layers), tuple(map(tuple, values)), kept, rest)
 
 
 def record(course: list[list[float]], phase: float, values: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a rule for λ is told after each optimiser step of the sparsifying phase."""
+"""What a rule for λ is told: after each optimiser step of the sparsifying phase, and at each of its reports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ms_automl.data import Batch
+from ms_automl.meta.objective import Losses
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,20 @@ class TrainingStep:
     batch: Batch
     gradients: Callable[[], list[Tensor]]
     outer_gradient: Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report on the whole validation split.
+
+    Attributes:
+        step: training steps taken.
+        phase: progress of the sparsifying phase, 0 to 1.
+        losses: L_t by task.
+        density: share of the penalised weights outside zero groups.
+    """
+
+    step: int
+    phase: float
+    losses: Losses
+    density: float

@@ -5,7 +5,7 @@ from ms_automl.sparsity.groups import ChannelGroups, Groups
 from ms_automl.sparsity.importance import CRITERIA, Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
 from ms_automl.sparsity.measures import Sparsity, measure
 from ms_automl.sparsity.metric import METRICS
-from ms_automl.sparsity.prox import prox_, proximal, shrink_factors, smallest, thresholds
+from ms_automl.sparsity.prox import prox_, proximal, selective_thresholds, shrink_factors, smallest, thresholds
 
 __all__ = [
     "CRITERIA",
@@ -22,6 +22,7 @@ __all__ = [
     "measure",
     "prox_",
     "proximal",
+    "selective_thresholds",
     "shrink_factors",
     "smallest",
     "thresholds",

@@ -46,7 +46,7 @@ class TaylorImportance:
         decay: of the moving average, per observation.
     """
 
-    def __init__(self, groups: Groups, decay: float = 0.95) -> None:
+    def __init__(self, groups: Groups, decay: float = 0.99) -> None:
         self.groups = groups
         self.decay = decay
         self.mean = torch.zeros_like(groups.size)

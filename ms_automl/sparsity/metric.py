@@ -32,7 +32,7 @@ Ratios = tuple[Tensor, ...]
 """τ/d by weight, for one of its groups."""
 
 
-def adam_metric(optimizer: torch.optim.Adam, weights: Sequence[Tensor]) -> list[Tensor]:
+def adam_metric(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> list[Tensor]:
     """Adam's d = sqrt(v̂) + ε of the step that was just taken; ε alone where a weight never had a gradient.
 
     Args:
@@ -52,11 +52,11 @@ def adam_metric(optimizer: torch.optim.Adam, weights: Sequence[Tensor]) -> list[
     return metric
 
 
-def _euclidean(optimizer: torch.optim.Adam, weights: Sequence[Tensor]) -> None:
+def _euclidean(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> None:
     return None
 
 
-METRICS: dict[str, Callable[[torch.optim.Adam, Sequence[Tensor]], list[Tensor] | None]] = {
+METRICS: dict[str, Callable[[torch.optim.Optimizer, Sequence[Tensor]], list[Tensor] | None]] = {
     "euclidean": _euclidean,
     "adam": adam_metric,
 }

@@ -23,6 +23,20 @@ def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
     return lr * lambda_.index_select(0, groups.layer) * groups.size.sqrt()
 
 
+def selective_thresholds(groups: Groups, lambda_: Tensor, lr: float, chosen: Tensor, rest: float) -> Tensor:
+    """[G] η λ sqrt(n_g) with λ_l for the chosen groups and one λ for the rest of all layers.
+
+    Args:
+        groups: the groups.
+        lambda_: [L] λ of each layer's chosen groups.
+        lr: η.
+        chosen: [G] True for the groups that are to go.
+        rest: λ of the others.
+    """
+    every = torch.full_like(lambda_, rest)
+    return torch.where(chosen, thresholds(groups, lambda_, lr), thresholds(groups, every, lr))
+
+
 def shrink_factors(groups: Groups, norms: Tensor, threshold: Tensor) -> Tensor:
     """[G] max(0, 1 - threshold_g / ||θ_g||), Yuan & Lin 2006 (group lasso).
 

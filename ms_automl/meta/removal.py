@@ -1,0 +1,137 @@
+"""λ learned from what the removal of the groups near zero would cost and save."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ms_automl.meta.hypergradients import Ties
+from ms_automl.meta.pricing import live_width
+from ms_automl.meta.schedule import LambdaSchedule, record
+from ms_automl.meta.step import Evaluation, TrainingStep
+from ms_automl.sparsity import Groups, TaylorImportance, shrink_factors, thresholds
+
+DEATHS = 0.03
+"""Share of a layer's groups that may die in one step."""
+
+
+class RemovalLearner:
+    """ρ_l moves by the balance of the groups near zero: what they cost against what they save.
+
+    With C_g = n_g c_g the removal cost (:class:`~ms_automl.sparsity.TaylorImportance`), m the mean norm of the
+    layer's living groups and w_g = max(0, 1 - ||θ_g||/m) a group's nearness to zero,
+
+        slope_l = Σ_g w_g (C_g - price n_g/N) / Σ_g w_g |C_g - price n_g/N|   in [-1, 1],   ρ_l ← ρ_l - lr slope_l.
+
+    λ may remove at most 3 % of a layer's groups in a step, so that the costs keep up with the removals. Costs are
+    in units of the training loss, which is why a price steers little here (benchmarks/RESULTS.md).
+
+    Args:
+        groups: the groups.
+        ties: which ρ each layer uses.
+        price: of density.
+        bounds: (low, high) that λ stays within.
+        start: λ at the first step.
+        lr: the largest step of ρ.
+        every: steps between two updates.
+        warmup: share of the sparsifying phase over which λ rises from 0.
+    """
+
+    def __init__(
+        self,
+        groups: Groups,
+        ties: Ties,
+        *,
+        price: float,
+        bounds: tuple[float, float],
+        start: float,
+        lr: float,
+        every: int,
+        warmup: float,
+    ) -> None:
+        self.groups, self.ties, self.price, self.bounds = groups, ties, price, bounds
+        self.lr, self.every, self.warmup = lr, every, warmup
+        self.importance = TaylorImportance(groups)
+        self.rise = 0.0 if warmup > 0 else 1.0
+        self.rho = torch.full((ties.count,), math.log(start))
+        self.course: list[list[float]] = []
+
+    def lambdas(self) -> Tensor:
+        """[L] λ of each layer now."""
+        return self.rise * self.rho.exp()[self.ties.layers]
+
+    @torch.no_grad()
+    def step(self, now: TrainingStep) -> None:
+        """One prox with the present λ, and where due one step of λ."""
+        groups = self.groups
+        self.rise = min(1.0, now.phase / self.warmup) if self.warmup > 0 else 1.0
+        self.importance.observe(now.gradients())
+        norms = groups.norms()
+        if now.index % self.every == 0:
+            self._learn(norms)
+        threshold = torch.minimum(thresholds(groups, self.lambdas(), now.lr), self._cap(norms))
+        groups.scale_(shrink_factors(groups, norms, threshold))
+        record(self.course, now.phase, self.lambdas())
+
+    def _learn(self, norms: Tensor) -> None:
+        groups = self.groups
+        near = (1 - norms / live_width(groups, norms)).clamp(min=0) * (norms > 0)
+        balance = near * (self.importance.cost() * groups.size - self.price * groups.size / groups.total)
+        zeros = torch.zeros_like(self.rho)
+        gain = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance))
+        scale = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance.abs()))
+        self.rho -= self.lr * gain / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+        self.rho.clamp_(math.log(self.bounds[0]), math.log(self.bounds[1]))
+
+    def _cap(self, norms: Tensor) -> Tensor:
+        """[G] the threshold that kills no more than the share allowed: the norm of the first to be spared."""
+        caps = []
+        for part in torch.split(norms, self.groups.counts):
+            living = part[part > 0].sort().values
+            spared = max(1, round(DEATHS * len(part)))
+            caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_tensor(torch.inf))
+        return torch.stack(caps)[self.groups.layer]
+
+    def observe(self, evaluation: Evaluation) -> list[str]:
+        """The balance needs no evaluation."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """λ at its bounds, once the phase is over."""
+        return at_bounds(self.groups.names, self.lambdas(), self.bounds)
+
+    def schedule(self) -> LambdaSchedule:
+        """The course of λ so far, as knots that ``fixed_lambda`` accepts."""
+        return LambdaSchedule(self.groups.names, tuple(map(tuple, self.course)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """ρ, the costs and the course so far."""
+        return {
+            "rho": self.rho.clone(),
+            "rise": self.rise,
+            "importance": self.importance.state_dict(),
+            "course": list(self.course),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.rho.copy_(state["rho"])
+        self.rise = state["rise"]
+        self.importance.load_state_dict(state["importance"])
+        self.course = list(state["course"])
+
+
+def at_bounds(names: tuple[str, ...], lambdas: Tensor, bounds: tuple[float, float]) -> list[str]:
+    """A line for each bound that λ of some layers lies at."""
+    lines = []
+    for word, bound in zip(("lower", "upper"), bounds, strict=True):
+        there = [
+            name for name, value in zip(names, lambdas.tolist(), strict=True) if abs(value / bound - 1) < 1e-3
+        ]
+        if there:
+            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+            lines.append(f"λ ended at its {word} bound {bound:g} in {shown}: widen lambda.low and lambda.high")
+    return lines
