@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.hypergradient_accuracy import SETTINGS, ShortRun, cosine, relative_error, start
+from benchmarks.hypergradient_accuracy import FAST, SETTINGS, ShortRun, cosine, relative_error, start
 from ms_automl.budget import Cost
 from ms_automl.meta.hypergradients import ESTIMATORS, Plan
 
@@ -91,6 +91,15 @@ def test_the_approximate_estimators_point_where_the_derivative_points(
     total = run.estimate(name, start(optimizer), SHARED, **changes)  # type: ignore[arg-type]
     assert float(total * truth(optimizer, SHARED)) > 0
     assert float(total) == pytest.approx(float(found.sum()), rel=1e-9)  # one λ is the sum over layers
+
+
+def test_in_a_fast_training_the_exact_slope_is_right_where_estimators_without_hessian_have_its_sign_wrong() -> (
+    None
+):
+    expected = FAST.difference(start("sgd"), SHARED)
+    assert relative_error(FAST.estimate("forward_exact", start("sgd"), SHARED), expected) < 1e-6
+    wrong = FAST.estimate("forward", start("sgd"), SHARED, decay=0.99)
+    assert float(wrong / expected) == pytest.approx(-2.225, abs=0.01)
 
 
 @each_optimizer
