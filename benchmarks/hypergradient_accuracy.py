@@ -196,7 +196,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 FAST = ShortRun(replace(SETTINGS["sgd"], lr=0.2, steps=10, report_every=10), price=0.02)
-"""A training at the edge of stability whose J is all loss: what is dropped without the Hessian decides the sign."""
+"""A training at the edge of stability, J nearly all loss: what estimators drop decides the sign."""
 
 VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
     "one_step": ("one_step", {}),
