@@ -195,6 +195,9 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+FAST = ShortRun(replace(SETTINGS["sgd"], lr=0.2, steps=10, report_every=10), price=0.02)
+"""A training at the edge of stability, J nearly all loss: what estimators drop decides the sign."""
+
 VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
     "one_step": ("one_step", {}),
     "forward, γ = .9": ("forward", {"decay": 0.9}),
@@ -203,7 +206,7 @@ VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
     "unrolled_first_order, K = 5": ("unrolled_first_order", {"unroll": 5}),
     "unrolled_first_order, K = 8": ("unrolled_first_order", {"unroll": 8}),
     "unrolled, K = 5": ("unrolled", {"unroll": 5}),
-    "unrolled, K = 8 (all steps)": ("unrolled", {"unroll": 8}),
+    "unrolled, K = 8": ("unrolled", {"unroll": 8}),
     "forward_exact": ("forward_exact", {}),
     "implicit_neumann, K = 8": ("implicit_neumann", {"unroll": 8}),
     "implicit_cg, K = 8": ("implicit_cg", {"unroll": 8}),
@@ -215,11 +218,14 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     layers = [0, 1, 2]
-    for optimizer, settings in SETTINGS.items():
-        run, rho = ShortRun(settings), start(optimizer)
+    runs = {name: (ShortRun(settings), start(name)) for name, settings in SETTINGS.items()}
+    runs["sgd, twice as fast"] = (FAST, start("sgd"))
+    for optimizer, (run, rho) in runs.items():
         truth, total = run.difference(rho, layers), run.difference(rho, [0, 0, 0])
         dead = sum(not alive for alive in run.patterns[-1])
-        print(f"\n{optimizer}, {settings.steps} steps, {dead} of {len(run.patterns[-1])} groups dead: ", end="")
+        print(
+            f"\n{optimizer}, {run.settings.steps} steps, {dead} of {len(run.patterns[-1])} groups dead: ", end=""
+        )
         print(f"dJ/dρ_l = {[float(f'{value:.4g}') for value in truth]}, dJ/dρ = {float(total):.4g}\n")
         print("| estimator | cosine | relative error | one λ: ratio | + passes a run |")
         print("| :-- | --: | --: | --: | --: |")

@@ -1,6 +1,6 @@
 """What a step costs: dense, fixed λ, meta-learned λ and pruning, interleaved in one run on one thread.
 
-    python benchmarks/step_cost.py --rounds 12
+    python benchmarks/step_cost.py --rounds 12 --learners forward,unrolled
 
 Prints the median step time of each method, its spread (first to third quartile), and the median over rounds of
 its ratio to the fixed-λ step of the same round: the machine's noise falls out of the ratio.
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--preset", default="rooms")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=20, help="steps a round")
+    parser.add_argument("--learners", default="forward", help="ways of learning λ, separated by commas")
     args = parser.parse_args()
     torch.set_num_threads(1)
     total = (args.rounds + 1) * args.steps
@@ -44,11 +45,13 @@ def main() -> None:
         "fixed": Suggestion(
             "fixed_lambda", {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, start)).to_dict()}, {}
         ),
-        "meta": Suggestion("meta_sparsity", {}, {}),
         "pruned": Suggestion("pruned", {"level": 0.5}, {}),
     }
     references = {task.name: 1.0 for task in experiment.data(SEED).tasks}
     trials = {name: experiment.build(s, SEED, references)[0] for name, s in suggestions.items()}
+    for learner in args.learners.split(","):
+        learning = Experiment(load_config(args.preset, settings=[*settings, f"meta.learner={learner}"]))
+        trials[learner] = learning.build(Suggestion("meta_sparsity", {}, {}), SEED, references)[0]
     times: dict[str, list[float]] = {name: [] for name in trials}
     for _ in range(args.rounds + 1):
         for name, trial in trials.items():
@@ -62,7 +65,9 @@ def main() -> None:
     for name, values in kept.items():
         low, middle, high = statistics.quantiles(values, n=4)
         ratio = statistics.median(a / b for a, b in zip(values, kept["fixed"], strict=True))
-        print(f"{name:<8}{1e3 * middle:7.1f} ms a step ({1e3 * low:.1f} to {1e3 * high:.1f}), {ratio:.2f} x fixed")
+        print(
+            f"{name:<22}{1e3 * middle:7.1f} ms a step ({1e3 * low:.1f} to {1e3 * high:.1f}), {ratio:.2f} x fixed"
+        )
 
 
 if __name__ == "__main__":

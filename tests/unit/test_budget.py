@@ -14,13 +14,21 @@ def charge(trial: str = "a", interval: int = 0, passes: float = 10.0, **changes:
 
 def test_a_forward_costs_a_third_of_a_pass_and_an_outer_sample_a_whole_one() -> None:
     assert Cost(train=6, outer=4, forward=9).passes == 13
+    assert Cost(hessian=5).passes == 10  # a Hessian-vector product is two
     assert Cost().passes == 0
 
 
 def test_a_plan_counts_training_outer_batches_every_report_and_one_test() -> None:
     cost = planned_cost(steps=10, batch_size=4, reports=3, val=5, test=7, outer_updates=2)
     assert cost == Cost(train=40, outer=8, forward=22)
+    assert planned_cost(steps=1, batch_size=4, reports=0, val=0, test=0, products=3).hessian == 12
     assert Cost(**cost.to_dict()) == cost
+
+
+def test_what_was_spent_since_is_known_by_kind() -> None:
+    spent = Cost(train=10, outer=4, hessian=2, forward=9).since(Cost(train=6, outer=4, forward=3))
+    assert spent == Cost(train=4, outer=0, hessian=2, forward=6)
+    assert spent.by_kind() == {"train": 4, "outer": 0, "hessian": 4, "forward": 2}
 
 
 def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ms_automl.budget import Cost
 from ms_automl.data import Batch
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Ingredients, Shrinkage, Ties
+from ms_automl.meta.hypergradients.implicit_cg import conjugate_gradients
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups, shrink_factors, thresholds
@@ -115,11 +116,26 @@ def test_conjugate_gradients_solve_group_lasso_but_for_their_damping() -> None:
     assert found == pytest.approx(float(expected) / 1.01, rel=1e-8)  # the answer's curvature is 1, the damping .01
 
 
+def test_conjugate_gradients_solve_a_definite_system_and_stop_where_the_curvature_is_not_positive() -> None:
+    generator = torch.Generator().manual_seed(4)
+    root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    definite, target = root @ root.T + torch.eye(6), torch.randn(6, generator=generator, dtype=torch.float64)
+    for iterations in (6, 50):  # it ends by itself
+        found = conjugate_gradients(lambda x: [definite @ x[0]], [target], iterations)[0]
+        torch.testing.assert_close(found, torch.linalg.solve(definite, target), rtol=1e-8, atol=1e-10)
+    for matrix in (-definite, torch.zeros_like(definite)):
+        assert torch.equal(conjugate_gradients(lambda x, m=matrix: [m @ x[0]], [target], 6)[0], target)
+    mixed = torch.diag(torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, -3.0], dtype=torch.float64))
+    found = conjugate_gradients(lambda x: [mixed @ x[0]], [torch.ones(6, dtype=torch.float64)], 6)[0]
+    assert bool(torch.isfinite(found).all())
+    assert float(found.sum()) > 0  # still a direction of descent
+
+
 # ---- trap 1: a group whose scale the loss cannot see ----------------------------------------------------
 
 
 def behind_batch_norm() -> Problem:
-    """The first conv is one filter and one group; behind batch norm without ε to speak of its scale is not seen."""
+    """The first conv is one filter and one group; behind batch norm (ε = 1e-30) its scale is not seen."""
     generator = torch.Generator().manual_seed(2)
     torch.manual_seed(3)
     first = nn.Conv2d(1, 1, 3, bias=False)

@@ -36,7 +36,7 @@ class ForwardExact:
     """
 
     def __init__(self, groups: Groups, ties: Ties, dynamics: Dynamics) -> None:
-        self.ties, self.dynamics = ties, dynamics
+        self.groups, self.ties, self.dynamics = groups, ties, dynamics
         self.replay = Replay(groups, dynamics)
         self.parameters = dynamics.parameters
         self.tangents: Tangents = ([], [])  # of z and the moments, each [R, *shape]
@@ -78,7 +78,7 @@ class ForwardExact:
     def _along_each(
         self, function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]
     ) -> Any:
-        identity = torch.eye(self.ties.count, dtype=self.ties.dtype, device=self.ties.layers.device)
+        identity = torch.diag(self.groups.size.new_ones(self.ties.count))
         here = (*primals, torch.zeros_like(identity[0]))
         return jvp_of_each(function, here, (*tangents, identity))
 
@@ -89,5 +89,7 @@ class ForwardExact:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.tangents = (state["tangents"], state["moments"])
+        device = self.groups.size.device
+        moments = [[tensor.to(device) for tensor in moment] for moment in state["moments"]]
+        self.tangents = ([tensor.to(device) for tensor in state["tangents"]], moments)
         self.last = None if state["last"] is None else self.replay.load(state["last"])

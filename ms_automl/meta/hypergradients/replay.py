@@ -66,5 +66,8 @@ class Replay:
 
     def load(self, state: dict[str, Any]) -> Record:
         """Inverse of :meth:`Record.state_dict`."""
-        point = self.dynamics.load_point(state["point"])
-        return Record(point, state["threshold"], Batch(**state["batch"]), state["lr"])
+        point, device = self.dynamics.load_point(state["point"]), self.groups.size.device
+        saved = state["batch"]
+        targets, valid = ({key: t.to(device) for key, t in saved[part].items()} for part in ("targets", "valid"))
+        batch = Batch(saved["images"].to(device), targets, valid)
+        return Record(point, state["threshold"].to(device), batch, state["lr"])

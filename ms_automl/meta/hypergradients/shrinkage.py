@@ -80,14 +80,12 @@ class Ties:
         layers: [L] the same as a tensor.
         groups: [G] number of the ρ that each group's threshold follows.
         count: R.
-        dtype: of thresholds.
     """
 
     def __init__(self, groups: Groups, index: Sequence[int]) -> None:
         self.layers = torch.tensor(list(index), device=groups.layer.device)
         self.groups = self.layers[groups.layer]
         self.count = max(index) + 1
-        self.dtype = groups.size.dtype
 
     def collect(self, by_layer: Tensor) -> Tensor:
         """Sum [L] over the layers that share a ρ: [R]."""

@@ -61,7 +61,10 @@ class UnrolledFirstOrder:
             ]
         }
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`; in the weights' memory layout, on which sums' rounding depends."""
         self.window.clear()
-        self.window.extend((weights, Shrinkage(*parts), decay) for weights, parts, decay in state["window"])
+        for saved, parts, decay in state["window"]:
+            weights = [torch.empty_like(w).copy_(s) for w, s in zip(self.groups.weights, saved, strict=True)]
+            self.window.append((weights, Shrinkage(*(part.to(weights[0].device) for part in parts)), decay))
