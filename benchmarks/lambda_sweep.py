@@ -16,7 +16,6 @@ import torch
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.sparsity import ChannelGroups
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 
@@ -33,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load_config(args.preset, settings=[*args.settings, f"first_seed={args.seed}"])
     experiment = Experiment(config)
-    layers = ChannelGroups(experiment.network(args.seed)).names
+    layers = experiment.layers(experiment.network(args.seed))
     objective, references = config.objective.build(), None
     trials: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "dense": [("dense", {})],

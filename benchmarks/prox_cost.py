@@ -3,8 +3,9 @@
     python benchmarks/prox_cost.py --rounds 12
 
 A round is a few dense training steps and then each proximal step, always from the same weights and with the
-threshold that half of the groups die of, so that the root of Adam's metric is as hard to find as it gets. Prints
-medians over rounds, and the median over rounds of the share of the training step of the same round.
+threshold that a share of the groups dies of (in a training a step kills far fewer; the more are near their end,
+the more steps it takes to find the root of Adam's metric). Prints medians, and the median over rounds of
+the share of the training step of the same round.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--preset", default="rooms")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=20, help="training steps a round")
+    parser.add_argument("--dying", type=float, default=0.05, help="share of the groups that die, 0 to 1")
     args = parser.parse_args()
     torch.set_num_threads(1)
     names = [(grouping, metric) for grouping in GROUPINGS for metric in METRICS]
@@ -46,7 +48,7 @@ def main() -> None:
         dense.interval()
         step.append((time.perf_counter() - began) / args.steps)
         for name, loop in loops.items():
-            seconds, shares = zip(*(_prox(loop) for _ in range(5)), strict=True)
+            seconds, shares = zip(*(_prox(loop, args.dying) for _ in range(5)), strict=True)
             times[name].append(statistics.median(seconds))
             zeros[name] = shares[0]
     step = step[1:]  # the first round warms up
@@ -76,13 +78,14 @@ def _loop(args: argparse.Namespace, rounds: int, grouping: str, metric: str) -> 
 
 
 @torch.no_grad()
-def _prox(loop: TrainingLoop) -> tuple[float, float]:
+def _prox(loop: TrainingLoop, dying: float) -> tuple[float, float]:
     """Seconds of one step, and the share of groups that it zeroes; the network stays as it was."""
     state = {name: value.clone() for name, value in loop.network.state_dict().items()}
     groups = loop.groups
     metric = METRICS[loop.settings.metric](loop.optimizer, groups.weights)
     scaled = groups.weights if metric is None else torch._foreach_mul(groups.weights, metric)
-    threshold = torch.full_like(groups.size, float(groups.inner(scaled, scaled).sqrt().median()))
+    lengths = groups.inner(scaled, scaled).sqrt().sort().values
+    threshold = torch.full_like(lengths, float(lengths[round(dying * (len(lengths) - 1))]))
     lambda_ = torch.ones(len(groups.names))
     began = time.perf_counter()
     thresholds(groups, lambda_, loop.lr)  # part of every step; its result is another λ's

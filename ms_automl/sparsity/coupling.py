@@ -77,8 +77,11 @@ def couple(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> Coupling
         NetworkError: where the trunk cannot be traced, mixes channels outside its ungrouped convolutions, or
             where a channel whose group is zero would still be felt.
     """
-    trunk = copy.deepcopy(network.trunk).cpu().eval()
     convs = network.penalised()
+    try:
+        trunk = copy.deepcopy(network.trunk).cpu().eval()
+    except Exception as error:  # a stranger's trunk may hold what cannot be copied
+        raise NetworkError(f"the trunk cannot be copied to be traced ({error}); {INSTEAD}") from error
     images = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
     channels = _Channels()
     for root, module, kind, index, root_index in _dependencies(trunk, convs, images):
@@ -98,7 +101,7 @@ def _dependencies(
     trunk: nn.Module, convs: Mapping[str, nn.Conv2d], images: Tensor
 ) -> Iterator[tuple[str, str, str, int, int]]:
     """(convolution, module, 'write' | 'read' | 'head', the module's channel, the convolution's channel)."""
-    import torch_pruning  # half a second that nobody else should wait for
+    import torch_pruning  # here, so that only a coupled training waits for it and needs it
 
     names = {module: name for name, module in trunk.named_modules()}
     for parameter in trunk.parameters():

@@ -59,7 +59,7 @@ def prox_(groups: Groups, threshold: Tensor, metric: Sequence[Tensor] | None = N
     With d = 1 that is θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||); for another metric see
     :mod:`ms_automl.sparsity.metric`. Where groups overlap (coupled channels) the steps of a weight's groups are
     all taken from the same start and their factors multiplied, which is the step of the sum of the penalties up
-    to terms in η² (incremental proximal methods: Bertsekas 2011, Mathematical Programming 129, section 2).
+    to terms in η² (incremental proximal methods: Bertsekas 2011, Mathematical Programming 129).
 
     Args:
         groups: the groups.

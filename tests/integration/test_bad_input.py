@@ -57,6 +57,11 @@ def folder(tmp_path, tmp_path_factory, monkeypatch):
 
 BAD = {
     "--preset smok": ["unknown preset 'smok'", "smoke"],
+    "--arms meta --set training.metric=adam": [
+        "λ is learned in the euclidean metric",
+        "training.metric=euclidean",
+    ],
+    "--arms meta --set training.grouping=coupled": ["do not overlap", "training.grouping=input_channel"],
     "--arms optna": ["unknown arm 'optna'", "did you mean 'optuna'"],
     "--arms meta,,optuna": ["unknown arm ''", "Known:"],
     "--arms dense": ["besides dense"],

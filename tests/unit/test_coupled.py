@@ -169,6 +169,24 @@ def test_the_strongest_prox_empties_branches_and_leaves_a_channel_to_every_resid
     assert float(output(network, True).detach().std(0).max()) > 0
 
 
+class Early(nn.Module):
+    """Two convolutions, both of which heads read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = conv(3, 4), conv(4, 4)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        first = self.first(images)
+        return {"early": first, "late": [first + self.second(F.relu(first))]}
+
+
+def test_a_stream_that_a_head_reads_keeps_a_channel_whatever_the_network_names_removable() -> None:
+    groups = build_groups(MultiTaskNet(Early(), {}, removable=["first", "second"]), "coupled", SHAPE)
+    assert groups.names == ("first",)
+    assert not bool(groups.removable.any())
+
+
 class Refused(nn.Module):
     """A trunk with something in its middle."""
 
