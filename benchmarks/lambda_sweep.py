@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ms_automl.config import load_config
-from ms_automl.meta import LambdaSchedule
+from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 
@@ -33,7 +33,8 @@ def main() -> None:
     config = load_config(args.preset, settings=[*args.settings, f"first_seed={args.seed}"])
     experiment = Experiment(config)
     layers = experiment.layers(experiment.network(args.seed))
-    objective, references = config.objective.build(), None
+    objective, reference = config.objective.build(), None
+    tasks = experiment.data(args.seed).tasks
     trials: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "dense": [("dense", {})],
         "meta": [("meta_sparsity", {})],
@@ -45,21 +46,22 @@ def main() -> None:
     trials["pruned"] = [("pruned", {"level": float(level)}) for level in args.levels.split(",")]
     for method, params in (trial for name in args.methods.split(",") for trial in trials[name]):
         began = time.perf_counter()
-        trial, _ = experiment.build(Suggestion(method, params, {}), args.seed, references)
+        trial, _ = experiment.build(Suggestion(method, params, {}), args.seed, reference)
+        course = []
         while not trial.done:
             metrics = trial.step()
-            losses = {key.split("/")[1]: value for key, value in metrics.items() if key.endswith("/loss")}
+            losses = {task.name: metrics[f"val/{task.name}/loss"] for task in tasks}
+            course.append((int(metrics["step"]), losses))
             curve = {key: round(value, 3) for key, value in metrics.items() if key.startswith("val/")}
             if method == "dense":
                 print("  ", int(metrics["step"]), json.dumps(curve), flush=True)
-        losses = {task.name: metrics[f"val/{task.name}/loss"] for task in experiment.data(args.seed).tasks}
-        references = references or losses
+        reference = reference or Reference(losses, course)
         row = {
             "method": method,
             "lambda": params.get("schedule", {}).get("values", [[None]])[0][0],
             "level": params.get("level"),
-            "J": round(objective.value(losses, references, metrics["density"]), 4),
-            "ratio": round(objective.value(losses, references, metrics["density"]) - metrics["density"], 4),
+            "J": round(objective.value(losses, reference.losses, metrics["density"]), 4),
+            "ratio": round(objective.value(losses, reference.losses, metrics["density"]) - metrics["density"], 4),
             "sparsity_param": round(metrics["sparsity/param"], 3),
             "sparsity_group": round(metrics["sparsity/group"], 3),
             "layers": [round(v, 2) for k, v in metrics.items() if k.startswith("sparsity/layer")],

@@ -17,7 +17,7 @@ from importlib import metadata
 import torch
 
 from ms_automl.config import load_config
-from ms_automl.meta import LambdaSchedule
+from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 SEED = 1000
@@ -47,11 +47,12 @@ def main() -> None:
         ),
         "pruned": Suggestion("pruned", {"level": 0.5}, {}),
     }
-    references = {task.name: 1.0 for task in experiment.data(SEED).tasks}
-    trials = {name: experiment.build(s, SEED, references)[0] for name, s in suggestions.items()}
+    ones = {task.name: 1.0 for task in experiment.data(SEED).tasks}
+    reference = Reference(ones, [(step, ones) for step in range(0, total + 1, args.steps)])
+    trials = {name: experiment.build(s, SEED, reference)[0] for name, s in suggestions.items()}
     for learner in args.learners.split(","):
         learning = Experiment(load_config(args.preset, settings=[*settings, f"meta.learner={learner}"]))
-        trials[learner] = learning.build(Suggestion("meta_sparsity", {}, {}), SEED, references)[0]
+        trials[learner] = learning.build(Suggestion("meta_sparsity", {}, {}), SEED, reference)[0]
     times: dict[str, list[float]] = {name: [] for name in trials}
     for _ in range(args.rounds + 1):
         for name, trial in trials.items():

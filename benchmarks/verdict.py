@@ -22,7 +22,7 @@ import torch
 
 from ms_automl.arms import ARMS
 from ms_automl.config import Config, load_config
-from ms_automl.meta.objective import delta_m
+from ms_automl.meta.objective import Reference, delta_m
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 RUNS = Path(__file__).parent / "runs"
@@ -146,10 +146,7 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
         "schedule": None,
     }
     try:
-        losses = (
-            None if dense is None else {task.name: dense["metrics"][f"val/{task.name}/loss"] for task in tasks}
-        )
-        method, _ = experiment.build(suggestion, stream.seed, losses)
+        method, _ = experiment.build(suggestion, stream.seed, None if dense is None else _reference(dense))
         curve = []
         while not method.done:
             report = method.step()
@@ -177,10 +174,20 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
         "density": density,
         "delta_m_test": delta_m(tasks, tested, base),
         "passes": method.cost.passes,
+        "warnings": list(getattr(method, "warnings", ())),
         "schedule": None if schedule is None or suggestion.method == "fixed_lambda" else schedule.to_dict(),
         "seconds": round(time.perf_counter() - began, 1),
         "torch": metadata.version("torch"),
     }
+
+
+def _reference(dense: Row) -> Reference:
+    def losses(values: Row) -> dict[str, float]:
+        return {k.split("/")[1]: v for k, v in values.items() if k.startswith("val/") and k.endswith("/loss")}
+
+    return Reference(
+        losses(dense["metrics"]), tuple((int(point["step"]), losses(point)) for point in dense["curve"])
+    )
 
 
 def rows(path: Path, stream: Stream) -> list[Row]:

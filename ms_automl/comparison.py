@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ms_automl.budget import Charge, Ledger
-from ms_automl.meta import Objective
+from ms_automl.meta import Objective, Reference
 from ms_automl.meta.objective import delta_m
 from ms_automl.tasks import Task
 
@@ -36,6 +36,7 @@ class Report:
         done: no further report follows.
         error: one line, where the trial failed.
         schedule: the learned λ, where there is one.
+        warnings: what a user should know of how λ was learned, a line each; of the whole trial so far.
         peak_memory: of the trial's process so far, MB.
     """
 
@@ -48,6 +49,7 @@ class Report:
     done: bool
     error: str | None = None
     schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
     peak_memory: float = 0.0
 
 
@@ -64,6 +66,7 @@ class Trial:
     status: str = "RUNNING"
     metrics: dict[str, float] = field(default_factory=dict)
     schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
     error: str | None = None
     passes: float = 0.0
     device_seconds: float = 0.0
@@ -152,12 +155,16 @@ class Comparison:
         self.last_end: float | None = None
         self.trials: dict[str, Trial] = {}
         self.references: dict[int, dict[str, float]] = {}
+        self.courses: dict[int, dict[int, dict[str, float]]] = {}  # by seed and step: the dense losses on the way
 
-    def reference_losses(self, seed: int, split: str = "val") -> dict[str, float] | None:
-        """L_t^ref of a seed by task, or None before the dense reference is trained."""
+    def reference(self, seed: int) -> Reference | None:
+        """The dense reference of a seed on the validation split, or None before it is trained."""
         metrics = self.references.get(seed)
         if metrics is None:
             return None
+        return Reference(self._losses(metrics, "val"), tuple(self.courses[seed].items()))
+
+    def _losses(self, metrics: dict[str, float], split: str) -> dict[str, float]:
         return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}
 
     def register(self, trial: Trial) -> None:
@@ -182,7 +189,10 @@ class Comparison:
             return
         if report.metrics:
             trial.metrics = dict(report.metrics) | self._judge(stream, report)
-            trial.schedule = report.schedule
+            trial.schedule, trial.warnings = report.schedule, report.warnings
+            if stream.arm == "dense":
+                course = self.courses.setdefault(stream.seed, {})
+                course[int(report.metrics["step"])] = self._losses(report.metrics, "val")
             costs = {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,
@@ -237,10 +247,7 @@ class Comparison:
         return judged
 
     def _objective(self, metrics: dict[str, float], base: dict[str, float], split: str) -> float:
-        losses, references = (
-            {task.name: values[f"{split}/{task.name}/loss"] for task in self.tasks} for values in (metrics, base)
-        )
-        return self.objective.value(losses, references, metrics["density"])
+        return self.objective.value(self._losses(metrics, split), self._losses(base, split), metrics["density"])
 
     def _end(self, trial: Trial, status: str, error: str | None) -> None:
         stream = self.streams[trial.stream]
@@ -296,6 +303,7 @@ class Comparison:
         notes = [stream.note] if stream.note else []
         if best is not None and not reached:
             notes.append(f"target sparsity {self.objective.target:g} not reached")
+        notes += best.warnings if best else ()
         if failed:
             notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
         return {

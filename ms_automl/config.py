@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from ms_automl.errors import ConfigError, unknown_name
-from ms_automl.meta import Objective
+from ms_automl.meta import LearnerSettings, Objective
 from ms_automl.training import TrainingSettings
 
 
@@ -85,9 +85,12 @@ class LambdaSection(_Section):
 
 
 class MetaSection(_Section):
-    """Settings of the meta-learner (:class:`~trainables.meta_sparsity.MetaSparsity`)."""
+    """How λ is learned (:class:`~ms_automl.meta.LearnerSettings`)."""
 
-    learner: str | None = None
+    learner: str = "waterfill"
+    rest: float = Field(0.33, ge=0, le=1)
+    guess: float = Field(0.05, gt=0)
+    doubt: float = Field(1.0, gt=0)
     outer: Literal["validation", "training"] = "validation"
     decay: float = Field(0.99, ge=0, le=1)
     unroll: int = Field(5, ge=1)
@@ -96,6 +99,10 @@ class MetaSection(_Section):
     every: int = Field(2, ge=1)
     warmup: float = Field(0.3, ge=0, le=1)
     corrected: bool = True
+
+    def build(self) -> LearnerSettings:
+        """The settings themselves."""
+        return LearnerSettings(**self.model_dump())
 
 
 class BudgetSection(_Section):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
-from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, watch
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import Ingredients, Plan, Ties
 from ms_automl.meta.learners import Wish, choose
 from ms_automl.meta.outer import episode, outer_gradient
-from ms_automl.meta.step import TrainingStep
+from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.models import MultiTaskNet
 from ms_automl.training import BatchOrder, Metrics, State, TrainingLoop, TrainingSettings
+
+DEFAULTS = LearnerSettings()
 
 
 class MetaSparsity:
@@ -29,9 +30,11 @@ class MetaSparsity:
         settings: length, optimiser and phases.
         seed: of the data order, the outer batches and the episodes.
         objective: what λ is learned for.
-        references: validation losses L_t^ref of the dense reference, by task.
-        ties: [L] index of the λ that each layer uses; None gives each layer its own.
-        bounds: (low, high) of λ; it starts at their geometric middle.
+        reference: the dense reference of the same seed: final validation losses, and those on the way.
+        bounds: (low, high) of λ.
+        ties: [L] index of the λ that each layer uses; None gives each layer its own. The `waterfill` rule has a
+            λ for each layer whatever they say.
+        learning: how λ is learned.
         learner: a key of :data:`~ms_automl.meta.learners.LEARNERS` that fits the objective; None takes `forward`
             for the trade-off and `waterfill` for a target.
         outer: the split whose batches λ's gradient is taken on; ``training`` is an ablation.
@@ -56,34 +59,23 @@ class MetaSparsity:
         seed: int,
         *,
         objective: Objective,
-        references: Mapping[str, float],
+        reference: Reference,
         bounds: tuple[float, float],
         ties: Sequence[int] | None = None,
-        learner: str | None = None,
-        outer: Literal["validation", "training"] = "validation",
-        decay: float = 0.99,
-        unroll: int = 5,
-        lambda_optimizer: str = "adam",
-        lambda_lr: float = 0.02,
-        every: int = 2,
-        warmup: float = 0.3,
-        corrected: bool = True,
+        learning: LearnerSettings = DEFAULTS,
     ) -> None:
         self.check(settings)
-        if unroll < 1:
-            raise ConfigError(f"`unroll >= 1` must hold, but got unroll={unroll}")
-        if outer not in ("validation", "training"):
-            raise ConfigError(f"outer must be validation or training, but got '{outer}'")
         self.loop = loop = TrainingLoop(data, network, settings, seed)
         self.cost = loop.cost
-        self.references = references
-        self.outer_split = {"validation": data.val, "training": data.train}[outer]
+        self.reference = reference
+        self.warnings: list[str] = []
+        self.outer_split = {"validation": data.val, "training": data.train}[learning.outer]
         self.outer_order = BatchOrder(len(self.outer_split), settings.batch_size, seed + 1)
-        wish = Wish(objective, bounds, lambda_lr, lambda_optimizer, every, warmup, corrected)
+        wish = Wish(objective, reference, bounds, learning)
         own = Ties(loop.groups, ties if ties is not None else range(len(loop.groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
-        given = Ingredients(loop.groups, own, dynamics, decay, unroll)
-        self.learner = choose(learner, objective.kind).build(wish, given)
+        given = Ingredients(loop.groups, own, dynamics, learning.decay, learning.unroll)
+        self.learner = choose(learning.learner, objective.kind).build(wish, given)
         loop.lambdas = self.learner.lambdas
 
     @staticmethod
@@ -107,13 +99,12 @@ class MetaSparsity:
         objective: Objective,
         *,
         lambdas: int,
-        learner: str | None = None,
-        every: int = 2,
-        unroll: int = 5,
+        learning: LearnerSettings = DEFAULTS,
     ) -> Cost:
         """What a whole run costs; arguments as of the constructor, ``lambdas`` the number of free λ."""
         MetaSparsity.check(settings)  # before anything trains
-        entry, plan = choose(learner, objective.kind), Plan(settings.prox_steps, every, unroll, lambdas)
+        entry = choose(learning.learner, objective.kind)
+        plan = Plan(settings.prox_steps, learning.every, learning.unroll, lambdas)
         return settings.cost(data, entry.outer_updates(plan), entry.products(plan))
 
     @property
@@ -127,8 +118,15 @@ class MetaSparsity:
         return self.learner.schedule()
 
     def step(self) -> Metrics:
-        """Train one report interval and evaluate."""
-        return self.loop.interval(self._sparsify)
+        """Train one report interval and evaluate; λ's learner hears how that came out."""
+        metrics = self.loop.interval(self._sparsify)
+        losses = {task.name: metrics[f"val/{task.name}/loss"] for task in self.loop.data.tasks}
+        report = Evaluation(self.loop.steps_done, self.loop.phase, losses, metrics["density"])
+        if self.loop.pattern is None:
+            self.warnings += self.learner.observe(report)
+        if self.done:
+            self.warnings += self.learner.warnings() + watch.end(report, self.reference)
+        return metrics
 
     def _sparsify(self) -> None:
         loop = self.loop
@@ -144,7 +142,7 @@ class MetaSparsity:
         chosen = episode(len(loop.data.tasks), self.outer_order.generator)
         tasks = [loop.data.tasks[index] for index in chosen]
         self.cost.outer += len(batch.images)
-        return outer_gradient(loop.network, parameters, batch, tasks, self.references)
+        return outer_gradient(loop.network, parameters, batch, tasks, self.reference.losses)
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""
@@ -152,6 +150,7 @@ class MetaSparsity:
             "loop": self.loop.state_dict(),
             "outer_order": self.outer_order.state_dict(),
             "learner": self.learner.state_dict(),
+            "warnings": list(self.warnings),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -159,3 +158,4 @@ class MetaSparsity:
         self.loop.load_state_dict(state["loop"])
         self.outer_order.load_state_dict(state["outer_order"])
         self.learner.load_state_dict(state["learner"])
+        self.warnings = list(state["warnings"])

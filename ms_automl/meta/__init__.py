@@ -2,5 +2,6 @@
 
 from ms_automl.meta.objective import Objective, Reference
 from ms_automl.meta.schedule import KNOTS, LambdaSchedule
+from ms_automl.meta.settings import LearnerSettings
 
-__all__ = ["KNOTS", "LambdaSchedule", "Objective", "Reference"]
+__all__ = ["KNOTS", "LambdaSchedule", "LearnerSettings", "Objective", "Reference"]

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ms_automl.errors import DivergenceError, unknown_name
 from ms_automl.meta.hypergradients import Hypergradient, Shrinkage, Ties
+from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.schedule import LambdaSchedule, record
-from ms_automl.meta.step import TrainingStep
+from ms_automl.meta.step import Evaluation, TrainingStep
+from ms_automl.meta.watch import at_bounds, collapsed
 from ms_automl.sparsity import Groups, shrink_factors, thresholds
 
 LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimizer]] = {
@@ -40,6 +42,7 @@ class GradientLearner:
         lr: its step on ρ.
         every: steps between two updates of ρ.
         warmup: share x of the sparsifying phase over which λ rises from 0.
+        reference: what the guard compares with: where a report shows a collapse, λ is halved for good.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class GradientLearner:
         lr: float,
         every: int,
         warmup: float,
+        reference: Reference,
         optimizer: str = "adam",
     ) -> None:
         if optimizer not in LAMBDA_OPTIMIZERS:
@@ -61,6 +65,8 @@ class GradientLearner:
         self.groups, self.ties = groups, ties
         self.hypergradient, self.pricing = hypergradient, pricing
         self.bounds, self.every, self.warmup = bounds, every, warmup
+        self.reference = reference
+        self.ceiling = math.log(bounds[1])  # of ρ; the guard lowers it
         self.rise = 0.0 if warmup > 0 else 1.0
         self.rho = torch.full_like(groups.size[:1], math.log(start)).repeat(ties.count)
         self.optimizer = LAMBDA_OPTIMIZERS[optimizer]([self.rho], lr)
@@ -104,7 +110,27 @@ class GradientLearner:
             slope = slope / slope.abs().max().clamp(min=torch.finfo(slope.dtype).tiny)
         self.rho.grad = slope.to(self.rho.dtype)
         self.optimizer.step()
-        self.rho.clamp_(math.log(self.bounds[0]), math.log(self.bounds[1]))
+        self.rho.clamp_(math.log(self.bounds[0]), self.ceiling)
+
+    @torch.no_grad()
+    def observe(self, evaluation: Evaluation) -> list[str]:
+        """Halve the largest λ, and never go back, where the network has collapsed.
+
+        Sparsity answers λ with a delay, so that an estimate that sees the harm late would raise λ to the end.
+        """
+        if not collapsed(evaluation, self.reference):
+            return []
+        before = float(self.rho.max())
+        self.ceiling = max(math.log(self.bounds[0]), before - math.log(2))
+        self.rho.clamp_(max=self.ceiling)
+        return [
+            f"the network collapsed by step {evaluation.step}, so λ was held at {math.exp(self.ceiling):.3g} "
+            f"and below from there on (it had reached {math.exp(before):.3g})"
+        ]
+
+    def warnings(self) -> list[str]:
+        """λ at its bounds, once the phase is over."""
+        return at_bounds(self.groups.names, self.lambdas(), self.bounds)
 
     def schedule(self) -> LambdaSchedule:
         """The course of λ so far, as knots that ``fixed_lambda`` accepts."""
@@ -115,6 +141,7 @@ class GradientLearner:
         return {
             "rho": self.rho.clone(),
             "rise": self.rise,
+            "ceiling": self.ceiling,
             "optimizer": self.optimizer.state_dict(),
             "hypergradient": self.hypergradient.state_dict(),
             "pricing": self.pricing.state_dict(),
@@ -124,7 +151,7 @@ class GradientLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.rho.copy_(state["rho"])
-        self.rise = state["rise"]
+        self.rise, self.ceiling = state["rise"], state["ceiling"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.hypergradient.load_state_dict(state["hypergradient"])
         self.pricing.load_state_dict(state["pricing"])

@@ -12,10 +12,13 @@ from torch import Tensor
 from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Ingredients, Plan
-from ms_automl.meta.objective import Objective
+from ms_automl.meta.level import AskedLevel, Level, PricedLevel
+from ms_automl.meta.objective import Objective, Reference
 from ms_automl.meta.pricing import Pricing
+from ms_automl.meta.removal import RemovalLearner
 from ms_automl.meta.schedule import LambdaSchedule
-from ms_automl.meta.step import TrainingStep
+from ms_automl.meta.settings import LearnerSettings
+from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.meta.waterfill import WaterfillLearner
 
 Kind = Literal["tradeoff", "target"]
@@ -30,6 +33,14 @@ class Learner(Protocol):
 
     def step(self, now: TrainingStep) -> None:
         """Prox, and λ moves where due."""
+        ...
+
+    def observe(self, evaluation: Evaluation) -> list[str]:
+        """Hear of a report of the sparsifying phase; what it makes the learner do and a user should know."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What is wrong with λ once the phase is over, a line each."""
         ...
 
     def schedule(self) -> LambdaSchedule:
@@ -47,15 +58,31 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """What a learner is asked for; each uses what concerns it (:class:`~trainables.MetaSparsity`)."""
+    """What a learner is asked for.
+
+    Attributes:
+        objective: what λ is learned for.
+        reference: the dense reference.
+        bounds: (low, high) of λ.
+        settings: of the learner.
+    """
 
     objective: Objective
+    reference: Reference
     bounds: tuple[float, float]
-    lambda_lr: float
-    lambda_optimizer: str
-    every: int
-    warmup: float
-    corrected: bool
+    settings: LearnerSettings
+
+    @property
+    def start(self) -> float:
+        """λ at the first step of the learners that move it: the geometric middle of the bounds."""
+        return math.sqrt(self.bounds[0] * self.bounds[1])
+
+    @property
+    def rest(self) -> float:
+        """λ of the groups that `waterfill` keeps."""
+        low, high = self.bounds
+        place = self.settings.rest
+        return low ** (1 - place) * high**place if place > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +90,13 @@ class LearnerEntry:
     """A row of :data:`LEARNERS`.
 
     Attributes:
-        objective: the kind of objective it learns for.
+        objectives: the kinds of objective it learns for.
         build: makes one.
         outer_updates: outer batches that a whole run takes a gradient on.
         products: Hessian-vector products of a whole run, each on one training batch.
     """
 
-    objective: Kind
+    objectives: tuple[Kind, ...]
     build: Callable[[Wish, Ingredients], Learner]
     outer_updates: Callable[[Plan], int] = lambda plan: 0
     products: Callable[[Plan], int] = lambda plan: 0
@@ -77,46 +104,64 @@ class LearnerEntry:
 
 def _by_gradient(name: str) -> LearnerEntry:
     def build(wish: Wish, given: Ingredients) -> Learner:
+        settings = wish.settings
         return GradientLearner(
             given.groups,
             given.ties,
             ESTIMATORS[name].build(given),
-            Pricing(given.groups, wish.objective.price, wish.corrected),
+            Pricing(given.groups, wish.objective.price, settings.corrected),
             bounds=wish.bounds,
-            start=math.sqrt(wish.bounds[0] * wish.bounds[1]),
-            optimizer=wish.lambda_optimizer,
-            lr=wish.lambda_lr,
-            every=wish.every,
-            warmup=wish.warmup,
+            start=wish.start,
+            reference=wish.reference,
+            optimizer=settings.lambda_optimizer,
+            lr=settings.lambda_lr,
+            every=settings.every,
+            warmup=settings.warmup,
         )
 
-    return LearnerEntry("tradeoff", build, lambda plan: len(plan.updates), ESTIMATORS[name].products)
+    return LearnerEntry(("tradeoff",), build, lambda plan: len(plan.updates), ESTIMATORS[name].products)
 
 
 def _waterfill(wish: Wish, given: Ingredients) -> Learner:
-    return WaterfillLearner(given.groups, target=wish.objective.target, bounds=wish.bounds, every=10)
+    level: Level = AskedLevel(wish.objective.target)
+    if wish.objective.kind == "tradeoff":
+        settings = wish.settings
+        level = PricedLevel(wish.objective.price, wish.reference, guess=settings.guess, doubt=settings.doubt)
+    return WaterfillLearner(given.groups, level, bounds=wish.bounds, every=10, rest=wish.rest)
+
+
+def _removal(wish: Wish, given: Ingredients) -> Learner:
+    return RemovalLearner(
+        given.groups,
+        given.ties,
+        price=wish.objective.price,
+        bounds=wish.bounds,
+        start=wish.start,
+        lr=wish.settings.lambda_lr,
+        every=wish.settings.every,
+        warmup=wish.settings.warmup,
+    )
 
 
 LEARNERS: dict[str, LearnerEntry] = {name: _by_gradient(name) for name in ESTIMATORS} | {
-    "waterfill": LearnerEntry("target", _waterfill),
+    "waterfill": LearnerEntry(("tradeoff", "target"), _waterfill),
+    "removal": LearnerEntry(("tradeoff",), _removal),
 }
 
-DEFAULT_LEARNERS: dict[Kind, str] = {"tradeoff": "forward", "target": "waterfill"}
 
-
-def choose(name: str | None, kind: Kind) -> LearnerEntry:
-    """The learner of a name, or the default for a kind of objective where the name is None.
+def choose(name: str, kind: Kind) -> LearnerEntry:
+    """The learner of a name, checked against the kind of objective.
 
     Raises:
         ConfigError: where there is none of that name, or it learns for the other kind of objective.
     """
-    name = name or DEFAULT_LEARNERS[kind]
     if name not in LEARNERS:
         raise unknown_name("learner", name, sorted(LEARNERS))
     entry = LEARNERS[name]
-    if entry.objective != kind:
-        fitting = ", ".join(sorted(other for other, row in LEARNERS.items() if row.objective == kind))
+    if kind not in entry.objectives:
+        fitting = ", ".join(sorted(other for other, row in LEARNERS.items() if kind in row.objectives))
         raise ConfigError(
-            f"learner '{name}' learns for the {entry.objective} objective, but this one is {kind}: take {fitting}"
+            f"learner '{name}' learns for the {entry.objectives[0]} objective, but this one is {kind}: "
+            f"take {fitting}"
         )
     return entry

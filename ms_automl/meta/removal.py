@@ -12,6 +12,7 @@ from ms_automl.meta.hypergradients import Ties
 from ms_automl.meta.pricing import live_width
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
+from ms_automl.meta.watch import at_bounds
 from ms_automl.sparsity import Groups, TaylorImportance, shrink_factors, thresholds
 
 DEATHS = 0.03
@@ -122,16 +123,3 @@ class RemovalLearner:
         self.rise = state["rise"]
         self.importance.load_state_dict(state["importance"])
         self.course = list(state["course"])
-
-
-def at_bounds(names: tuple[str, ...], lambdas: Tensor, bounds: tuple[float, float]) -> list[str]:
-    """A line for each bound that λ of some layers lies at."""
-    lines = []
-    for word, bound in zip(("lower", "upper"), bounds, strict=True):
-        there = [
-            name for name, value in zip(names, lambdas.tolist(), strict=True) if abs(value / bound - 1) < 1e-3
-        ]
-        if there:
-            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-            lines.append(f"λ ended at its {word} bound {bound:g} in {shown}: widen lambda.low and lambda.high")
-    return lines

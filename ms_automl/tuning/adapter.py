@@ -39,9 +39,7 @@ class TrialAdapter(tune.Trainable):
         self.attempt = 0
         self.config_error: str | None = None
         try:
-            self.method, self.network = self.experiment.build(
-                config["suggestion"], self.seed, config["references"]
-            )
+            self.method, self.network = self.experiment.build(config["suggestion"], self.seed, config["reference"])
         except Exception as error:
             self.config_error = _one_line(error)
 
@@ -78,6 +76,7 @@ class TrialAdapter(tune.Trainable):
             done=done,
             error=error,
             schedule=None if schedule is None else schedule.to_dict(),
+            warnings=tuple(getattr(self.method, "warnings", ())),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
         self.charged = Cost(**cost.to_dict())

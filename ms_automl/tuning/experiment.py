@@ -12,14 +12,12 @@ from ms_automl.archive import save_model
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.factories import build_data, build_network
-from ms_automl.meta import LambdaSchedule
+from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, head_specs
 from ms_automl.sparsity import build_groups
 from ms_automl.training import Trainable
 from search_spaces import SPACES, Space
 from trainables import METHODS, MetaSparsity
-
-Losses = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,36 +72,36 @@ class Experiment:
         return build_groups(network, self.config.training.grouping, image_shape).names
 
     def build(
-        self, suggestion: Suggestion, seed: int, references: Losses | None
+        self, suggestion: Suggestion, seed: int, reference: Reference | None
     ) -> tuple[Trainable, MultiTaskNet]:
         """A trial, ready for its first step.
 
         Args:
             suggestion: method and arguments.
             seed: of split, initialisation, data order and episodes.
-            references: L_t^ref on the validation split, for the methods that need them.
+            reference: the dense reference of the seed, for the methods that need it.
         """
         network = self.network(seed)
         params = dict(suggestion.params)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
         if suggestion.method == "meta_sparsity":
-            assert references is not None
+            assert reference is not None
             layers = self.layers(network)
             bounds = (self.config.lambda_.low, self.config.lambda_.high)
             params |= {
                 "objective": self.config.objective.build(),
-                "references": references,
+                "reference": reference,
                 "bounds": bounds,
                 "ties": SPACES[self.config.space](layers, bounds).ties(layers),
-                **self.config.meta.model_dump(),
+                "learning": self.config.meta.build(),
             }
         method = METHODS[suggestion.method]
         return method(self.data(seed), network, self.config.training.build(), seed, **params), network
 
     def planned_passes(self, method: str, seed: int) -> float:
         """What a whole trial of ``method`` costs; known before it starts."""
-        settings, meta = self.config.training.build(), self.config.meta
+        settings = self.config.training.build()
         if method != "meta_sparsity":
             return settings.cost(self.data(seed)).passes
         return MetaSparsity.planned_cost(
@@ -111,9 +109,7 @@ class Experiment:
             settings,
             self.config.objective.build(),
             lambdas=len(self.space().parameters),
-            learner=meta.learner,
-            every=meta.every,
-            unroll=meta.unroll,
+            learning=self.config.meta.build(),
         ).passes
 
     def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:

@@ -52,8 +52,8 @@ class StreamRouter(Searcher):
         return None
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
-        references = self.comparison.reference_losses(stream.seed)
-        if references is None and stream.arm != "dense":
+        reference = self.comparison.reference(stream.seed)
+        if reference is None and stream.arm != "dense":
             dense = self.comparison.streams[f"dense-{stream.seed}"]
             if dense.closed:
                 stream.closed, stream.note = True, "the dense reference failed"
@@ -79,7 +79,7 @@ class StreamRouter(Searcher):
             Trial(trial_id, stream.name, index, suggestion.method, suggestion.values, suggestion.params)
         )
         self.running[trial_id] = stream
-        return {"suggestion": suggestion, "seed": stream.seed, "references": references}
+        return {"suggestion": suggestion, "seed": stream.seed, "reference": reference}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Charge and judge a report; the same report again changes nothing."""

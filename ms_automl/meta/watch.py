@@ -1,0 +1,57 @@
+"""What a run that learns λ says about itself where something is wrong with its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ms_automl.meta.objective import Reference
+from ms_automl.meta.step import Evaluation
+
+COLLAPSE = 1.0
+"""A rise of the validation loss over the dense network's that no sparsity is worth: twice its loss."""
+GONE = 0.02
+"""A density at which nothing much is left to train."""
+
+
+def collapsed(evaluation: Evaluation, reference: Reference) -> bool:
+    """Whether the network has lost more than sparsity can be worth (:data:`COLLAPSE`)."""
+    return reference.rise(evaluation.step, evaluation.losses) > COLLAPSE
+
+
+def end(evaluation: Evaluation, reference: Reference) -> list[str]:
+    """What is wrong with a network once its zeros are frozen.
+
+    Args:
+        evaluation: the last report.
+        reference: the dense reference.
+    """
+    lines = []
+    if evaluation.density < GONE:
+        lines.append(
+            f"the network is all but gone: {100 * (1 - evaluation.density):.1f} % of its weights are zero"
+        )
+    if collapsed(evaluation, reference):
+        ratio = 1 + reference.rise(evaluation.step, evaluation.losses)
+        lines.append(f"the network collapsed: its validation loss is {ratio:.1f} times the dense network's")
+    return lines
+
+
+def at_bounds(names: Sequence[str], lambdas: Tensor, bounds: tuple[float, float]) -> list[str]:
+    """A line for each bound that λ of some layers lies at.
+
+    Args:
+        names: L layers.
+        lambdas: [L] λ.
+        bounds: (low, high).
+    """
+    lines = []
+    for word, bound in zip(("lower", "upper"), bounds, strict=True):
+        there = [
+            name for name, value in zip(names, lambdas.tolist(), strict=True) if abs(value / bound - 1) < 1e-3
+        ]
+        if there:
+            shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+            lines.append(f"λ ended at its {word} bound {bound:g} in {shown}: widen lambda.low and lambda.high")
+    return lines
