@@ -1,7 +1,7 @@
 """The proximal step in a diagonal metric, such as that of Adam's second moment.
 
-Adam divides its step by d = sqrt(v̂) + ε, weight by weight. Its proximal step (Deleu & Bengio 2021, arXiv
-2102.03869) is
+Adam divides its step by d = sqrt(v̂) + ε, weight by weight. In its metric the proximal step is (Deleu & Bengio
+2021, arXiv 2102.03869)
 
     argmin_x  (1/2) Σ_i d_i (x_i - z_i)² + τ ||x||,      τ = η λ sqrt(n),
 
