@@ -77,6 +77,11 @@ class TrainingSettings:
             raise unknown_name("grouping", self.grouping, list(GROUPINGS))
         if self.metric not in METRICS:
             raise unknown_name("metric", self.metric, list(METRICS))
+        if self.metric == "adam" and self.optimizer != "adamw":
+            raise ConfigError(
+                f"training.metric=adam is the metric of Adam's second moment, but got optimizer={self.optimizer}: "
+                "set training.optimizer=adamw or training.metric=euclidean"
+            )
 
     @property
     def prox_steps(self) -> int:

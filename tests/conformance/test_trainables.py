@@ -14,144 +14,31 @@ from ms_automl.checkpoint import load, save
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
-from ms_automl.meta.hypergradients import ESTIMATORS
 from ms_automl.meta.learners import LEARNERS
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups
-from ms_automl.training import TrainingSettings
-from search_spaces import SPACES
+from tests.conformance.ways import (
+    CASES,
+    DENSE,
+    LAYERS,
+    SETTINGS,
+    STREAMS,
+    STRONG,
+    Factory,
+    constant,
+    run,
+    same,
+    state,
+)
 from trainables import METHODS, FixedLambda, MetaSparsity
 
-SETTINGS = TrainingSettings(steps=16, batch_size=6, lr=5e-3, report_every=3, eval_batch_size=8)
-"""12 steps of the sparsifying phase; the 5th and the 6th report (steps 15 and 16) come in debiasing."""
-
-LAYERS = ("stem", *(f"block{i}.conv{j}" for i in (1, 2) for j in (1, 2)), "block3.conv1", "block3.conv2",
-          "block3.shortcut", *(f"block{i}.conv{j}" for i in (4, 5, 6) for j in (1, 2)))  # fmt: skip
-REFERENCES = {"depth": 0.8, "kind": 1.0}
-CONSTANT = LambdaSchedule.constant(dict.fromkeys(LAYERS, 15.0))
-META = {"references": REFERENCES, "bounds": (0.5, 50.0), "lambda_lr": 0.3}
-STRONG = LambdaSchedule(
-    LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
-)
-
-STREAMS = (
-    "stem",
-    *(f"block{i}.conv1" for i in (1, 2, 3)),
-    "block3.conv2",
-    *(f"block{i}.conv1" for i in (4, 5, 6)),
-)
-
-
-def constant(lambda_: float, layers: tuple[str, ...] = LAYERS) -> dict[str, Any]:
-    return {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, lambda_))}
-
-
-HALVES = [0] * 7 + [1] * 7  # two λ: forward_exact carries a tangent of all weights for each
-
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "dense": ("dense", {}),
-    "fixed_lambda": ("fixed_lambda", constant(15.0)),
-    "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
-    "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
-    "fixed_lambda, weights": ("fixed_lambda", constant(5.0)),
-    "fixed_lambda, adam": ("fixed_lambda", constant(0.3)),
-    "fixed_lambda, output channels, adam": ("fixed_lambda", constant(0.3)),
-    "fixed_lambda, coupled, adam": ("fixed_lambda", constant(0.3, STREAMS)),
-    "fixed_lambda, weights, adam": ("fixed_lambda", constant(0.1)),
-    "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
-    "meta_sparsity, trade-off": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
-    **{
-        f"meta_sparsity, {name}": (
-            "meta_sparsity",
-            {"objective": Objective("tradeoff", price=3.0), **META, "learner": name, "unroll": 3, "ties": HALVES},
-        )
-        for name in ESTIMATORS
-        if name != "forward"
-    },
-    "meta_sparsity, normalised steps, training batches, no corrections": (
-        "meta_sparsity",
-        {
-            "objective": Objective("tradeoff", price=3.0),
-            **META,
-            "lambda_optimizer": "normalised",
-            "outer": "training",
-            "corrected": False,
-        },
-    ),
-    "meta_sparsity, one λ": (
-        "meta_sparsity",
-        {"objective": Objective("tradeoff"), **META, "ties": SPACES["scalar"](LAYERS, (0.5, 50.0)).ties(LAYERS)},
-    ),
-    "meta_sparsity, output channels": (
-        "meta_sparsity",
-        {"objective": Objective("tradeoff", price=3.0), **META, "bounds": (0.5, 500.0)},
-    ),
-    "meta_sparsity, weights": ("meta_sparsity", {"objective": Objective("tradeoff", price=3.0), **META}),
-    "meta_sparsity, target": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
-    "meta_sparsity, target, weights": ("meta_sparsity", {"objective": Objective("target", target=0.5), **META}),
-    "pruned": ("pruned", {"level": 0.5, "every": 3}),
-    "pruned, output channels": ("pruned", {"level": 0.5, "every": 3}),
-    "pruned, coupled": ("pruned", {"level": 0.5, "every": 3}),
-    "pruned, weights": ("pruned", {"level": 0.5, "every": 3}),
-    "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
-    "mtml": ("mtml", {}),
-    "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
-    "single_task": ("single_task", {"task": "depth"}),
-    "single_task, sparse": ("single_task", {"task": "depth", "schedule": CONSTANT}),
-    "overparam": ("overparam", {}),
-    "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
-}
-DENSE = ("dense", "mtml", "mtml, two inner steps", "single_task", "overparam")
-WORDS = {
-    "output channels": {"grouping": "output_channel"},
-    "coupled": {"grouping": "coupled"},
-    "weights": {"grouping": "weight"},
-    "adam": {"metric": "adam"},
-}
-"""What the words in a case's name set."""
 each_case = pytest.mark.parametrize("case", CASES)
 each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case not in DENSE])
-
-
-class Factory:
-    """Fresh trainables of a case, with their networks' initialisation always the same."""
-
-    def __init__(self, data: MultiTaskData, network: Callable[[], MultiTaskNet]) -> None:
-        self.data, self.network = data, network
-        self._finished: dict[str, tuple[Any, list[dict[str, float]]]] = {}
-
-    def __call__(self, case: str, seed: int = 0, settings: TrainingSettings = SETTINGS, **changes: Any) -> Any:
-        method, arguments = CASES[case]
-        for word in case.split(", "):
-            settings = replace(settings, **WORDS.get(word, {}))
-        return METHODS[method](self.data, self.network(), settings, seed, **(arguments | changes))
-
-    def finished(self, case: str) -> tuple[Any, list[dict[str, float]]]:
-        """An uninterrupted run of seed 0 and its reports; not to be changed."""
-        if case not in self._finished:
-            method = self(case)
-            self._finished[case] = method, run(method)
-        return self._finished[case]
 
 
 @pytest.fixture(scope="module")
 def make(tiny_data: MultiTaskData, tiny_network: Callable[[], MultiTaskNet]) -> Factory:
     return Factory(tiny_data, tiny_network)
-
-
-def run(method: Any) -> list[dict[str, float]]:
-    reports = []
-    while not method.done:
-        reports.append(method.step())
-    return reports
-
-
-def state(method: Any) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in method.loop.network.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return list(one) == list(other) and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_every_method_of_the_table_is_tested() -> None:
@@ -214,15 +101,15 @@ def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
 
 
 def planned(case: str, data: MultiTaskData, **changes: Any) -> Cost:
-    arguments = CASES[case][1] | changes
-    kept = {key: arguments[key] for key in ("learner", "every", "unroll") if key in arguments}
-    lambdas = max(arguments.get("ties", range(len(LAYERS)))) + 1
-    return MetaSparsity.planned_cost(data, SETTINGS, arguments["objective"], lambdas=lambdas, **kept)
+    arguments = CASES[case][1]
+    lambdas = max(arguments["ties"] or range(len(LAYERS))) + 1
+    learning = replace(arguments["learning"], **changes)
+    return MetaSparsity.planned_cost(data, SETTINGS, arguments["objective"], lambdas=lambdas, learning=learning)
 
 
 def test_every_learner_of_the_table_is_tested() -> None:
-    tested = {arguments.get("learner") for method, arguments in CASES.values() if method == "meta_sparsity"}
-    assert tested - {None} | {"forward", "waterfill"} == set(LEARNERS)
+    tested = {arguments["learning"].learner for method, arguments in CASES.values() if method == "meta_sparsity"}
+    assert tested == set(LEARNERS)
 
 
 @pytest.mark.parametrize("every", [1, 5])

@@ -1,0 +1,146 @@
+"""Every way of training as a case: what the conformance tests run, with the arguments of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ms_automl.data import MultiTaskData
+from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
+from ms_automl.meta.hypergradients import ESTIMATORS
+from ms_automl.models import MultiTaskNet
+from ms_automl.training import TrainingSettings
+from search_spaces import SPACES
+from trainables import METHODS
+
+SETTINGS = TrainingSettings(steps=16, batch_size=6, lr=5e-3, report_every=3, eval_batch_size=8)
+"""12 steps of the sparsifying phase; the 5th and the 6th report (steps 15 and 16) come in debiasing."""
+
+LAYERS = ("stem", *(f"block{i}.conv{j}" for i in (1, 2) for j in (1, 2)), "block3.conv1", "block3.conv2",
+          "block3.shortcut", *(f"block{i}.conv{j}" for i in (4, 5, 6) for j in (1, 2)))  # fmt: skip
+REFERENCES = {"depth": 0.8, "kind": 1.0}
+REFERENCE = Reference(REFERENCES, [(step, REFERENCES) for step in range(1, 41)])
+CONSTANT = LambdaSchedule.constant(dict.fromkeys(LAYERS, 15.0))
+STRONG = LambdaSchedule(
+    LAYERS, (tuple(2.0 + index for index in range(14)), (40.0,) * 14), ((1.0,) * 14, (0.6,) * 14)
+)
+
+STREAMS = (
+    "stem",
+    *(f"block{i}.conv1" for i in (1, 2, 3)),
+    "block3.conv2",
+    *(f"block{i}.conv1" for i in (4, 5, 6)),
+)
+
+
+def constant(lambda_: float, layers: tuple[str, ...] = LAYERS) -> dict[str, Any]:
+    return {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, lambda_))}
+
+
+HALVES = [0] * 7 + [1] * 7  # two λ: forward_exact carries a tangent of all weights for each
+
+
+TRADEOFF = Objective("tradeoff", price=3.0)
+TARGET = Objective("target", target=0.5)
+
+
+def meta(
+    learner: str = "forward",
+    objective: Objective = TRADEOFF,
+    bounds: tuple[float, float] = (0.5, 50.0),
+    ties: Sequence[int] | None = None,
+    **learning: Any,
+) -> tuple[str, dict[str, Any]]:
+    settings = LearnerSettings(learner, **({"lambda_lr": 0.3, "unroll": 3} | learning))
+    return "meta_sparsity", {
+        "reference": REFERENCE, "objective": objective, "bounds": bounds, "ties": ties, "learning": settings
+    }  # fmt: skip
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("dense", {}),
+    "fixed_lambda": ("fixed_lambda", constant(15.0)),
+    "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
+    "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
+    "fixed_lambda, weights": ("fixed_lambda", constant(5.0)),
+    "fixed_lambda, adam": ("fixed_lambda", constant(0.3)),
+    "fixed_lambda, output channels, adam": ("fixed_lambda", constant(0.3)),
+    "fixed_lambda, coupled, adam": ("fixed_lambda", constant(0.3, STREAMS)),
+    "fixed_lambda, weights, adam": ("fixed_lambda", constant(0.1)),
+    "fixed_lambda, a course": ("fixed_lambda", {"schedule": STRONG}),
+    "meta_sparsity, trade-off": meta(),
+    **{
+        f"meta_sparsity, {name}": meta(name, ties=HALVES) for name in (*ESTIMATORS, "removal") if name != "forward"
+    },
+    "meta_sparsity, normalised steps, training batches, no corrections": meta(
+        lambda_optimizer="normalised", outer="training", corrected=False
+    ),
+    "meta_sparsity, one λ": meta(
+        objective=Objective("tradeoff"), ties=SPACES["scalar"](LAYERS, (0.5, 50.0)).ties(LAYERS)
+    ),
+    "meta_sparsity, output channels": meta(bounds=(0.5, 500.0)),
+    "meta_sparsity, weights": meta(),
+    "meta_sparsity, waterfill": meta("waterfill"),
+    "meta_sparsity, waterfill, output channels": meta("waterfill"),
+    "meta_sparsity, target": meta("waterfill", TARGET),
+    "meta_sparsity, target, weights": meta("waterfill", TARGET),
+    "pruned": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, output channels": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, coupled": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, weights": ("pruned", {"level": 0.5, "every": 3}),
+    "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
+    "mtml": ("mtml", {}),
+    "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
+    "single_task": ("single_task", {"task": "depth"}),
+    "single_task, sparse": ("single_task", {"task": "depth", "schedule": CONSTANT}),
+    "overparam": ("overparam", {}),
+    "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
+}
+DENSE = ("dense", "mtml", "mtml, two inner steps", "single_task", "overparam")
+WORDS = {
+    "output channels": {"grouping": "output_channel"},
+    "coupled": {"grouping": "coupled"},
+    "weights": {"grouping": "weight"},
+    "adam": {"metric": "adam"},
+}
+"""What the words in a case's name set."""
+
+
+class Factory:
+    """Fresh trainables of a case, with their networks' initialisation always the same."""
+
+    def __init__(self, data: MultiTaskData, network: Callable[[], MultiTaskNet]) -> None:
+        self.data, self.network = data, network
+        self._finished: dict[str, tuple[Any, list[dict[str, float]]]] = {}
+
+    def __call__(self, case: str, seed: int = 0, settings: TrainingSettings = SETTINGS, **changes: Any) -> Any:
+        method, arguments = CASES[case]
+        own = {name: changes.pop(name) for name in [*changes] if hasattr(arguments.get("learning"), name)}
+        if own:
+            changes["learning"] = replace(arguments["learning"], **own)
+        for word in case.split(", "):
+            settings = replace(settings, **WORDS.get(word, {}))
+        return METHODS[method](self.data, self.network(), settings, seed, **(arguments | changes))
+
+    def finished(self, case: str) -> tuple[Any, list[dict[str, float]]]:
+        """An uninterrupted run of seed 0 and its reports; not to be changed."""
+        if case not in self._finished:
+            method = self(case)
+            self._finished[case] = method, run(method)
+        return self._finished[case]
+
+
+def run(method: Any) -> list[dict[str, float]]:
+    reports = []
+    while not method.done:
+        reports.append(method.step())
+    return reports
+
+
+def state(method: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in method.loop.network.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(value, other[name]) for name, value in one.items())
