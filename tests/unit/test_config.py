@@ -1,12 +1,15 @@
 """Presets and --set: what is read, and the one line that says what is wrong."""
 
+import inspect
+
 import pytest
 import yaml
 
 from ms_automl.arms import ARMS
-from ms_automl.config import load_config, parse, presets
+from ms_automl.config import MetaSection, load_config, parse, presets
 from ms_automl.errors import ConfigError
 from search_spaces import SPACES
+from trainables import MetaSparsity
 
 
 @pytest.mark.parametrize("name", presets())
@@ -30,6 +33,8 @@ def test_a_configuration_survives_its_own_yaml(name):
         ("training.steps=123", lambda c: c.training.steps, 123),
         ("training.lr=1e-3", lambda c: c.training.lr, 1e-3),  # a string in YAML 1.1
         ("lambda.low=0.002", lambda c: c.lambda_.low, 0.002),
+        ("meta.learner=unrolled", lambda c: c.meta.learner, "unrolled"),
+        ("training.optimizer=sgd", lambda c: c.training.build().optimizer, "sgd"),
         ("objective.kind=target", lambda c: c.objective.kind, "target"),
         ("data.args.train=99", lambda c: c.data.args["train"], 99),
         ("data.args.own.deep=yes", lambda c: c.data.args["own"], {"deep": True}),
@@ -41,6 +46,11 @@ def test_a_configuration_survives_its_own_yaml(name):
 )
 def test_set_changes_one_key_with_a_value_in_yaml(setting, found, value):
     assert found(load_config("smoke", settings=[setting])) == value
+
+
+def test_the_meta_section_is_what_the_trainable_takes_with_the_same_defaults():
+    arguments = inspect.signature(MetaSparsity).parameters
+    assert {name: arguments[name].default for name in MetaSection.model_fields} == MetaSection().model_dump()
 
 
 def test_the_last_of_two_settings_of_a_key_wins():
@@ -64,6 +74,9 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("training.report_every=1000", ["training", "`report_every <= steps`", "report_every=1000", "steps=40"]),
         ("training.batch_size=1", ["training.batch_size", "2", "1"]),
         ("training=5", ["training", "5"]),
+        ("training.optimizer=adam", ["training.optimizer", "'adamw' or 'sgd'", "'adam'"]),
+        ("meta.outer=test", ["meta.outer", "'validation' or 'training'", "'test'"]),
+        ("meta.unroll=0", ["meta.unroll", "greater than or equal to 1", "0"]),
         ("lambda.low=7", ["lambda", "`low < high`", "low=7", "high=5"]),
         ("lambda.high=inf", ["lambda.high", "finite"]),
         ("budget.trials=0", ["budget.trials", "greater than or equal to 1"]),
