@@ -13,7 +13,7 @@ from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import Ingredients, Plan, Ties
-from ms_automl.meta.learners import Wish, choose
+from ms_automl.meta.learners import LearnerSettings, choose
 from ms_automl.meta.outer import episode, outer_gradient
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
@@ -75,11 +75,11 @@ class MetaSparsity:
         self.references = references
         self.outer_split = {"validation": data.val, "training": data.train}[outer]
         self.outer_order = BatchOrder(len(self.outer_split), settings.batch_size, seed + 1)
-        wish = Wish(objective, bounds, lambda_lr, lambda_optimizer, every, warmup, corrected)
+        learning = LearnerSettings(objective, bounds, lambda_lr, lambda_optimizer, every, warmup, corrected)
         own = Ties(loop.groups, ties if ties is not None else range(len(loop.groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
         given = Ingredients(loop.groups, own, dynamics, decay, unroll)
-        self.learner = choose(learner, objective.kind).build(wish, given)
+        self.learner = choose(learner, objective.kind).build(learning, given)
         loop.lambdas = self.learner.lambdas
 
     @staticmethod

@@ -46,8 +46,8 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a learner is asked for; each uses what concerns it (:class:`~trainables.MetaSparsity`)."""
+class LearnerSettings:
+    """How λ is learned, in the terms of :class:`~trainables.MetaSparsity`; each learner uses what concerns it."""
 
     objective: Objective
     bounds: tuple[float, float]
@@ -70,31 +70,31 @@ class LearnerEntry:
     """
 
     objective: Kind
-    build: Callable[[Wish, Ingredients], Learner]
+    build: Callable[[LearnerSettings, Ingredients], Learner]
     outer_updates: Callable[[Plan], int] = lambda plan: 0
     products: Callable[[Plan], int] = lambda plan: 0
 
 
 def _by_gradient(name: str) -> LearnerEntry:
-    def build(wish: Wish, given: Ingredients) -> Learner:
+    def build(settings: LearnerSettings, given: Ingredients) -> Learner:
         return GradientLearner(
             given.groups,
             given.ties,
             ESTIMATORS[name].build(given),
-            Pricing(given.groups, wish.objective.price, wish.corrected),
-            bounds=wish.bounds,
-            start=math.sqrt(wish.bounds[0] * wish.bounds[1]),
-            optimizer=wish.lambda_optimizer,
-            lr=wish.lambda_lr,
-            every=wish.every,
-            warmup=wish.warmup,
+            Pricing(given.groups, settings.objective.price, settings.corrected),
+            bounds=settings.bounds,
+            start=math.sqrt(settings.bounds[0] * settings.bounds[1]),
+            optimizer=settings.lambda_optimizer,
+            lr=settings.lambda_lr,
+            every=settings.every,
+            warmup=settings.warmup,
         )
 
     return LearnerEntry("tradeoff", build, lambda plan: len(plan.updates), ESTIMATORS[name].products)
 
 
-def _waterfill(wish: Wish, given: Ingredients) -> Learner:
-    return WaterfillLearner(given.groups, target=wish.objective.target, bounds=wish.bounds, every=10)
+def _waterfill(settings: LearnerSettings, given: Ingredients) -> Learner:
+    return WaterfillLearner(given.groups, target=settings.objective.target, bounds=settings.bounds, every=10)
 
 
 LEARNERS: dict[str, LearnerEntry] = {name: _by_gradient(name) for name in ESTIMATORS} | {
