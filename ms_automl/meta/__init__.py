@@ -1,4 +1,4 @@
-"""λ: its schedule, its gradient and the rules that learn it."""
+"""λ: its schedule, its gradient (``hypergradients``) and the ways of learning it (``learners``)."""
 
 from ms_automl.meta.objective import Objective, Reference
 from ms_automl.meta.schedule import KNOTS, LambdaSchedule

@@ -1,13 +1,15 @@
 """Presets and --set: what is read, and the one line that says what is wrong."""
 
+from dataclasses import fields
 from typing import get_args
 
 import pytest
 import yaml
 
 from ms_automl.arms import ARMS
-from ms_automl.config import TrainingSection, load_config, parse, presets
+from ms_automl.config import MetaSection, TrainingSection, load_config, parse, presets
 from ms_automl.errors import ConfigError
+from ms_automl.meta import LearnerSettings
 from ms_automl.sparsity import GROUPINGS, METRICS
 from search_spaces import SPACES
 
@@ -39,6 +41,8 @@ def test_every_grouping_and_metric_that_exists_can_be_set():
         ("training.steps=123", lambda c: c.training.steps, 123),
         ("training.lr=1e-3", lambda c: c.training.lr, 1e-3),  # a string in YAML 1.1
         ("lambda.low=0.002", lambda c: c.lambda_.low, 0.002),
+        ("meta.learner=unrolled", lambda c: c.meta.learner, "unrolled"),
+        ("training.optimizer=sgd", lambda c: c.training.build().optimizer, "sgd"),
         ("objective.kind=target", lambda c: c.objective.kind, "target"),
         ("data.args.train=99", lambda c: c.data.args["train"], 99),
         ("data.args.own.deep=yes", lambda c: c.data.args["own"], {"deep": True}),
@@ -50,6 +54,11 @@ def test_every_grouping_and_metric_that_exists_can_be_set():
 )
 def test_set_changes_one_key_with_a_value_in_yaml(setting, found, value):
     assert found(load_config("smoke", settings=[setting])) == value
+
+
+def test_the_meta_section_is_what_the_trainable_takes_with_the_same_defaults():
+    assert MetaSection().build() == LearnerSettings()
+    assert set(MetaSection.model_fields) == {field.name for field in fields(LearnerSettings)}
 
 
 def test_the_last_of_two_settings_of_a_key_wins():
@@ -75,6 +84,9 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("training=5", ["training", "5"]),
         ("training.grouping=filter", ["training.grouping", "'input_channel'", "'coupled'", "'filter'"]),
         ("training.metric=l2", ["training.metric", "'euclidean' or 'adam'", "'l2'"]),
+        ("training.optimizer=adam", ["training.optimizer", "'adamw' or 'sgd'", "'adam'"]),
+        ("meta.outer=test", ["meta.outer", "'validation' or 'training'", "'test'"]),
+        ("meta.unroll=0", ["meta.unroll", "greater than or equal to 1", "0"]),
         ("lambda.low=7", ["lambda", "`low < high`", "low=7", "high=5"]),
         ("lambda.high=inf", ["lambda.high", "finite"]),
         ("budget.trials=0", ["budget.trials", "greater than or equal to 1"]),

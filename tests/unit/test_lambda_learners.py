@@ -6,11 +6,12 @@ from torch import Tensor
 
 from ms_automl.data import Batch
 from ms_automl.errors import ConfigError, DivergenceError
-from ms_automl.meta import KNOTS
+from ms_automl.meta import KNOTS, LearnerSettings, Reference
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import Plan, Ties
 from ms_automl.meta.hypergradients.forward import Forward
-from ms_automl.meta.learners import DEFAULT_LEARNERS, LEARNERS, choose
+from ms_automl.meta.learners import LEARNERS, choose
+from ms_automl.meta.level import AskedLevel
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.step import TrainingStep
 from ms_automl.meta.waterfill import WaterfillLearner
@@ -18,6 +19,7 @@ from ms_automl.sparsity import ChannelGroups, TaylorImportance, measure
 
 MakeGroups = Callable[..., ChannelGroups]
 SHAPES = [(4, 3, 1), (3, 4, 3), (4, 2, 1)]
+REFERENCE = Reference({"task": 0.5}, [(10, {"task": 1.0}), (20, {"task": 0.5})])
 
 
 def at(
@@ -36,7 +38,7 @@ def at(
 
 def learner(groups: ChannelGroups, price: float = 1.0, decay: float = 0.99, **changes: object) -> GradientLearner:
     arguments: dict[str, object] = {
-        "bounds": (0.01, 1.0), "start": 0.1, "lr": 0.1, "every": 2, "warmup": 0.0
+        "bounds": (0.01, 1.0), "start": 0.1, "lr": 0.1, "every": 2, "warmup": 0.0, "reference": REFERENCE
     } | changes  # fmt: skip
     ties = Ties(groups, arguments.pop("ties", range(len(groups.names))))  # type: ignore[arg-type]
     return GradientLearner(groups, ties, Forward(groups, ties, decay), Pricing(groups, price), **arguments)  # type: ignore[arg-type]
@@ -167,16 +169,16 @@ def test_an_unknown_step_rule_is_refused_with_the_known_ones(make_groups: MakeGr
 # ---- the table ------------------------------------------------------------------------------------------
 
 
-def test_the_default_learners_fit_their_objectives() -> None:
-    for kind, name in DEFAULT_LEARNERS.items():
-        assert choose(None, kind) is choose(name, kind) is LEARNERS[name]
+def test_the_default_learner_fits_both_objectives() -> None:
+    name = LearnerSettings().learner
+    assert choose(name, "tradeoff") is choose(name, "target") is LEARNERS[name]
 
 
 def test_a_learner_that_does_not_fit_the_objective_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ConfigError, match="learner 'waterfill' learns for the target objective, but this one is"
-                                          " tradeoff: take forward, forward_exact, implicit_cg"):  # fmt: skip
-        choose("waterfill", "tradeoff")
-    with pytest.raises(ConfigError, match=r"learner 'forward' learns .* is target: take waterfill"):
+    with pytest.raises(
+        ConfigError,
+        match="learner 'forward' learns for the tradeoff objective, but this one is target: take waterfill",
+    ):
         choose("forward", "target")
     with pytest.raises(ConfigError, match="unknown learner 'foward': did you mean 'forward'"):
         choose("foward", "tradeoff")
@@ -187,7 +189,7 @@ def test_a_learner_that_does_not_fit_the_objective_is_refused_with_those_that_do
 
 def waterfill(groups: ChannelGroups, target: float, steps: int = 60, lambda_max: float = 1e4) -> WaterfillLearner:
     """Trains nothing: random gradients, and a little noise that moves every group a bit."""
-    learned = WaterfillLearner(groups, target=target, bounds=(1e-4, lambda_max), every=10)
+    learned = WaterfillLearner(groups, AskedLevel(target), bounds=(1e-4, lambda_max), every=10, rest=0.0)
     generator = torch.Generator().manual_seed(3)
     for index in range(steps):
         gradients = [torch.randn(weight.shape, generator=generator) for weight in groups.weights]
@@ -213,7 +215,7 @@ def test_waterfill_reaches_its_target_and_overshoots_by_less_than_a_group(
 
 def test_waterfill_shrinks_the_smallest_groups_only(make_groups: MakeGroups) -> None:
     groups = make_groups([(12, 6, 1), (8, 9, 3)])
-    learned = WaterfillLearner(groups, target=0.5, bounds=(1e-4, 1e4), every=1)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=1, rest=0.0)
     generator = torch.Generator().manual_seed(0)
     for index in range(10):
         norms = groups.norms()
@@ -230,7 +232,7 @@ def test_waterfill_shrinks_the_smallest_groups_only(make_groups: MakeGroups) -> 
 def test_waterfill_takes_nothing_and_needs_no_lambda_at_the_start(make_groups: MakeGroups) -> None:
     groups = make_groups(SHAPES)
     before = [weight.clone() for weight in groups.weights]
-    learned = WaterfillLearner(groups, target=0.5, bounds=(1e-4, 1e4), every=10)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=10, rest=0.0)
     learned.step(at(0, 0.0, 0.01, gradients=ones(groups)))
     assert learned.lambdas().tolist() == [0, 0, 0]
     assert all(torch.equal(a, b) for a, b in zip(before, groups.weights, strict=True))
@@ -241,7 +243,7 @@ def test_waterfills_lambda_is_what_removes_its_longest_chosen_group_up_to_the_bo
 ) -> None:
     groups = make_groups([(6, 4, 1)], removable=(0,))
     for bound, expected in ((1e4, None), (2.0, 2.0)):
-        learned = WaterfillLearner(groups, target=0.5, bounds=(1e-4, bound), every=1)
+        learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, bound), every=1, rest=0.0)
         learned.importance = TaylorImportance(groups)
         norms = groups.norms().sort().values
         learned.step(at(1, 0.85, 0.01, gradients=ones(groups)))

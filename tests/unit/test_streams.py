@@ -93,7 +93,7 @@ def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_pat
     bench.finish(second[0])
     name, answer = bench.ask()
     assert bench.state.trials[name].stream.endswith("-1")
-    assert answer["seed"] == 1 and answer["references"] == {"digit": 1.0}
+    assert answer["seed"] == 1 and answer["reference"].losses == {"digit": 1.0}
 
 
 def test_each_stream_spends_no_more_than_its_limit_and_closes(tmp_path):

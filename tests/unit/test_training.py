@@ -9,7 +9,7 @@ from torch import Tensor
 from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.errors import ConfigError, DivergenceError
-from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.meta import LambdaSchedule, Objective, Reference
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups, measure
 from ms_automl.training import BatchOrder, TrainingLoop, TrainingSettings, evaluate
@@ -184,11 +184,11 @@ def test_the_error_of_a_trial_with_a_lambda_names_it(tiny_data: MultiTaskData, t
     various = LambdaSchedule.constant({name: 0.01 * (index + 1) for index, name in enumerate(names)})
     with pytest.raises(DivergenceError, match=rf"{at} from 0\.01 to {0.01 * len(names):.4g}: "):
         run_out(FixedLambda(data, tiny_network(), SHORT, 1, schedule=various))
-    references = {"depth": 1.0, "kind": 1.0}
+    reference = Reference({"depth": 1.0, "kind": 1.0})
     with pytest.raises(DivergenceError, match=rf"{at} "):
         run_out(
             MetaSparsity(
-                data, tiny_network(), SHORT, 1, objective=Objective(), references=references, bounds=(1e-3, 1e-1)
+                data, tiny_network(), SHORT, 1, objective=Objective(), reference=reference, bounds=(1e-3, 1e-1)
             )
         )
 
