@@ -36,7 +36,7 @@ def main() -> None:
     objective, reference = config.objective.build(), None
     tasks = experiment.data(args.seed).tasks
     trials: dict[str, list[tuple[str, dict[str, Any]]]] = {
-        "dense": [("dense", {})],
+        "dense": [("dense", {"probe": True})],
         "meta": [("meta_sparsity", {})],
     }
     trials["fixed"] = [
@@ -51,7 +51,8 @@ def main() -> None:
         while not trial.done:
             metrics = trial.step()
             losses = {task.name: metrics[f"val/{task.name}/loss"] for task in tasks}
-            course.append((int(metrics["step"]), losses))
+            probe = {task.name: metrics.get(f"probe/{task.name}/loss", 0.0) for task in tasks}
+            course.append((int(metrics["step"]), probe))
             curve = {key: round(value, 3) for key, value in metrics.items() if key.startswith("val/")}
             if method == "dense":
                 print("  ", int(metrics["step"]), json.dumps(curve), flush=True)

@@ -124,7 +124,9 @@ def reference(stream: Stream, path: Path) -> Row:
     dense = Stream(stream.config, "dense", stream.seed, f"dense{changed}")
     known = rows(path, dense)
     if not known:
-        known = [_rounded(trial(Experiment(dense.config), dense, Suggestion("dense", {}, {}), 0, None))]
+        known = [
+            _rounded(trial(Experiment(dense.config), dense, Suggestion("dense", {"probe": True}, {}), 0, None))
+        ]
         append(path, known[0])
     return known[0]
 
@@ -150,14 +152,16 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
         curve = []
         while not method.done:
             report = method.step()
-            kept = {key: value for key, value in report.items() if key.startswith("val/") and key.endswith("loss")}
+            kept = {k: v for k, v in report.items() if k.startswith(("val/", "probe/")) and k.endswith("loss")}
             curve.append({"step": report["step"], "density": report["density"]} | kept)
     except Exception as error:  # a diverged trial is a result
         return row | {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     metrics, density = report, report["density"]
     row |= {
         "curve": curve,
-        "metrics": {k: v for k, v in metrics.items() if not k.startswith(("sparsity/layer", "lambda/", "step"))},
+        "metrics": {
+            k: v for k, v in metrics.items() if not k.startswith(("sparsity/layer", "lambda/", "probe/", "step"))
+        },
         "zeros_by_layer": [v for k, v in metrics.items() if k.startswith("sparsity/layer/")],
     }
     against = metrics if dense is None else dense["metrics"]
@@ -182,12 +186,11 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
 
 
 def _reference(dense: Row) -> Reference:
-    def losses(values: Row) -> dict[str, float]:
-        return {k.split("/")[1]: v for k, v in values.items() if k.startswith("val/") and k.endswith("/loss")}
+    def losses(values: Row, kind: str) -> dict[str, float]:
+        return {k.split("/")[1]: v for k, v in values.items() if k.startswith(kind) and k.endswith("/loss")}
 
-    return Reference(
-        losses(dense["metrics"]), tuple((int(point["step"]), losses(point)) for point in dense["curve"])
-    )
+    course = tuple((int(point["step"]), losses(point, "probe/")) for point in dense["curve"])
+    return Reference(losses(dense["metrics"], "val/"), course)
 
 
 def rows(path: Path, stream: Stream) -> list[Row]:

@@ -38,7 +38,7 @@ class Arm:
 
 
 def _dense(config: Config, space: Space, seed: int) -> Sampler:
-    return OneTrial(Suggestion("dense", {}, {}))
+    return OneTrial(Suggestion("dense", {"probe": True}, {}))
 
 
 def _fixed(config: Config, space: Space, seed: int) -> Sampler:

@@ -57,7 +57,15 @@ class Cost:
 
 
 def planned_cost(
-    *, steps: int, batch_size: int, reports: int, val: int, test: int, outer_updates: int = 0, products: int = 0
+    *,
+    steps: int,
+    batch_size: int,
+    reports: int,
+    val: int,
+    test: int,
+    outer_updates: int = 0,
+    products: int = 0,
+    probed: int = 0,
 ) -> Cost:
     """Cost of a whole trial before it starts: training, one validation pass a report, one test pass at the end.
 
@@ -69,12 +77,13 @@ def planned_cost(
         test: samples of the test split.
         outer_updates: outer batches that λ's gradient is taken on.
         products: Hessian-vector products, each on one training batch.
+        probed: validation samples passed forward between reports.
     """
     return Cost(
         train=steps * batch_size,
         outer=outer_updates * batch_size,
         hessian=products * batch_size,
-        forward=reports * val + test,
+        forward=reports * val + test + probed,
     )
 
 

@@ -192,7 +192,7 @@ class Comparison:
             trial.schedule, trial.warnings = report.schedule, report.warnings
             if stream.arm == "dense":
                 course = self.courses.setdefault(stream.seed, {})
-                course[int(report.metrics["step"])] = self._losses(report.metrics, "val")
+                course[int(report.metrics["step"])] = self._losses(report.metrics, "probe")
             costs = {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,

@@ -18,12 +18,16 @@ from torch import Tensor
 from ms_automl.budget import Cost, planned_cost
 from ms_automl.data import Batch, MultiTaskData, Split
 from ms_automl.errors import ConfigError, DivergenceError, unknown_name
+from ms_automl.meta.outer import frozen_buffers
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import GROUPINGS, METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 
 Metrics = dict[str, float]
 State = dict[str, Any]
+
+PROBE = 512
+"""Validation samples on which two runs are compared in the middle of training, at most."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,23 @@ class TrainingSettings:
         progress = (step - warmup) / max(1, self.steps - warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def cost(self, data: MultiTaskData, outer_updates: int = 0, products: int = 0) -> Cost:
+    @property
+    def sparsifying_reports(self) -> int:
+        """Reports before the zeros are frozen."""
+        return (self.prox_steps - 1) // self.report_every
+
+    def probe_samples(self, data: MultiTaskData) -> int:
+        """Validation samples of one :meth:`TrainingLoop.probe`."""
+        return min(PROBE, len(data.val))
+
+    def cost(self, data: MultiTaskData, outer_updates: int = 0, products: int = 0, probes: int = 0) -> Cost:
         """What a whole trial on ``data`` costs.
 
         Args:
             data: what it trains on.
             outer_updates: outer batches that λ's gradient is taken on.
             products: Hessian-vector products, each on one training batch.
+            probes: calls of :meth:`TrainingLoop.probe`.
         """
         return planned_cost(
             steps=self.steps,
@@ -117,6 +131,7 @@ class TrainingSettings:
             test=len(data.test),
             outer_updates=outer_updates,
             products=products,
+            probed=probes * self.probe_samples(data),
         )
 
 
@@ -319,6 +334,25 @@ class TrainingLoop:
         if bad:
             raise DivergenceError(f"{name} loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}")
         return {f"{name}/{key}": value for key, value in metrics.items()}
+
+    def probe(self) -> Metrics:
+        """Validation loss by task under batch statistics, on the split's first samples, as ``probe/<task>/loss``.
+
+        In the middle of training the running averages of batch norm lag behind the weights, and the loss that
+        they give jumps by tens of percent from report to report. Two runs are compared there without them.
+        """
+        samples, size = self.settings.probe_samples(self.data), 4 * self.settings.batch_size
+        sums = {task.name: 0.0 for task in self.data.tasks}
+        self.network.eval()
+        with torch.no_grad(), frozen_buffers(self.network):
+            for start in range(0, samples, size):
+                batch = self.data.val.batch(torch.arange(start, min(start + size, samples)))
+                losses = task_losses(self.data.tasks, self.network(batch.images), batch)
+                for name, loss in losses.items():
+                    sums[name] += float(loss) * len(batch.images)
+        self.network.train()
+        self.cost.forward += samples
+        return {f"probe/{name}/loss": total / samples for name, total in sums.items()}
 
     def state_dict(self) -> State:
         """Weights, buffers, optimiser, data order, random state, counters and the frozen pattern."""

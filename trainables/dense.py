@@ -15,10 +15,20 @@ class Dense:
         network: trained in place.
         settings: length, optimiser and phases.
         seed: of the data order.
+        probe: whether each report has the probe's losses, which a learner of λ compares its own with.
     """
 
-    def __init__(self, data: MultiTaskData, network: MultiTaskNet, settings: TrainingSettings, seed: int) -> None:
+    def __init__(
+        self,
+        data: MultiTaskData,
+        network: MultiTaskNet,
+        settings: TrainingSettings,
+        seed: int,
+        *,
+        probe: bool = False,
+    ) -> None:
         self.loop = TrainingLoop(data, network, settings, seed)
+        self.probe = probe
         self.cost = self.loop.cost
 
     @property
@@ -28,7 +38,8 @@ class Dense:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
-        return self.loop.interval()
+        metrics = self.loop.interval()
+        return metrics | self.loop.probe() if self.probe else metrics
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

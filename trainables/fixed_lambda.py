@@ -55,8 +55,9 @@ class FixedLambda:
         if shares is None:
             loop.prox(thresholds(loop.groups, lambda_, loop.lr))
             return
-        chosen = smallest(loop.groups, loop.groups.norms(), shares)
-        loop.prox(selective_thresholds(loop.groups, lambda_, loop.lr, chosen, self.schedule.rest))
+        norms = loop.groups.norms()
+        chosen = smallest(loop.groups, norms, shares)
+        loop.prox(selective_thresholds(loop.groups, norms, lambda_, loop.lr, chosen, self.schedule.rest))
         if loop.phase >= 1:  # as the learner ends: what a bounded λ has not brought to zero by now goes
             loop.groups.scale_((~chosen).to(loop.groups.size.dtype))
 

@@ -105,7 +105,8 @@ class MetaSparsity:
         MetaSparsity.check(settings)  # before anything trains
         entry = choose(learning.learner, objective.kind)
         plan = Plan(settings.prox_steps, learning.every, learning.unroll, lambdas)
-        return settings.cost(data, entry.outer_updates(plan), entry.products(plan))
+        probes = settings.sparsifying_reports
+        return settings.cost(data, entry.outer_updates(plan), entry.products(plan), probes)
 
     @property
     def done(self) -> bool:
@@ -120,12 +121,15 @@ class MetaSparsity:
     def step(self) -> Metrics:
         """Train one report interval and evaluate; λ's learner hears how that came out."""
         metrics = self.loop.interval(self._sparsify)
-        losses = {task.name: metrics[f"val/{task.name}/loss"] for task in self.loop.data.tasks}
-        report = Evaluation(self.loop.steps_done, self.loop.phase, losses, metrics["density"])
         if self.loop.pattern is None:
-            self.warnings += self.learner.observe(report)
+            probe = self.loop.probe()
+            losses = {task.name: probe[f"probe/{task.name}/loss"] for task in self.loop.data.tasks}
+            seen = Evaluation(self.loop.steps_done, self.loop.phase, losses, metrics["density"])
+            self.warnings += self.learner.observe(seen)
+            metrics |= probe
         if self.done:
-            self.warnings += self.learner.warnings() + watch.end(report, self.reference)
+            losses = {task.name: metrics[f"val/{task.name}/loss"] for task in self.loop.data.tasks}
+            self.warnings += self.learner.warnings() + watch.end(losses, metrics["density"], self.reference)
         return metrics
 
     def _sparsify(self) -> None:

@@ -22,7 +22,8 @@ class Reference:
 
     Attributes:
         losses: L_t^ref by task, after its last step.
-        course: (step, L_t by task) at each of its reports: what a network without zeros reaches by then.
+        course: (step, L_t by task) at each of its reports, as ``TrainingLoop.probe`` measures them: what a
+            network without zeros reaches by then.
     """
 
     losses: Losses
@@ -34,17 +35,22 @@ class Reference:
         How far training has come falls out of the ratio, so that what is left is the cost of the zeros.
 
         Raises:
-            ConfigError: where the reference made no report at ``step``.
+            ConfigError: where the reference was not measured at ``step``.
         """
         for when, dense in self.course:
             if when == step:
-                ratios = [loss / max(dense[task], REFERENCE_FLOOR) for task, loss in losses.items()]
-                return sum(ratios) / len(ratios) - 1
+                return relative(losses, dense) - 1
         steps = ", ".join(str(when) for when, _ in self.course) or "none"
         raise ConfigError(
-            f"the dense reference has no validation losses at step {step} (it has {steps}): "
-            "train it with the same steps and report_every"
+            f"the dense reference has no probe at step {step} (it has {steps}): train it with probe=True and the "
+            "same steps and report_every"
         )
+
+
+def relative(losses: Losses, references: Losses) -> float:
+    """(1/T) Σ_t L_t / max(L_t^ref, :data:`REFERENCE_FLOOR`)."""
+    ratios = [loss / max(references[task], REFERENCE_FLOOR) for task, loss in losses.items()]
+    return sum(ratios) / len(ratios)
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,7 @@ class Objective:
 
     def value(self, losses: Mapping[str, float], references: Mapping[str, float], density: float) -> float:
         """J for losses by task on one split, against the dense reference's on the same split."""
-        ratios = [loss / max(references[task], REFERENCE_FLOOR) for task, loss in losses.items()]
-        ratio = sum(ratios) / len(ratios)
+        ratio = relative(losses, references)
         return ratio + self.price * density if self.kind == "tradeoff" else ratio
 
     def violation(self, density: float) -> float:

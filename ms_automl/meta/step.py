@@ -35,7 +35,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report on the whole validation split.
+    """How the network does on validation samples, under batch statistics (``TrainingLoop.probe``).
 
     Attributes:
         step: training steps taken.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ms_automl.meta.objective import Reference
+from ms_automl.meta.objective import Losses, Reference, relative
 from ms_automl.meta.step import Evaluation
 
 COLLAPSE = 1.0
@@ -20,20 +20,18 @@ def collapsed(evaluation: Evaluation, reference: Reference) -> bool:
     return reference.rise(evaluation.step, evaluation.losses) > COLLAPSE
 
 
-def end(evaluation: Evaluation, reference: Reference) -> list[str]:
-    """What is wrong with a network once its zeros are frozen.
+def end(losses: Losses, density: float, reference: Reference) -> list[str]:
+    """What is wrong with a trained network.
 
     Args:
-        evaluation: the last report.
+        losses: L_t on the validation split.
+        density: share of the penalised weights outside zero groups.
         reference: the dense reference.
     """
-    lines = []
-    if evaluation.density < GONE:
-        lines.append(
-            f"the network is all but gone: {100 * (1 - evaluation.density):.1f} % of its weights are zero"
-        )
-    if collapsed(evaluation, reference):
-        ratio = 1 + reference.rise(evaluation.step, evaluation.losses)
+    lines, ratio = [], relative(losses, reference.losses)
+    if density < GONE:
+        lines.append(f"the network is all but gone: {100 * (1 - density):.1f} % of its weights are zero")
+    if ratio > 1 + COLLAPSE:
         lines.append(f"the network collapsed: its validation loss is {ratio:.1f} times the dense network's")
     return lines
 

@@ -70,7 +70,7 @@ class WaterfillLearner:
         norms = self.groups.norms()
         chosen = smallest(self.groups, norms, self.taken)
         self.lambda_ = self._lambda_for(norms, chosen, now.lr)
-        threshold = selective_thresholds(self.groups, self.lambda_, now.lr, chosen, self.rest)
+        threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, chosen, self.rest)
         factors = shrink_factors(self.groups, norms, threshold)
         if last:
             self.forced = float(self.groups.size[chosen & (factors > 0)].sum()) / self.groups.total

@@ -23,18 +23,22 @@ def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
     return lr * lambda_.index_select(0, groups.layer) * groups.size.sqrt()
 
 
-def selective_thresholds(groups: Groups, lambda_: Tensor, lr: float, chosen: Tensor, rest: float) -> Tensor:
-    """[G] η λ sqrt(n_g) with λ_l for the chosen groups and one λ for the rest of all layers.
+def selective_thresholds(
+    groups: Groups, norms: Tensor, lambda_: Tensor, lr: float, chosen: Tensor, rest: float
+) -> Tensor:
+    """[G] η λ sqrt(n_g) with λ_l for the chosen groups and one λ for the rest, which it shortens but never zeroes.
 
     Args:
         groups: the groups.
+        norms: [G] ||θ_g||.
         lambda_: [L] λ of each layer's chosen groups.
         lr: η.
         chosen: [G] True for the groups that are to go.
         rest: λ of the others.
     """
     every = torch.full_like(lambda_, rest)
-    return torch.where(chosen, thresholds(groups, lambda_, lr), thresholds(groups, every, lr))
+    shortened = torch.minimum(thresholds(groups, every, lr), norms / 2)
+    return torch.where(chosen, thresholds(groups, lambda_, lr), shortened)
 
 
 def shrink_factors(groups: Groups, norms: Tensor, threshold: Tensor) -> Tensor:
