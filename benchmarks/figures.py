@@ -1,0 +1,145 @@
+"""The method's figures from the verdict's runs: docs/figures/*.png and *.svg.
+
+    python benchmarks/figures.py --preset rooms --seed 0
+
+λ by layer over the sparsifying phase and the pattern of zeros come from one seed of the meta-learner; the pattern
+is shown beside the arms that search. The third figure has every meta run of the preset: the rise of the loss at the
+end as each report before the freeze foretells it (by the model of docs/method.md), against the one that came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from analysis.plots import BLACK, BLUE, LOOK, VERMILION, WIDTH
+
+HERE = Path(__file__).parent
+OUT = HERE.parent / "docs" / "figures"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="rooms")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    args = parser.parse_args()
+    lines = (args.runs / f"{args.preset}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if not row["error"]]
+    OUT.mkdir(parents=True, exist_ok=True)
+    chosen = {arm: best(rows, arm, args.seed) for arm in ("meta", "prune-taylor", "optuna")}
+    with rc_context(LOOK):
+        save(course(chosen["meta"]), f"{args.preset}-lambda")
+        save(pattern(chosen, chosen["meta"]["schedule"]["layers"]), f"{args.preset}-pattern")
+        save(rise(rows), f"{args.preset}-rise")
+
+
+def best(rows: list[Row], arm: str, seed: int) -> Row:
+    """The trial of least validation J of an arm under the default price."""
+    label = f"{arm}/per_layer/tradeoff"
+    found = [row for row in rows if row["label"] == label and row["seed"] == seed]
+    if not found:
+        raise SystemExit(f"no runs of {label} with seed {seed}: run benchmarks/verdict.py first")
+    return min(found, key=lambda row: row["objective"])
+
+
+def course(row: Row) -> Figure:
+    """λ of each layer, and the share of its groups that it acts on, over the sparsifying phase."""
+    schedule = row["schedule"]
+    layers = schedule["layers"]
+    values, shares = np.array(schedule["values"]).T, 100 * np.array(schedule["shares"]).T
+    figure = Figure(figsize=(2 * WIDTH, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    low = values[values > 0].min()
+    shown = np.where(values > 0, values, np.nan)
+    _heat(figure, left, shown, layers, "λ (log scale; white: nothing is taken)", norm=LogNorm(low, values.max()))
+    _heat(figure, right, shares, layers, "share of the layer's groups it acts on, %", vmin=0, vmax=100)
+    return figure
+
+
+def _heat(figure: Figure, axes: Axes, values: np.ndarray, layers: list[str], title: str, **scale: Any) -> None:
+    image = axes.imshow(values, aspect="auto", cmap="cividis_r", **scale)
+    axes.set_title(title, fontsize=10)
+    axes.set_yticks(range(len(layers)), layers)
+    knots = values.shape[1]
+    axes.set_xticks(range(knots), [f"{100 * knot / (knots - 1):.0f}" for knot in range(knots)])
+    axes.set_xlabel("progress of the sparsifying phase, %")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes)
+
+
+def pattern(chosen: dict[str, Row], layers: list[str]) -> Figure:
+    """Zero groups by layer in the selected model of each arm."""
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(layers))
+    looks = {"meta": (VERMILION, ""), "prune-taylor": ("#009E73", "///"), "optuna": (BLUE, "...")}
+    for index, (arm, row) in enumerate(chosen.items()):
+        colour, hatch = looks[arm]
+        label = f"{arm}: {100 * (1 - row['density']):.0f} % of the weights, J {row['objective_test']:.3f}"
+        shares = [100 * share for share in row["zeros_by_layer"]]
+        axes.barh(
+            places + 0.27 * (index - 1), shares, 0.25, color=colour, hatch=hatch, edgecolor="white", label=label
+        )
+    axes.set_yticks(places, layers)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("zero groups of the layer, %")
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+def rise(rows: list[Row]) -> Figure:
+    """The rise of the loss over dense that reports foretell, and the one at the end of the run."""
+    dense = {
+        row["seed"]: {point["step"]: point for point in row["curve"]} for row in rows if row["label"] == "dense"
+    }
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    kinds = {"val": ("running averages", BLACK, "x"), "probe": ("batch statistics (the probe)", VERMILION, "o")}
+    for kind, (name, colour, marker) in kinds.items():
+        came, foretold = [], []
+        for row in (row for row in rows if row["label"].startswith("meta/")):
+            end = row["objective"] - _paid(row) - 1
+            for point in row["curve"]:
+                if any(key.startswith("probe/") for key in point) and point["density"] < 0.6:
+                    ratio = _ratio(point, dense[row["seed"]][point["step"]], kind)
+                    came.append(end)
+                    foretold.append((ratio - 1) * (1 / row["density"] - 1) / (1 / point["density"] - 1))
+        axes.scatter(came, foretold, s=18, color=colour, marker=marker, label=name, alpha=0.7)
+    ends = axes.get_xlim()
+    axes.plot(ends, ends, color="#8A8A8A", linewidth=0.8)
+    axes.set_xlabel("rise of the validation loss over dense, at the end (share)")
+    axes.set_ylabel("as a report foretells it (share)")
+    axes.legend()
+    return figure
+
+
+def _paid(row: Row) -> float:
+    objective = row["settings"]["objective"]
+    return float(objective["price"] * row["density"]) if objective["kind"] == "tradeoff" else 0.0
+
+
+def _ratio(point: Row, dense: Row, kind: str) -> float:
+    names = [key for key in point if key.startswith(f"{kind}/")]
+    return float(np.mean([point[name] / dense[name] for name in names]))
+
+
+def save(figure: Figure, name: str) -> None:
+    """PNG and SVG."""
+    figure.savefig(OUT / f"{name}.png", dpi=160)
+    figure.savefig(OUT / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
