@@ -2,8 +2,8 @@
 
     python benchmarks/figures.py --preset rooms --seed 0
 
-λ by layer over the sparsifying phase and the pattern of zeros come from one seed of the meta-learner; the pattern
-is shown beside the arms that search. The third figure has every meta run of the preset: the rise of the loss at the
+λ by layer over the sparsifying phase and the pattern of zeros come from one seed of the meta-learner, the pattern
+beside the arms that search. The third figure has every meta run of the preset: the rise of the loss at the
 end as each report before the freeze foretells it (by the model of docs/method.md), against the one that came.
 """
 
