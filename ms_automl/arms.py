@@ -77,7 +77,7 @@ ARMS: dict[str, Arm] = {
     "random": Arm("random search over λ", _random, "fixed_lambda", ("fixed_lambda",)),
     "optuna": Arm("Optuna's TPE over λ", _optuna, "fixed_lambda", ("fixed_lambda",)),
     "prune-taylor": Arm("gradual Taylor pruning, no λ; TPE over its level", _prune_taylor, "pruned", ("pruned",)),
-    "meta": Arm("λ learned by gradient in one training", _meta, "meta_sparsity", ("meta_sparsity",), True),
+    "meta": Arm("λ learned in one training", _meta, "meta_sparsity", ("meta_sparsity",), True),
     "meta-search": Arm(
         "the learned λ tried and refined as a fixed λ", _meta_search, "meta_sparsity", ("fixed_lambda",)
     ),
