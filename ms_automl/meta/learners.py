@@ -127,7 +127,9 @@ def _waterfill(wish: Wish, given: Ingredients) -> Learner:
     if wish.objective.kind == "tradeoff":
         settings = wish.settings
         level = PricedLevel(wish.objective.price, wish.reference, guess=settings.guess, doubt=settings.doubt)
-    return WaterfillLearner(given.groups, level, bounds=wish.bounds, every=10, rest=wish.rest)
+    return WaterfillLearner(
+        given.groups, level, bounds=wish.bounds, every=10, rest=wish.rest, decay=wish.settings.decay
+    )
 
 
 def _removal(wish: Wish, given: Ingredients) -> Learner:

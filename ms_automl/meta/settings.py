@@ -19,7 +19,7 @@ class LearnerSettings:
         guess: a_0 of :class:`~ms_automl.meta.level.PricedLevel` (`waterfill` under a price).
         doubt: κ of the same.
         outer: the split whose batches λ's gradient is taken on; ``training`` is an ablation.
-        decay: γ of the `forward` estimator, per step.
+        decay: γ of the `forward` estimator, and of the average over `waterfill`'s removal costs, per step.
         unroll: K: steps of the unrolled estimators, terms or iterations of the implicit ones.
         lambda_optimizer: of log λ, a key of :data:`~ms_automl.meta.gradient.LAMBDA_OPTIMIZERS`.
         lambda_lr: its step; the largest step of `removal`.

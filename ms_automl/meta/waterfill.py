@@ -39,17 +39,25 @@ class WaterfillLearner:
         bounds: (λ_min, λ_max); λ is 0 in a layer that nothing is taken from.
         every: steps between two updates of μ.
         rest: λ of the groups that stay.
+        decay: of the costs' moving average, per step.
     """
 
     def __init__(
-        self, groups: Groups, level: Level, *, bounds: tuple[float, float], every: int, rest: float
+        self,
+        groups: Groups,
+        level: Level,
+        *,
+        bounds: tuple[float, float],
+        every: int,
+        rest: float,
+        decay: float = 0.99,
     ) -> None:
         self.groups = groups
         self.level = level
         self.bounds = bounds
         self.every = every
         self.rest = rest
-        self.importance = TaylorImportance(groups)
+        self.importance = TaylorImportance(groups, decay)
         self.taken = torch.zeros(len(groups.names))  # [L] share of the layer's groups, q_l / G_l
         self.lambda_ = torch.zeros(len(groups.names))
         self.forced = 0.0  # share of the weights that only the last step brought to zero
