@@ -330,10 +330,7 @@ class TrainingLoop:
     def _evaluate(self, name: str, split: Split) -> Metrics:
         metrics = evaluate(self.network, split, self.data.tasks, self.settings.eval_batch_size)
         self.cost.forward += len(split)
-        bad = {key: value for key, value in metrics.items() if key.endswith("/loss") and not math.isfinite(value)}
-        if bad:
-            raise DivergenceError(f"{name} loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}")
-        return {f"{name}/{key}": value for key, value in metrics.items()}
+        return {f"{name}/{key}": value for key, value in self._finite(metrics, name).items()}
 
     def probe(self) -> Metrics:
         """Validation loss by task under batch statistics, on the split's first samples, as ``probe/<task>/loss``.
@@ -341,18 +338,26 @@ class TrainingLoop:
         In the middle of training the running averages of batch norm lag behind the weights, and the loss that
         they give jumps by tens of percent from report to report. Two runs are compared there without them.
         """
-        samples, size = self.settings.probe_samples(self.data), 4 * self.settings.batch_size
+        samples, training = self.settings.probe_samples(self.data), self.network.training
+        # Batches of nearly one size: a last one of a sample or two would have statistics of its own.
+        batches = torch.arange(samples).tensor_split(math.ceil(samples / (4 * self.settings.batch_size)))
         sums = {task.name: 0.0 for task in self.data.tasks}
         self.network.eval()
         with torch.no_grad(), frozen_buffers(self.network):
-            for start in range(0, samples, size):
-                batch = self.data.val.batch(torch.arange(start, min(start + size, samples)))
+            for indices in batches:
+                batch = self.data.val.batch(indices)
                 losses = task_losses(self.data.tasks, self.network(batch.images), batch)
                 for name, loss in losses.items():
-                    sums[name] += float(loss) * len(batch.images)
-        self.network.train()
+                    sums[name] += float(loss) * len(indices)
+        self.network.train(training)
         self.cost.forward += samples
-        return {f"probe/{name}/loss": total / samples for name, total in sums.items()}
+        return self._finite({f"probe/{name}/loss": total / samples for name, total in sums.items()}, "probe")
+
+    def _finite(self, metrics: Metrics, what: str) -> Metrics:
+        bad = {key: value for key, value in metrics.items() if key.endswith("/loss") and not math.isfinite(value)}
+        if bad:
+            raise DivergenceError(f"{what} loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}")
+        return metrics
 
     def state_dict(self) -> State:
         """Weights, buffers, optimiser, data order, random state, counters and the frozen pattern."""

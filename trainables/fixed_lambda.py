@@ -59,7 +59,8 @@ class FixedLambda:
         chosen = smallest(loop.groups, norms, shares)
         loop.prox(selective_thresholds(loop.groups, norms, lambda_, loop.lr, chosen, self.schedule.rest))
         if loop.phase >= 1:  # as the learner ends: what a bounded λ has not brought to zero by now goes
-            loop.groups.scale_((~chosen).to(loop.groups.size.dtype))
+            gone = chosen & ~loop.groups.strongest(norms)  # one group stays where the signal must pass
+            loop.groups.scale_((~gone).to(loop.groups.size.dtype))
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

@@ -35,17 +35,6 @@ class MetaSparsity:
         ties: [L] index of the λ that each layer uses; None gives each layer its own. The `waterfill` rule has a
             λ for each layer whatever they say.
         learning: how λ is learned.
-        learner: a key of :data:`~ms_automl.meta.learners.LEARNERS` that fits the objective; None takes `forward`
-            for the trade-off and `waterfill` for a target.
-        outer: the split whose batches λ's gradient is taken on; ``training`` is an ablation.
-        decay: γ of the `forward` estimator, per step.
-        unroll: K: steps of the unrolled estimators, terms or iterations of the implicit ones.
-        lambda_optimizer: of log λ, a key of :data:`~ms_automl.meta.gradient.LAMBDA_OPTIMIZERS`.
-        lambda_lr: its step.
-        every: steps between two updates of λ (gradient learners).
-        warmup: share of the sparsifying phase over which λ rises from 0 (gradient learners).
-        corrected: whether the outer gradient is corrected for what the final model feels
-            (:class:`~ms_automl.meta.pricing.Pricing`).
 
     Raises:
         ConfigError: for a grouping or a metric that the learners' rules do not cover.

@@ -120,12 +120,12 @@ class GradientLearner:
         """
         if not collapsed(evaluation, self.reference):
             return []
-        before = float(self.rho.max())
-        self.ceiling = max(math.log(self.bounds[0]), before - math.log(2))
+        reached = float(self.lambdas().max())  # during the warm-up less than exp(ρ)
+        self.ceiling = math.log(max(self.bounds[0], reached / 2))
         self.rho.clamp_(max=self.ceiling)
         return [
             f"the network collapsed by step {evaluation.step}, so λ was held at {math.exp(self.ceiling):.3g} "
-            f"and below from there on (it had reached {math.exp(before):.3g})"
+            f"and below from there on (it had reached {reached:.3g})"
         ]
 
     def warnings(self) -> list[str]:

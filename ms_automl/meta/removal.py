@@ -27,7 +27,8 @@ class RemovalLearner:
 
         slope_l = Σ_g w_g (C_g - price n_g/N) / Σ_g w_g |C_g - price n_g/N|   in [-1, 1],   ρ_l ← ρ_l - lr slope_l.
 
-    λ may remove at most 3 % of a layer's groups in a step, so that the costs keep up with the removals. Costs are
+    λ may remove at most 3 % of a layer's groups in a step, so that the costs keep up with the removals; a zero
+    group that the optimiser has moved since counts as removed before. Costs are
     in units of the training loss, which is why a price steers little here (benchmarks/RESULTS.md).
 
     Args:
@@ -58,6 +59,7 @@ class RemovalLearner:
         self.importance = TaylorImportance(groups)
         self.rise = 0.0 if warmup > 0 else 1.0
         self.rho = torch.full((ties.count,), math.log(start))
+        self.alive = torch.ones_like(groups.layer, dtype=torch.bool)  # [G] after the last step
         self.course: list[list[float]] = []
 
     def lambdas(self) -> Tensor:
@@ -74,7 +76,9 @@ class RemovalLearner:
         if now.index % self.every == 0:
             self._learn(norms)
         threshold = torch.minimum(thresholds(groups, self.lambdas(), now.lr), self._cap(norms))
-        groups.scale_(shrink_factors(groups, norms, threshold))
+        factors = shrink_factors(groups, norms, threshold)
+        groups.scale_(factors)
+        self.alive = (factors > 0) & (norms > 0)
         record(self.course, now.phase, self.lambdas())
 
     def _learn(self, norms: Tensor) -> None:
@@ -90,8 +94,9 @@ class RemovalLearner:
     def _cap(self, norms: Tensor) -> Tensor:
         """[G] the threshold that kills no more than the share allowed: the norm of the first to be spared."""
         caps = []
-        for part in torch.split(norms, self.groups.counts):
-            living = part[part > 0].sort().values
+        counts = self.groups.counts
+        for part, alive in zip(torch.split(norms, counts), torch.split(self.alive, counts), strict=True):
+            living = part[alive].sort().values
             spared = max(1, round(DEATHS * len(part)))
             caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_tensor(torch.inf))
         return torch.stack(caps)[self.groups.layer]
@@ -113,6 +118,7 @@ class RemovalLearner:
         return {
             "rho": self.rho.clone(),
             "rise": self.rise,
+            "alive": self.alive,
             "importance": self.importance.state_dict(),
             "course": list(self.course),
         }
@@ -120,6 +126,6 @@ class RemovalLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.rho.copy_(state["rho"])
-        self.rise = state["rise"]
+        self.rise, self.alive = state["rise"], state["alive"]
         self.importance.load_state_dict(state["importance"])
         self.course = list(state["course"])

@@ -84,7 +84,7 @@ class LambdaSchedule:
         assert isinstance(layers, list) and isinstance(values, list)
         kept = tuple(map(tuple, shares)) if isinstance(shares, list) else None
         rest = data.get("rest", 0.0)
-        assert isinstance(rest, float)
+        assert isinstance(rest, int | float)
         return cls(tuple(layers), tuple(map(tuple, values)), kept, rest)
 
 

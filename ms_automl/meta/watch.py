@@ -42,13 +42,12 @@ def at_bounds(names: Sequence[str], lambdas: Tensor, bounds: tuple[float, float]
     Args:
         names: L layers.
         lambdas: [L] λ.
-        bounds: (low, high).
+        bounds: (low, high); a low of 0 is none.
     """
     lines = []
     for word, bound in zip(("lower", "upper"), bounds, strict=True):
-        there = [
-            name for name, value in zip(names, lambdas.tolist(), strict=True) if abs(value / bound - 1) < 1e-3
-        ]
+        near = 1e-3 * bound
+        there = [name for name, value in zip(names, lambdas.tolist(), strict=True) if abs(value - bound) < near]
         if there:
             shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
             lines.append(f"λ ended at its {word} bound {bound:g} in {shown}: widen lambda.low and lambda.high")

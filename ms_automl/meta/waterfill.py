@@ -10,6 +10,7 @@ from torch import Tensor
 from ms_automl.meta.level import Level
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
+from ms_automl.meta.watch import at_bounds
 from ms_automl.sparsity import (
     Groups,
     TaylorImportance,
@@ -94,12 +95,13 @@ class WaterfillLearner:
 
     def warnings(self) -> list[str]:
         """Whether λ_max held the prox back, once the phase is over."""
-        if self.forced <= 0.05:
-            return []
-        return [
-            f"{100 * self.forced:.0f} % of the weights were not at zero when the sparsifying phase ended and went "
-            f"at once: raise lambda.high (now {self.bounds[1]:g}) or training.steps"
-        ]
+        lines = []
+        if self.forced > 0.05:
+            lines.append(
+                f"{100 * self.forced:.0f} % of the weights were not at zero when the sparsifying phase ended and "
+                f"went at once: raise lambda.high (now {self.bounds[1]:g}) or training.steps"
+            )
+        return lines + at_bounds(self.groups.names, self.lambda_, (0.0, self.bounds[1]))
 
     def _fill(self, share: float) -> None:
         cheapest = self.importance.lowest(share)

@@ -95,7 +95,7 @@ def test_a_seed_fixes_a_run_and_another_one_changes_it(case: str, make: Factory)
 @each_case
 def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
     method, _ = make.finished(case)
-    expected = SETTINGS.cost(make.data)
+    expected = SETTINGS.cost(make.data, probes=6 if case == "dense, probed" else 0)
     if isinstance(method, MetaSparsity):
         expected = planned(case, make.data)
         assert (expected.outer > 0) == (CASES[case][1]["learning"].learner in ESTIMATORS)
@@ -172,7 +172,10 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
     if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
         names |= {f"lambda/{layer}" for layer in layers}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
-    assert [set(report) for report in reports] == [names] * 5 + [names | tested]
+    probes = {"probe/depth/loss", "probe/kind/loss"}
+    probed = {"dense, probed": 6}.get(case, 3 if CASES[case][0] == "meta_sparsity" else 0)
+    for index, report in enumerate(reports):
+        assert set(report) == names | (probes if index < probed else set()) | (tested if index == 5 else set())
     assert [report["step"] for report in reports] == [3, 6, 9, 12, 15, 16]
     for report in reports:
         assert all(isinstance(value, float) and math.isfinite(value) for value in report.values())

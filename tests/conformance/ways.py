@@ -60,6 +60,7 @@ def meta(
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
+    "dense, probed": ("dense", {"probe": True}),
     "fixed_lambda": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
@@ -97,7 +98,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "overparam": ("overparam", {}),
     "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
 }
-DENSE = ("dense", "mtml", "mtml, two inner steps", "single_task", "overparam")
+DENSE = ("dense", "dense, probed", "mtml", "mtml, two inner steps", "single_task", "overparam")
 WORDS = {
     "output channels": {"grouping": "output_channel"},
     "coupled": {"grouping": "coupled"},

@@ -64,13 +64,24 @@ class Bench:
         return self.run(self.dense, loss=loss, method="dense")
 
 
-def report(loss=1.0, density=1.0, accuracy=0.5, interval=0, done=True, error=None, test_loss=None, passes=100.0):
+def report(
+    loss=1.0,
+    density=1.0,
+    accuracy=0.5,
+    interval=0,
+    done=True,
+    error=None,
+    test_loss=None,
+    passes=100.0,
+    warnings=(),
+):
     metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
     metrics |= {"sparsity/group": 1 - density, "val/digit/loss": loss, "val/digit/accuracy": accuracy}
+    metrics["probe/digit/loss"] = 2 * loss
     if done:
         metrics |= {"test/digit/loss": loss if test_loss is None else test_loss, "test/digit/accuracy": accuracy}
     spent = {"train": passes, "outer": 0.0, "forward": passes / 10}
-    return Report(0, interval, {} if error else metrics, spent, 2.0, 1.5, done, error)
+    return Report(0, interval, {} if error else metrics, spent, 2.0, 1.5, done, error, warnings=warnings)
 
 
 @pytest.fixture
@@ -265,3 +276,26 @@ def test_a_constant_lambda_is_one_dict_and_a_course_is_one_per_knot(bench, value
 def test_a_limit_without_bound_is_null_in_the_row(bench):
     assert bench.state.row(bench.dense)["limit_passes"] is None
     assert bench.state.row(bench.arm)["limit_passes"] == 1000.0
+
+
+def test_the_reference_of_a_seed_holds_its_final_losses_and_the_probes_on_the_way(tmp_path):
+    bench = Bench(tmp_path)
+    trial = bench.begin(bench.dense, "dense")
+    bench.state.report(trial.id, report(loss=3.0, done=False))
+    assert bench.state.reference(0) is None, "not before it is trained"
+    bench.state.report(trial.id, report(loss=1.0, interval=1))
+    reference = bench.state.reference(0)
+    assert reference.losses == {"digit": 1.0}
+    assert list(reference.course) == [(10, {"digit": 6.0}), (20, {"digit": 2.0})]
+    assert reference.rise(10, {"digit": 9.0}) == pytest.approx(0.5)
+    assert bench.state.reference(1) is None
+
+
+def test_what_the_selected_trial_warns_of_ends_up_in_the_rows_note(bench):
+    for loss, words in ((2.0, ("λ ended at its lower bound",)), (1.0, ("the network collapsed", "raise the bound"))):
+        trial = bench.begin(bench.arm)
+        bench.state.report(trial.id, report(loss=loss, done=False, warnings=words[:1]))
+        bench.state.report(trial.id, report(loss=loss, interval=1, warnings=words))
+        assert trial.warnings == words
+    bench.arm.note = "stopped by Ctrl-C"
+    assert bench.state.row(bench.arm)["note"] == "stopped by Ctrl-C; the network collapsed; raise the bound"

@@ -4,33 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ms_automl.data import Batch
 from ms_automl.errors import ConfigError, DivergenceError
-from ms_automl.meta import KNOTS, LearnerSettings, Reference
+from ms_automl.meta import KNOTS, LearnerSettings
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import Plan, Ties
 from ms_automl.meta.hypergradients.forward import Forward
 from ms_automl.meta.learners import LEARNERS, choose
-from ms_automl.meta.level import AskedLevel
 from ms_automl.meta.pricing import Pricing
-from ms_automl.meta.step import TrainingStep
-from ms_automl.meta.waterfill import WaterfillLearner
-from ms_automl.sparsity import ChannelGroups, TaylorImportance, measure
+from ms_automl.meta.step import Evaluation
+from ms_automl.sparsity import ChannelGroups
+from tests.unit.steps import REFERENCE, at, zeros
 
 MakeGroups = Callable[..., ChannelGroups]
 SHAPES = [(4, 3, 1), (3, 4, 3), (4, 2, 1)]
-REFERENCE = Reference({"task": 0.5}, [(10, {"task": 1.0}), (20, {"task": 0.5})])
-
-
-def at(
-    index: int,
-    phase: float,
-    lr: float,
-    *,
-    outer: Callable[[], list[Tensor]] = list,
-    gradients: Callable[[], list[Tensor]] = list,
-) -> TrainingStep:
-    return TrainingStep(index, phase, lr, Batch(torch.empty(0), {}, {}), gradients, lambda parameters: outer())
 
 
 # ---- learning by gradient -------------------------------------------------------------------------------
@@ -42,14 +28,6 @@ def learner(groups: ChannelGroups, price: float = 1.0, decay: float = 0.99, **ch
     } | changes  # fmt: skip
     ties = Ties(groups, arguments.pop("ties", range(len(groups.names))))  # type: ignore[arg-type]
     return GradientLearner(groups, ties, Forward(groups, ties, decay), Pricing(groups, price), **arguments)  # type: ignore[arg-type]
-
-
-def zeros(groups: ChannelGroups) -> Callable[[], list[Tensor]]:
-    return lambda: [torch.zeros_like(weight) for weight in groups.weights]
-
-
-def ones(groups: ChannelGroups) -> Callable[[], list[Tensor]]:
-    return lambda: [torch.ones_like(weight) for weight in groups.weights]
 
 
 def harmed(groups: ChannelGroups) -> Callable[[], list[Tensor]]:
@@ -166,6 +144,72 @@ def test_an_unknown_step_rule_is_refused_with_the_known_ones(make_groups: MakeGr
         learner(make_groups(SHAPES), optimizer="sgd")
 
 
+# ---- the guard ------------------------------------------------------------------------------------------
+
+
+COLLAPSED = Evaluation(10, 0.5, {"task": 2.1}, 0.1)  # the dense network has 1.0 there
+SOUND = Evaluation(10, 0.5, {"task": 1.9}, 0.1)
+
+
+def rising(groups: ChannelGroups, learned: GradientLearner, steps: int) -> None:
+    for index in range(steps):
+        learned.step(at(index, 0.5, 1e-3, outer=zeros(groups)))
+
+
+def test_a_report_of_a_collapse_halves_the_largest_lambda_for_good_and_says_so(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    learned = learner(groups, every=1)
+    learned.rho.copy_(torch.tensor([0.8, 0.3, 0.02]).log())
+    (line,) = learned.observe(COLLAPSED)
+    assert line == (
+        "the network collapsed by step 10, so λ was held at 0.4 and below from there on (it had reached 0.8)"
+    )
+    assert learned.lambdas().tolist() == pytest.approx([0.4, 0.3, 0.02])
+    rising(groups, learned, 40)  # the price alone, which would raise λ to its bound
+    assert learned.lambdas().tolist() == pytest.approx([0.4] * 3)
+    learned.observe(COLLAPSED)
+    rising(groups, learned, 40)
+    assert learned.lambdas().tolist() == pytest.approx([0.2] * 3)
+
+
+def test_without_a_collapse_nothing_is_said_and_nothing_changes(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    learned = learner(groups, every=1)
+    before = learned.lambdas()
+    assert learned.observe(SOUND) == []
+    assert torch.equal(learned.lambdas(), before)
+    rising(groups, learned, 40)
+    assert learned.lambdas().tolist() == pytest.approx([1.0] * 3)
+
+
+def test_the_guard_halves_what_lambda_has_reached_and_not_what_it_would_after_the_warm_up(
+    make_groups: MakeGroups,
+) -> None:
+    groups = make_groups(SHAPES)
+    learned = learner(groups, price=0.0, start=0.8, warmup=1.0, every=1000)
+    learned.step(at(1, 0.25, 1e-3, outer=zeros(groups)))
+    (line,) = learned.observe(COLLAPSED)
+    assert "(it had reached 0.2)" in line
+    learned.step(at(2, 1.0, 1e-3, outer=zeros(groups)))
+    assert learned.lambdas().tolist() == pytest.approx([0.1] * 3)
+
+
+def test_the_guard_never_goes_below_the_lower_bound(make_groups: MakeGroups) -> None:
+    learned = learner(make_groups(SHAPES), start=0.015)
+    learned.observe(COLLAPSED)
+    assert learned.lambdas().tolist() == pytest.approx([0.01] * 3)
+    assert any("lower bound 0.01" in line for line in learned.warnings())
+
+
+def test_a_learner_that_goes_on_from_its_state_knows_what_the_guard_did(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    learned, again = learner(groups, every=1), learner(groups, every=1)
+    learned.observe(COLLAPSED)
+    again.load_state_dict(learned.state_dict())
+    rising(groups, again, 40)
+    assert again.lambdas().tolist() == pytest.approx([0.05] * 3)
+
+
 # ---- the table ------------------------------------------------------------------------------------------
 
 
@@ -182,83 +226,3 @@ def test_a_learner_that_does_not_fit_the_objective_is_refused_with_those_that_do
         choose("forward", "target")
     with pytest.raises(ConfigError, match="unknown learner 'foward': did you mean 'forward'"):
         choose("foward", "tradeoff")
-
-
-# ---- waterfill ------------------------------------------------------------------------------------------
-
-
-def waterfill(groups: ChannelGroups, target: float, steps: int = 60, lambda_max: float = 1e4) -> WaterfillLearner:
-    """Trains nothing: random gradients, and a little noise that moves every group a bit."""
-    learned = WaterfillLearner(groups, AskedLevel(target), bounds=(1e-4, lambda_max), every=10, rest=0.0)
-    generator = torch.Generator().manual_seed(3)
-    for index in range(steps):
-        gradients = [torch.randn(weight.shape, generator=generator) for weight in groups.weights]
-        with torch.no_grad():
-            for weight in groups.weights:
-                weight += 1e-3 * torch.randn(weight.shape, generator=generator)
-        learned.step(at(index, index / (steps - 1), 0.01, gradients=gradients.copy))
-    return learned
-
-
-@pytest.mark.parametrize("target", [0.1, 0.44, 0.8])
-@pytest.mark.parametrize("lambda_max", [1e4, 1e-3])
-def test_waterfill_reaches_its_target_and_overshoots_by_less_than_a_group(
-    make_groups: MakeGroups, target: float, lambda_max: float
-) -> None:
-    groups = make_groups([(12, 6, 1), (8, 9, 3), (16, 4, 1)], removable=(2,))
-    waterfill(groups, target, lambda_max=lambda_max)
-    found = measure(groups)
-    assert target <= found.param < target + float(groups.size.max()) / groups.total
-    assert found.layers["0"] < 1
-    assert found.layers["1"] < 1
-
-
-def test_waterfill_shrinks_the_smallest_groups_only(make_groups: MakeGroups) -> None:
-    groups = make_groups([(12, 6, 1), (8, 9, 3)])
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=1, rest=0.0)
-    generator = torch.Generator().manual_seed(0)
-    for index in range(10):
-        norms = groups.norms()
-        gradients = [torch.randn(w.shape, generator=generator) for w in groups.weights]
-        learned.step(at(index, index / 10, 0.01, gradients=gradients.copy))
-        touched = groups.norms() != norms
-        for part, old in zip(torch.split(touched, groups.counts), torch.split(norms, groups.counts), strict=True):
-            spared = ~part & (old > 0)
-            if bool(part.any()) and bool(spared.any()):
-                assert float(old[part].max()) <= float(old[spared].min())
-    assert 0 < measure(groups).param < 0.6
-
-
-def test_waterfill_takes_nothing_and_needs_no_lambda_at_the_start(make_groups: MakeGroups) -> None:
-    groups = make_groups(SHAPES)
-    before = [weight.clone() for weight in groups.weights]
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=10, rest=0.0)
-    learned.step(at(0, 0.0, 0.01, gradients=ones(groups)))
-    assert learned.lambdas().tolist() == [0, 0, 0]
-    assert all(torch.equal(a, b) for a, b in zip(before, groups.weights, strict=True))
-
-
-def test_waterfills_lambda_is_what_removes_its_longest_chosen_group_up_to_the_bound(
-    make_groups: MakeGroups,
-) -> None:
-    groups = make_groups([(6, 4, 1)], removable=(0,))
-    for bound, expected in ((1e4, None), (2.0, 2.0)):
-        learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, bound), every=1, rest=0.0)
-        learned.importance = TaylorImportance(groups)
-        norms = groups.norms().sort().values
-        learned.step(at(1, 0.85, 0.01, gradients=ones(groups)))
-        exact = float(norms[2]) / (0.01 * 2)
-        assert learned.lambdas().item() == pytest.approx(expected or exact, rel=1e-4)
-        if expected is None:
-            assert measure(groups).group == 0.5
-            groups = make_groups([(6, 4, 1)], removable=(0,))
-
-
-def test_waterfills_schedule_records_lambda_and_shares(make_groups: MakeGroups) -> None:
-    groups = make_groups(SHAPES)
-    schedule = waterfill(groups, 0.5).schedule()
-    assert len(schedule.values) == KNOTS
-    assert schedule.shares is not None
-    assert len(schedule.shares) == KNOTS
-    assert set(schedule.shares[0]) == {0.0}
-    assert max(schedule.shares[-1]) > 0

@@ -6,7 +6,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ms_automl.sparsity import ChannelGroups, measure, prox_, proximal, shrink_factors, smallest, thresholds
+from ms_automl.sparsity import (
+    ChannelGroups,
+    measure,
+    prox_,
+    proximal,
+    selective_thresholds,
+    shrink_factors,
+    smallest,
+    thresholds,
+)
 
 MakeGroups = Callable[..., ChannelGroups]
 SHAPES = [(3, 4, 3), (4, 2, 1), (2, 5, 3)]
@@ -132,3 +141,40 @@ def test_smallest_counts_within_each_layer_from_the_shortest_group_up(make_group
     chosen = smallest(groups, norms, torch.tensor([0.5, 0.0, 1 / 3]))
     assert chosen.nonzero().flatten().tolist() == [1, 3, 6]
     assert bool(smallest(groups, norms, torch.ones(3)).all())
+
+
+def test_chosen_groups_feel_their_layers_lambda_and_the_others_the_rest(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    lambda_, chosen = torch.tensor([3.0, 5.0, 7.0]), torch.arange(len(groups.layer)) % 2 == 0
+    found = selective_thresholds(groups, groups.norms(), lambda_, 0.1, chosen, rest=0.2)
+    torch.testing.assert_close(found[chosen], thresholds(groups, lambda_, 0.1)[chosen])
+    torch.testing.assert_close(found[~chosen], 0.1 * 0.2 * groups.size[~chosen].sqrt())
+
+
+def test_a_rest_of_zero_leaves_the_others_alone(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    chosen = torch.zeros_like(groups.layer, dtype=torch.bool)
+    chosen[0] = True
+    found = selective_thresholds(groups, groups.norms(), torch.ones(3), 0.1, chosen, rest=0.0)
+    assert bool((found[1:] == 0).all())
+    assert float(found[0]) > 0
+
+
+def test_a_huge_rest_halves_the_others_and_never_zeroes_one(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES, removable=(0, 1, 2))
+    chosen = torch.arange(len(groups.layer)) < 2
+    norms = groups.norms()
+    threshold = selective_thresholds(groups, norms, torch.full((3,), 1e6), 0.1, chosen, rest=1e9)
+    prox_(groups, threshold)
+    assert bool((groups.norms()[chosen] == 0).all())
+    torch.testing.assert_close(groups.norms()[~chosen], norms[~chosen] / 2)
+
+
+def test_a_group_at_zero_is_no_trouble_to_the_rest(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    groups.scale_((torch.arange(len(groups.layer)) > 0).float())
+    none = torch.zeros_like(groups.layer, dtype=torch.bool)
+    found = selective_thresholds(groups, groups.norms(), torch.ones(3), 0.1, none, rest=0.5)
+    assert float(found[0]) == 0
+    prox_(groups, found)
+    assert bool(torch.isfinite(groups.norms()).all())

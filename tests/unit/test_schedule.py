@@ -44,11 +44,12 @@ def test_shares_are_linear_between_knots_and_missing_where_all_groups_are_touche
 @given(
     st.lists(st.lists(st.floats(0, 1e6), min_size=2, max_size=2), min_size=1, max_size=8),
     st.booleans(),
+    st.floats(0, 1e6),
     st.floats(0, 1),
 )
-def test_a_schedule_survives_json(values: list[list[float]], shared: bool, phase: float) -> None:
+def test_a_schedule_survives_json(values: list[list[float]], shared: bool, rest: float, phase: float) -> None:
     shares = tuple((0.25, 1.0) for _ in values) if shared else None
-    schedule = LambdaSchedule(("a", "b"), tuple(map(tuple, values)), shares)
+    schedule = LambdaSchedule(("a", "b"), tuple(map(tuple, values)), shares, rest)
     again = LambdaSchedule.from_dict(json.loads(json.dumps(schedule.to_dict())))
     assert again == schedule
     assert torch.equal(again.lambda_at(phase), schedule.lambda_at(phase))
@@ -60,6 +61,27 @@ def test_scaling_multiplies_each_layer_and_clipping_bounds_all() -> None:
     assert scaled.values == ((0.2, 0.5), (0.4, 1.0))
     assert scaled.clipped(0.3, 0.9).values == ((0.3, 0.5), (0.4, 0.9))
     assert scaled.shares == scaled.clipped(0.3, 0.9).shares == schedule.shares
+
+
+def test_the_lambda_of_the_rest_stays_what_it_is_when_others_are_scaled_or_clipped() -> None:
+    schedule = LambdaSchedule(("a",), ((0.1,), (0.2,)), ((0.5,), (1.0,)), rest=0.05)
+    assert schedule.scaled([3.0]).rest == schedule.clipped(0.3, 0.9).rest == 0.05
+
+
+def test_a_schedule_written_before_there_was_a_rest_has_none() -> None:
+    old = {"layers": ["a"], "values": [[0.1]], "shares": [[0.5]]}
+    assert LambdaSchedule.from_dict(old) == LambdaSchedule(("a",), ((0.1,),), ((0.5,),), rest=0.0)
+    assert LambdaSchedule.from_dict({"layers": ["a"], "values": [[0.1]]}).shares is None
+
+
+def test_a_whole_number_is_a_rest_too() -> None:
+    assert LambdaSchedule.from_dict({"layers": ["a"], "values": [[1]], "rest": 0}).rest == 0
+
+
+@pytest.mark.parametrize("rest", [-1e-9, math.nan, math.inf])
+def test_a_rest_that_is_negative_or_not_finite_is_refused(rest: float) -> None:
+    with pytest.raises(ConfigError, match=r"λ of the rest must be finite, `λ >= 0`, but got"):
+        LambdaSchedule(("a",), ((0.1,),), ((0.5,),), rest=rest)
 
 
 @pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf])

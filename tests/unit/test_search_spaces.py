@@ -1,10 +1,13 @@
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ms_automl.errors import ConfigError
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity import ChannelGroups
 from search_spaces import SPACES, Parameter, Space
 
 LAYERS = ("stem", "block1.conv1", "block1.conv2")
@@ -40,6 +43,26 @@ def test_the_scalar_space_ties_all_layers_and_the_per_layer_space_none() -> None
     assert per_layer.ties(LAYERS[::-1]) == [2, 1, 0]
     assert [p.name for p in per_layer.parameters] == [f"lambda/{layer}" for layer in LAYERS]
     assert scalar.lambdas({"lambda": 0.02}) == dict.fromkeys(LAYERS, 0.02)
+
+
+def test_the_stages_are_the_child_modules_of_the_trunk() -> None:
+    layers = ("stem", "layer3.0.conv1", "layer3.0.conv2", "layer4.0.conv2", "layer3.1.conv1")
+    space = SPACES["per_stage"](layers, BOUNDS)
+    assert space.layers == {
+        "lambda/stem": ("stem",),
+        "lambda/layer3": ("layer3.0.conv1", "layer3.0.conv2", "layer3.1.conv1"),
+        "lambda/layer4": ("layer4.0.conv2",),
+    }
+    assert space.ties(layers) == [0, 1, 1, 2, 1]
+
+
+def test_the_stages_of_the_small_resnet_are_its_stem_and_its_blocks(
+    tiny_network: Callable[[], MultiTaskNet],
+) -> None:
+    space = SPACES["per_stage"](ChannelGroups(tiny_network()).names, BOUNDS)
+    assert list(space.layers) == ["lambda/stem", *(f"lambda/block{index}" for index in range(1, 7))]
+    assert space.layers["lambda/block2"] == ("block2.conv1", "block2.conv2")
+    assert space.layers["lambda/block3"] == ("block3.conv1", "block3.conv2", "block3.shortcut")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Bench:
         passes = {"train": cost * 0.9, "outer": 0.0, "forward": cost * 0.1}
         loss = 1.0 + sum(abs(math.log(abs(v) + 1e-3)) for v in trial.values.values())
         metrics = {"step": 1.0, "density": 0.5, "sparsity/param": 0.5, "sparsity/group": 0.5}
+        metrics["probe/digit/loss"] = 2 * loss
         for split in ("val", "test"):
             metrics |= {f"{split}/digit/loss": loss, f"{split}/digit/accuracy": 0.5}
         learned = LambdaSchedule.constant({"stem": 0.3, "conv": 0.6}).to_dict()
@@ -94,6 +95,7 @@ def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_pat
     name, answer = bench.ask()
     assert bench.state.trials[name].stream.endswith("-1")
     assert answer["seed"] == 1 and answer["reference"].losses == {"digit": 1.0}
+    assert list(answer["reference"].course) == [(1, {"digit": 2.0})]
 
 
 def test_each_stream_spends_no_more_than_its_limit_and_closes(tmp_path):
@@ -182,7 +184,7 @@ def test_a_stream_whose_trials_fail_at_no_cost_gives_up(tmp_path):
 def test_a_report_that_arrives_again_at_the_end_is_charged_once(tmp_path):
     bench = Bench(tmp_path)
     name, _ = bench.ask()
-    metrics = {"step": 1.0, "density": 1.0, "val/digit/loss": 1.0, "val/digit/accuracy": 0.5}
+    metrics = {"step": 1.0, "density": 1.0, "val/digit/loss": 1.0, "val/digit/accuracy": 0.5, "probe/digit/loss": 1.0}
     early = Report(0, 0, metrics, {"train": 50.0}, 1.0, 1.0, False)
     for _ in range(2):
         bench.router.on_trial_result(name, {"report": early})

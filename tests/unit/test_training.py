@@ -184,7 +184,8 @@ def test_the_error_of_a_trial_with_a_lambda_names_it(tiny_data: MultiTaskData, t
     various = LambdaSchedule.constant({name: 0.01 * (index + 1) for index, name in enumerate(names)})
     with pytest.raises(DivergenceError, match=rf"{at} from 0\.01 to {0.01 * len(names):.4g}: "):
         run_out(FixedLambda(data, tiny_network(), SHORT, 1, schedule=various))
-    reference = Reference({"depth": 1.0, "kind": 1.0})
+    losses = {"depth": 1.0, "kind": 1.0}
+    reference = Reference(losses, [(step, losses) for step in (3, 6)])
     with pytest.raises(DivergenceError, match=rf"{at} "):
         run_out(
             MetaSparsity(
