@@ -53,7 +53,7 @@ class MetaSparsity:
         ties: Sequence[int] | None = None,
         learning: LearnerSettings = DEFAULTS,
     ) -> None:
-        self.check(settings)
+        self.check(settings, learning)
         self.loop = loop = TrainingLoop(data, network, settings, seed)
         self.cost = loop.cost
         self.reference = reference
@@ -68,17 +68,20 @@ class MetaSparsity:
         loop.lambdas = self.learner.lambdas
 
     @staticmethod
-    def check(settings: TrainingSettings) -> None:
-        """Raise where λ cannot be learned: the rules are those of groups that do not overlap, with d = 1."""
+    def check(settings: TrainingSettings, learning: LearnerSettings) -> None:
+        """Raise where λ cannot be learned: every learner takes the step of the euclidean metric.
+
+        A slope is that of groups that do not overlap; `waterfill` has none and learns for coupled channels too.
+        """
         if settings.metric != "euclidean":
             raise ConfigError(
                 f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "
                 "set training.metric=euclidean, or leave the arms that learn λ out"
             )
-        if settings.grouping == "coupled":
+        if settings.grouping == "coupled" and learning.learner != "waterfill":
             raise ConfigError(
-                "λ is learned for groups that do not overlap, but got training.grouping=coupled: "
-                "set training.grouping=input_channel, or leave the arms that learn λ out"
+                f"learner '{learning.learner}' learns for groups that do not overlap, but got "
+                "training.grouping=coupled: set meta.learner=waterfill or training.grouping=input_channel"
             )
 
     @staticmethod
@@ -91,7 +94,7 @@ class MetaSparsity:
         learning: LearnerSettings = DEFAULTS,
     ) -> Cost:
         """What a whole run costs; arguments as of the constructor, ``lambdas`` the number of free λ."""
-        MetaSparsity.check(settings)  # before anything trains
+        MetaSparsity.check(settings, learning)  # before anything trains
         entry = choose(learning.learner, objective.kind)
         plan = Plan(settings.prox_steps, learning.every, learning.unroll, lambdas)
         probes = settings.sparsifying_reports

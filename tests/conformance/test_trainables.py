@@ -213,12 +213,12 @@ def test_what_a_dead_channel_would_still_emit_is_zero_with_it(case: str, make: F
 
 
 @pytest.mark.parametrize(
-    ("changes", "instead"), [({"metric": "adam"}, "euclidean"), ({"grouping": "coupled"}, "input")]
+    ("changes", "instead"), [({"metric": "adam"}, "euclidean"), ({"grouping": "coupled"}, "input_channel")]
 )
 def test_what_lambda_cannot_be_learned_for_is_refused(
     changes: dict[str, str], instead: str, make: Factory
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"λ is learned .*set training\.\w+={instead}"):
+    with pytest.raises(ConfigError, match=rf"but got training.*: set .*training\.\w+={instead}"):
         make("meta_sparsity, trade-off", settings=replace(SETTINGS, **changes))
 
 

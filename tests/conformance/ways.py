@@ -84,6 +84,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "meta_sparsity, weights": meta(),
     "meta_sparsity, waterfill": meta("waterfill"),
     "meta_sparsity, waterfill, output channels": meta("waterfill"),
+    "meta_sparsity, waterfill, coupled": meta("waterfill"),
+    "meta_sparsity, target, coupled": meta("waterfill", TARGET),
     "meta_sparsity, target": meta("waterfill", TARGET),
     "meta_sparsity, target, weights": meta("waterfill", TARGET),
     "pruned": ("pruned", {"level": 0.5, "every": 3}),
