@@ -17,7 +17,6 @@ from ms_automl.sparsity import (
     cubic_ramp,
     selective_thresholds,
     shrink_factors,
-    smallest,
 )
 
 
@@ -26,13 +25,16 @@ class WaterfillLearner:
 
     With c_g the removal cost per weight (:class:`~ms_automl.sparsity.TaylorImportance`) and s(x) a cubic ramp to
     the level that is asked for or learned (:mod:`ms_automl.meta.level`): every ``every`` steps μ is set so that
-    the groups with c_g < μ hold the share s(x) of all weights, q_l is how many of them layer l has, and
+    the groups with c_g < μ hold the share s(x) of all weights, and
 
-        λ_l = min(λ_max, (q_l-th smallest ||θ_g|| in l) / (η sqrt(n_l)))
+        λ_l = min(λ_max, max_{g in l: c_g < μ} ||θ_g|| / (η sqrt(n_l)))
 
-    acts on the q_l groups of smallest norm. All others feel one small λ, ``rest``: shrinking them by λ_l is what
-    would cost quality, while a little shrinkage regularises (docs/method.md, 'The rule'). The costs come from the
-    gradients of the training step, which cost no extra pass.
+    acts on these groups until they are zero, for good. All others feel one small λ, ``rest``: shrinking them by
+    λ_l is what would cost quality, while a little shrinkage regularises (docs/method.md, 'The rule'). The costs
+    come from the gradients of the training step, which cost no extra pass.
+
+    Taking the smallest groups of a layer in the place of its cheapest ones runs away: a long group that is cheap
+    would be counted again and again while others went for it.
 
     Args:
         groups: the groups.
@@ -59,7 +61,8 @@ class WaterfillLearner:
         self.every = every
         self.rest = rest
         self.importance = TaylorImportance(groups, decay)
-        self.taken = torch.zeros(len(groups.names))  # [L] share of the layer's groups, q_l / G_l
+        self.chosen = torch.zeros_like(groups.layer, dtype=torch.bool)  # [G] c_g < μ
+        self.gone = torch.zeros_like(self.chosen)  # [G] those of them that have reached zero
         self.lambda_ = torch.zeros(len(groups.names))
         self.forced = 0.0  # share of the weights that only the last step brought to zero
         self.course: list[list[float]] = []
@@ -75,18 +78,18 @@ class WaterfillLearner:
         last = now.phase >= 1
         self.importance.observe(now.gradients())
         if now.index % self.every == 0 or last:
-            self._fill(cubic_ramp(self.level.share, now.phase))
+            self.chosen = self.importance.lowest(cubic_ramp(self.level.share, now.phase), self.gone) | self.gone
         norms = self.groups.norms()
-        chosen = smallest(self.groups, norms, self.taken)
-        self.lambda_ = self._lambda_for(norms, chosen, now.lr)
-        threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, chosen, self.rest)
-        factors = shrink_factors(self.groups, norms, threshold)
+        self.lambda_ = self._lambda_now(norms, now.lr)
+        threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, self.chosen, self.rest)
+        factors = torch.where(self.gone, 0.0, shrink_factors(self.groups, norms, threshold))
         if last:
-            self.forced = float(self.groups.size[chosen & (factors > 0)].sum()) / self.groups.total
-            factors = torch.where(chosen, 0.0, factors)
+            self.forced = float(self.groups.size[self.chosen & (factors > 0)].sum()) / self.groups.total
+            factors = torch.where(self.chosen, 0.0, factors)
         self.groups.scale_(factors)
+        self.gone = self.chosen & (factors == 0)
         record(self.course, now.phase, self.lambda_)
-        record(self.shares, now.phase, self.taken)
+        record(self.shares, now.phase, self._shares())
 
     def observe(self, evaluation: Evaluation) -> list[str]:
         """Let the level learn from a report."""
@@ -103,18 +106,19 @@ class WaterfillLearner:
             )
         return lines + at_bounds(self.groups.names, self.lambda_, (0.0, self.bounds[1]))
 
-    def _fill(self, share: float) -> None:
-        cheapest = self.importance.lowest(share)
-        ones = torch.ones_like(self.groups.size)
-        self.taken = self.groups.layer_sum(cheapest.to(ones.dtype)) / self.groups.layer_sum(ones)
-
-    def _lambda_for(self, norms: Tensor, chosen: Tensor, lr: float) -> Tensor:
-        longest = torch.zeros(len(self.groups.names)).scatter_reduce_(
-            0, self.groups.layer, torch.where(chosen, norms, 0.0), "amax"
-        )
-        size = torch.zeros_like(longest).scatter_reduce_(0, self.groups.layer, self.groups.size, "amax")
+    def _lambda_now(self, norms: Tensor, lr: float) -> Tensor:
+        """[L] what brings the longest of the chosen groups to zero, or back to it where the optimiser moved it."""
+        going = torch.where(self.chosen, norms, 0.0)
+        zeros = torch.zeros_like(self.lambda_)
+        longest = zeros.scatter_reduce(0, self.groups.layer, going, "amax")
+        size = zeros.scatter_reduce(0, self.groups.layer, self.groups.size, "amax")
         # A hair more than the norm, so that rounding leaves no remainder.
         return (longest * (1 + 1e-5) / (lr * size.sqrt())).clamp(max=self.bounds[1])
+
+    def _shares(self) -> Tensor:
+        """[L] share of the layer's groups that λ acts on or has brought to zero."""
+        ones = torch.ones_like(self.groups.size)
+        return self.groups.layer_sum(self.chosen.to(ones.dtype)) / self.groups.layer_sum(ones)
 
     def schedule(self) -> LambdaSchedule:
         """The course of λ and of the shares it touched, as knots that ``fixed_lambda`` accepts."""
@@ -126,7 +130,8 @@ class WaterfillLearner:
         return {
             "importance": self.importance.state_dict(),
             "level": self.level.state_dict(),
-            "taken": self.taken,
+            "chosen": self.chosen,
+            "gone": self.gone,
             "lambda": self.lambda_,
             "forced": self.forced,
             "course": list(self.course),
@@ -137,5 +142,6 @@ class WaterfillLearner:
         """Restore :meth:`state_dict`."""
         self.importance.load_state_dict(state["importance"])
         self.level.load_state_dict(state["level"])
-        self.taken, self.lambda_, self.forced = state["taken"], state["lambda"], state["forced"]
+        self.chosen, self.gone = state["chosen"], state["gone"]
+        self.lambda_, self.forced = state["lambda"], state["forced"]
         self.course, self.shares = list(state["course"]), list(state["shares"])
