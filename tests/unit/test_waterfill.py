@@ -56,7 +56,7 @@ def test_waterfill_shrinks_the_cheapest_groups_only_however_long_they_are(make_g
         if bool(touched.any()):
             steps += 1
             assert float(cost[touched].max()) <= float(cost[~touched & (norms > 0)].min())
-    assert steps > 3
+    assert steps >= 3
     assert 0 < measure(groups).param < 0.6
 
 
