@@ -70,7 +70,6 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     path = RUNS / f"{args.preset}.jsonl"
-    path.parent.mkdir(exist_ok=True)
     changed = "".join(f"/{setting}" for setting in args.settings)
     for seed in seeds(args.seeds):
         for objective in args.objectives.split(","):
@@ -220,6 +219,7 @@ def _changed(old: Row, new: Row, prefix: str = "") -> str:
 
 def append(path: Path, row: Row) -> None:
     """One whole line in one write: several processes may run different arms of a preset."""
+    path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(f"{row['stream']} trial {row['trial']}: {_outcome(row)}", flush=True)
