@@ -292,7 +292,10 @@ def test_the_reference_of_a_seed_holds_its_final_losses_and_the_probes_on_the_wa
 
 
 def test_what_the_selected_trial_warns_of_ends_up_in_the_rows_note(bench):
-    for loss, words in ((2.0, ("λ ended at its lower bound",)), (1.0, ("the network collapsed", "raise the bound"))):
+    for loss, words in (
+        (2.0, ("λ ended at its lower bound",)),
+        (1.0, ("the network collapsed", "raise the bound")),
+    ):
         trial = bench.begin(bench.arm)
         bench.state.report(trial.id, report(loss=loss, done=False, warnings=words[:1]))
         bench.state.report(trial.id, report(loss=loss, interval=1, warnings=words))

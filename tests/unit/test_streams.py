@@ -184,7 +184,13 @@ def test_a_stream_whose_trials_fail_at_no_cost_gives_up(tmp_path):
 def test_a_report_that_arrives_again_at_the_end_is_charged_once(tmp_path):
     bench = Bench(tmp_path)
     name, _ = bench.ask()
-    metrics = {"step": 1.0, "density": 1.0, "val/digit/loss": 1.0, "val/digit/accuracy": 0.5, "probe/digit/loss": 1.0}
+    metrics = {
+        "step": 1.0,
+        "density": 1.0,
+        "val/digit/loss": 1.0,
+        "val/digit/accuracy": 0.5,
+        "probe/digit/loss": 1.0,
+    }
     early = Report(0, 0, metrics, {"train": 50.0}, 1.0, 1.0, False)
     for _ in range(2):
         bench.router.on_trial_result(name, {"report": early})
