@@ -39,7 +39,8 @@ class WaterfillLearner:
     Args:
         groups: the groups.
         level: share of the weights to be zero in the end.
-        bounds: (λ_min, λ_max); λ is 0 in a layer that nothing is taken from.
+        bounds: (λ_min, λ_max), of which the upper one alone binds λ: it is 0 in a layer that nothing is taken
+            from.
         every: steps between two updates of μ.
         rest: λ of the groups that stay.
         decay: of the costs' moving average, per step.

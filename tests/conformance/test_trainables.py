@@ -312,6 +312,37 @@ def test_a_learned_schedule_is_accepted_as_a_fixed_one(case: str, make: Factory)
     )
 
 
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [
+        ("meta_sparsity, waterfill", {}),
+        ("meta_sparsity, waterfill", {"rest": 0.0}),
+        ("meta_sparsity, waterfill", {"bounds": (0.01, 1.0)}),
+        ("meta_sparsity, waterfill, output channels", {}),
+        ("meta_sparsity, target", {}),
+        ("meta_sparsity, target, weights", {}),
+    ],
+)
+def test_a_learned_course_of_shares_ends_as_sparse_when_it_is_replayed(
+    case: str, changes: dict[str, Any], make: Factory
+) -> None:
+    learned = make(case, **changes)
+    expected = run(learned)[-1]["sparsity/param"]
+    kind = next((word for word in ("output channels", "weights") if word in case), "")
+    replay = make(f"fixed_lambda, {kind}" if kind else "fixed_lambda", schedule=learned.schedule)
+    found = run(replay)[-1]["sparsity/param"]
+    assert 0 < expected < 1
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_a_course_that_touches_all_groups_at_its_end_leaves_one_where_the_signal_must_pass(make: Factory) -> None:
+    everything = LambdaSchedule(LAYERS, ((1.0,) * 14, (40.0,) * 14), ((0.0,) * 14, (1.0,) * 14))
+    report = run(make("fixed_lambda", schedule=everything))[-1]
+    assert report["sparsity/layer/stem"] < 1
+    assert report["sparsity/layer/block3.shortcut"] < 1
+    assert report["sparsity/layer/block1.conv1"] == 1
+
+
 def test_a_schedule_for_other_layers_is_refused_with_the_right_ones(make: Factory) -> None:
     for layers in (LAYERS[::-1], LAYERS[:-1], (*LAYERS[:-1], "other")):
         with pytest.raises(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_higher_price_never_gives_a_lower_lambda(make_groups: MakeGroups) -> N
         learned = learner(groups, price=price)
         learned.step(at(0, 0.0, 1e-6, gradients=by_group(groups, cost)))
         ends.append(moved(learned))
-    for lower, higher in zip(ends, ends[1:], strict=False):
+    for lower, higher in pairwise(ends):
         assert all(a <= b + 1e-6 for a, b in zip(lower, higher, strict=True))
     assert ends[0] == pytest.approx([-0.1] * 3, rel=1e-4)
     assert ends[-1] == pytest.approx([0.1] * 3, rel=1e-4)
