@@ -67,9 +67,10 @@ def main() -> None:
     parser.add_argument("--seeds", default="0-4")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    path = RUNS / f"{args.preset}.jsonl"
+    path = args.runs / f"{args.preset}.jsonl"
     changed = "".join(f"/{setting}" for setting in args.settings)
     for seed in seeds(args.seeds):
         for objective in args.objectives.split(","):
