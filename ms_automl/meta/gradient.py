@@ -15,7 +15,7 @@ from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
-from ms_automl.meta.watch import at_bounds, collapsed
+from ms_automl.meta.watch import at_bounds, ceiling
 from ms_automl.sparsity import Groups, shrink_factors, thresholds
 
 LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimizer]] = {
@@ -114,19 +114,13 @@ class GradientLearner:
 
     @torch.no_grad()
     def observe(self, evaluation: Evaluation) -> list[str]:
-        """Halve the largest λ, and never go back, where the network has collapsed.
-
-        Sparsity answers λ with a delay, so that an estimate that sees the harm late would raise λ to the end.
-        """
-        if not collapsed(evaluation, self.reference):
+        """Halve the largest λ, and never go back, where the network has collapsed."""
+        found = ceiling(evaluation, self.reference, self.lambdas(), self.bounds[0])
+        if found is None:
             return []
-        reached = float(self.lambdas().max())  # during the warm-up less than exp(ρ)
-        self.ceiling = math.log(max(self.bounds[0], reached / 2))
+        self.ceiling, line = found
         self.rho.clamp_(max=self.ceiling)
-        return [
-            f"the network collapsed by step {evaluation.step}, so λ was held at {math.exp(self.ceiling):.3g} "
-            f"and below from there on (it had reached {reached:.3g})"
-        ]
+        return [line]
 
     def warnings(self) -> list[str]:
         """λ at its bounds, once the phase is over."""

@@ -144,6 +144,7 @@ def _removal(wish: Wish, given: Ingredients) -> Learner:
         lr=wish.settings.lambda_lr,
         every=wish.settings.every,
         warmup=wish.settings.warmup,
+        reference=wish.reference,
     )
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ms_automl.meta.hypergradients import Ties
+from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import live_width
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
-from ms_automl.meta.watch import at_bounds
+from ms_automl.meta.watch import at_bounds, ceiling
 from ms_automl.sparsity import Groups, TaylorImportance, shrink_factors, thresholds
 
 DEATHS = 0.03
@@ -28,8 +29,8 @@ class RemovalLearner:
         slope_l = Σ_g w_g (C_g - price n_g/N) / Σ_g w_g |C_g - price n_g/N|   in [-1, 1],   ρ_l ← ρ_l - lr slope_l.
 
     λ may remove at most 3 % of a layer's groups in a step, so that the costs keep up with the removals; a zero
-    group that the optimiser has moved since counts as removed before. Costs are
-    in units of the training loss, which is why a price steers little here (benchmarks/RESULTS.md).
+    group that the optimiser has moved since counts as removed before. Costs are in units of the training loss and
+    not of the objective, and without recovery: a price does not mean here what it means there.
 
     Args:
         groups: the groups.
@@ -40,6 +41,7 @@ class RemovalLearner:
         lr: the largest step of ρ.
         every: steps between two updates.
         warmup: share of the sparsifying phase over which λ rises from 0.
+        reference: what the guard compares with.
     """
 
     def __init__(
@@ -53,10 +55,13 @@ class RemovalLearner:
         lr: float,
         every: int,
         warmup: float,
+        reference: Reference,
     ) -> None:
         self.groups, self.ties, self.price, self.bounds = groups, ties, price, bounds
         self.lr, self.every, self.warmup = lr, every, warmup
         self.importance = TaylorImportance(groups)
+        self.reference = reference
+        self.ceiling = math.log(bounds[1])  # of ρ; the guard lowers it
         self.rise = 0.0 if warmup > 0 else 1.0
         self.rho = torch.full((ties.count,), math.log(start))
         self.alive = torch.ones_like(groups.layer, dtype=torch.bool)  # [G] after the last step
@@ -89,7 +94,7 @@ class RemovalLearner:
         gain = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance))
         scale = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance.abs()))
         self.rho -= self.lr * gain / scale.clamp(min=torch.finfo(scale.dtype).tiny)
-        self.rho.clamp_(math.log(self.bounds[0]), math.log(self.bounds[1]))
+        self.rho.clamp_(math.log(self.bounds[0]), self.ceiling)
 
     def _cap(self, norms: Tensor) -> Tensor:
         """[G] the threshold that kills no more than the share allowed: the norm of the first to be spared."""
@@ -101,9 +106,15 @@ class RemovalLearner:
             caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_tensor(torch.inf))
         return torch.stack(caps)[self.groups.layer]
 
+    @torch.no_grad()
     def observe(self, evaluation: Evaluation) -> list[str]:
-        """The balance needs no evaluation."""
-        return []
+        """Halve the largest λ, and never go back, where the network has collapsed."""
+        found = ceiling(evaluation, self.reference, self.lambdas(), self.bounds[0])
+        if found is None:
+            return []
+        self.ceiling, line = found
+        self.rho.clamp_(max=self.ceiling)
+        return [line]
 
     def warnings(self) -> list[str]:
         """λ at its bounds, once the phase is over."""
@@ -119,6 +130,7 @@ class RemovalLearner:
             "rho": self.rho.clone(),
             "rise": self.rise,
             "alive": self.alive,
+            "ceiling": self.ceiling,
             "importance": self.importance.state_dict(),
             "course": list(self.course),
         }
@@ -126,6 +138,6 @@ class RemovalLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.rho.copy_(state["rho"])
-        self.rise, self.alive = state["rise"], state["alive"]
+        self.rise, self.alive, self.ceiling = state["rise"], state["alive"], state["ceiling"]
         self.importance.load_state_dict(state["importance"])
         self.course = list(state["course"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -15,9 +16,26 @@ GONE = 0.02
 """A density at which nothing much is left to train."""
 
 
-def collapsed(evaluation: Evaluation, reference: Reference) -> bool:
-    """Whether the network has lost more than sparsity can be worth (:data:`COLLAPSE`)."""
-    return reference.rise(evaluation.step, evaluation.losses) > COLLAPSE
+def ceiling(evaluation: Evaluation, reference: Reference, lambdas: Tensor, low: float) -> tuple[float, str] | None:
+    """Where the network has collapsed: the log λ to stay below from now on, half of the largest, and a line on it.
+
+    Sparsity answers λ with a delay, so that an estimate that sees the harm late would raise λ to the end.
+
+    Args:
+        evaluation: a report of the sparsifying phase.
+        reference: the dense reference.
+        lambdas: [L] λ in force.
+        low: λ is never held below it.
+    """
+    if reference.rise(evaluation.step, evaluation.losses) <= COLLAPSE:
+        return None
+    reached = float(lambdas.max())
+    held = max(low, reached / 2)
+    line = (
+        f"the network collapsed by step {evaluation.step}, so λ was held at {held:.3g} and below from there on "
+        f"(it had reached {reached:.3g})"
+    )
+    return math.log(held), line
 
 
 def end(losses: Losses, density: float, reference: Reference) -> list[str]:

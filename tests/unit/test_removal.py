@@ -13,7 +13,7 @@ from ms_automl.meta.hypergradients import Ties
 from ms_automl.meta.removal import DEATHS, RemovalLearner
 from ms_automl.meta.step import Evaluation
 from ms_automl.sparsity import ChannelGroups
-from tests.unit.steps import at, by_group, ones, zeros
+from tests.unit.steps import REFERENCE, at, by_group, ones, zeros
 
 MakeGroups = Callable[..., ChannelGroups]
 SHAPES = [(8, 3, 1), (6, 4, 3), (8, 2, 1)]
@@ -21,6 +21,7 @@ SHAPES = [(8, 3, 1), (6, 4, 3), (8, 2, 1)]
 
 def learner(groups: ChannelGroups, ties: Any = None, **changes: Any) -> RemovalLearner:
     arguments = {"price": 1.0, "bounds": (1e-3, 10.0), "start": 0.1, "lr": 0.1, "every": 1, "warmup": 0.0}
+    arguments["reference"] = REFERENCE
     own = Ties(groups, ties if ties is not None else range(len(groups.names)))
     return RemovalLearner(groups, own, **(arguments | changes))
 
@@ -152,13 +153,6 @@ def test_its_course_is_a_schedule_of_all_groups(make_groups: MakeGroups) -> None
     assert list(schedule.values[-1]) == learned.lambdas().tolist()
 
 
-def test_an_evaluation_tells_it_nothing(make_groups: MakeGroups) -> None:
-    learned = learner(make_groups(SHAPES))
-    before = learned.lambdas()
-    assert learned.observe(Evaluation(15, 0.5, {"task": 9.0}, 0.5)) == []
-    assert torch.equal(learned.lambdas(), before)
-
-
 def test_it_goes_on_from_its_state_as_if_nothing_had_happened(make_groups: MakeGroups) -> None:
     whole, half = make_groups([(50, 4, 1)]), make_groups([(50, 4, 1)])
     learned, first = learner(whole, start=5.0), learner(half, start=5.0)
@@ -172,3 +166,15 @@ def test_it_goes_on_from_its_state_as_if_nothing_had_happened(make_groups: MakeG
     assert torch.equal(first.rho, learned.rho)
     assert torch.equal(whole.weights[0], half.weights[0])
     assert first.schedule() == learned.schedule()
+
+
+def test_a_report_of_a_collapse_halves_the_largest_lambda_for_good_and_says_so(make_groups: MakeGroups) -> None:
+    groups = make_groups(SHAPES)
+    learned = learner(groups, price=1e6)
+    learned.rho.copy_(torch.tensor([0.8, 0.3, 0.02]).log())
+    assert learned.observe(Evaluation(10, 0.5, {"task": 1.9}, 0.5)) == []
+    (line,) = learned.observe(Evaluation(10, 0.5, {"task": 2.1}, 0.5))
+    assert "λ was held at 0.4 and below" in line
+    for index in range(40):  # a price that would raise λ to its bound
+        learned.step(at(index, 0.5, 1e-6, gradients=zeros(groups)))
+    assert learned.lambdas().tolist() == pytest.approx([0.4] * 3)

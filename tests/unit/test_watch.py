@@ -5,7 +5,7 @@ import torch
 
 from ms_automl.meta import Reference
 from ms_automl.meta.step import Evaluation
-from ms_automl.meta.watch import COLLAPSE, GONE, at_bounds, collapsed, end
+from ms_automl.meta.watch import COLLAPSE, GONE, at_bounds, ceiling, end
 
 REFERENCE = Reference({"a": 0.5, "b": 2.0}, [(10, {"a": 1.0, "b": 4.0})])
 
@@ -37,7 +37,7 @@ def test_a_network_that_is_gone_and_collapsed_is_said_to_be_both() -> None:
 
 def test_the_end_is_judged_by_the_final_losses_and_the_way_there_by_those_of_the_same_step() -> None:
     assert end({"a": 1.0, "b": 4.2}, 0.5, REFERENCE) != []
-    assert not collapsed(Evaluation(10, 0.5, {"a": 1.0, "b": 4.2}, 0.5), REFERENCE)
+    assert ceiling(Evaluation(10, 0.5, {"a": 1.0, "b": 4.2}, 0.5), REFERENCE, torch.ones(2), 0.1) is None
 
 
 @pytest.mark.parametrize(("rise", "expected"), [(-0.5, False), (0.99, False), (1.01, True), (1e6, True)])
@@ -45,7 +45,8 @@ def test_a_network_has_collapsed_where_the_rise_is_more_than_sparsity_can_be_wor
     rise: float, expected: bool
 ) -> None:
     losses = {name: (1 + rise * COLLAPSE) * loss for name, loss in dict(REFERENCE.course)[10].items()}
-    assert collapsed(Evaluation(10, 0.5, losses, 0.5), REFERENCE) is expected
+    found = ceiling(Evaluation(10, 0.5, losses, 0.5), REFERENCE, torch.ones(2), 0.1)
+    assert (found is not None) is expected
 
 
 def test_a_lambda_between_its_bounds_is_nothing_to_speak_of() -> None:
