@@ -61,7 +61,10 @@ BAD = {
         "λ is learned in the euclidean metric",
         "training.metric=euclidean",
     ],
-    "--arms meta --set training.grouping=coupled": ["do not overlap", "training.grouping=input_channel"],
+    "--arms meta --set meta.learner=forward --set training.grouping=coupled": [
+        "do not overlap",
+        "training.grouping=input_channel",
+    ],
     "--arms optna": ["unknown arm 'optna'", "did you mean 'optuna'"],
     "--arms meta,,optuna": ["unknown arm ''", "Known:"],
     "--arms dense": ["besides dense"],
