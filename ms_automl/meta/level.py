@@ -55,9 +55,9 @@ class PricedLevel:
         (1/T) Σ_t L_t(d) / L_t^ref = 1 + a (1/d - 1),
 
     one number for how much a task set suffers from a smaller trunk, so that J is least where the marginal loss
-    is the price: a/d² = price, d* = sqrt(a / price). The rise y against the dense reference *at the same step* is
-    already that of the end (docs/method.md, 'What a weight costs'), so each report of the sparsifying phase is
-    a measurement of a. With x = 1/d - 1 and p the progress of the phase,
+    is the price: a/d² = price, d* = sqrt(a / price). Two thirds of the rise against the dense reference *at the
+    same step* remain at the end, after debiasing (docs/method.md, 'What a weight costs'), so each report of the
+    sparsifying phase is a measurement of a. With y two thirds of the rise, x = 1/d - 1 and p the progress of the phase,
 
         â = (Σ_j p_j x_j y_j + κ a_0) / (Σ_j p_j x_j² + κ),
 
@@ -72,6 +72,7 @@ class PricedLevel:
     """
 
     LEAST = 1e-3
+    REMAINS = 2 / 3
 
     def __init__(self, price: float, reference: Reference, *, guess: float = 0.05, doubt: float = 1.0) -> None:
         self.price = price
@@ -95,7 +96,7 @@ class PricedLevel:
     def observe(self, evaluation: Evaluation) -> None:
         """One more measurement of a."""
         rise = self.reference.rise(evaluation.step, evaluation.losses)
-        self.measured.append((evaluation.phase, 1 / evaluation.density - 1, rise))
+        self.measured.append((evaluation.phase, 1 / evaluation.density - 1, self.REMAINS * rise))
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements."""
