@@ -57,7 +57,7 @@ class PricedLevel:
     one number for how much a task set suffers from a smaller trunk, so that J is least where the marginal loss
     is the price: a/d² = price, d* = sqrt(a / price). Two thirds of the rise against the dense reference *at the
     same step* remain at the end, after debiasing (docs/method.md, 'What a weight costs'), so each report of the
-    sparsifying phase is a measurement of a. With y two thirds of the rise, x = 1/d - 1 and p the progress of the phase,
+    sparsifying phase is a measurement of a. With y two thirds of the rise, x = 1/d - 1 and p the phase's progress,
 
         â = (Σ_j p_j x_j y_j + κ a_0) / (Σ_j p_j x_j² + κ),
 
