@@ -21,6 +21,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.plots import BLACK, BLUE, LOOK, VERMILION, WIDTH
+from ms_automl.meta.level import PricedLevel
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "docs" / "figures"
@@ -57,13 +58,13 @@ def course(row: Row) -> Figure:
     """λ of each layer, and the share of its groups that it acts on, over the sparsifying phase."""
     schedule = row["schedule"]
     layers = schedule["layers"]
-    values, shares = np.array(schedule["values"]).T, 100 * np.array(schedule["shares"]).T
+    values, shares = (np.array(schedule[name]).T for name in ("values", "shares"))
     figure = Figure(figsize=(2 * WIDTH, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     low = values[values > 0].min()
-    shown = np.where(values > 0, values, np.nan)
+    shown, acted = np.where(values > 0, values, np.nan), np.where(shares > 0, 100 * shares, np.nan)
     _heat(figure, left, shown, layers, "λ (log scale; white: nothing is taken)", norm=LogNorm(low, values.max()))
-    _heat(figure, right, shares, layers, "share of the layer's groups it acts on, %", vmin=0, vmax=100)
+    _heat(figure, right, acted, layers, "share of the layer's groups it acts on, %", vmin=0, vmax=100)
     return figure
 
 
@@ -75,7 +76,9 @@ def _heat(figure: Figure, axes: Axes, values: np.ndarray, layers: list[str], tit
     axes.set_xticks(range(knots), [f"{100 * knot / (knots - 1):.0f}" for knot in range(knots)])
     axes.set_xlabel("progress of the sparsifying phase, %")
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes)
+    bar = figure.colorbar(image, ax=axes)
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter("{x:g}")
 
 
 def pattern(chosen: dict[str, Row], layers: list[str]) -> Figure:
@@ -115,7 +118,8 @@ def rise(rows: list[Row]) -> Figure:
                 if any(key.startswith("probe/") for key in point) and point["density"] < 0.6:
                     ratio = _ratio(point, dense[row["seed"]][point["step"]], kind)
                     came.append(end)
-                    foretold.append((ratio - 1) * (1 / row["density"] - 1) / (1 / point["density"] - 1))
+                    growth = (1 / row["density"] - 1) / (1 / point["density"] - 1)
+                    foretold.append(PricedLevel.REMAINS * (ratio - 1) * growth)
         axes.scatter(came, foretold, s=18, color=colour, marker=marker, label=name, alpha=0.7)
     ends = axes.get_xlim()
     axes.plot(ends, ends, color="#8A8A8A", linewidth=0.8)
