@@ -34,15 +34,16 @@ def main() -> None:
     parser.add_argument("--preset", default="rooms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     lines = (args.runs / f"{args.preset}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if not row["error"]]
-    OUT.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     chosen = {arm: best(rows, arm, args.seed) for arm in ("meta", "prune-taylor", "optuna")}
     with rc_context(LOOK):
-        save(course(chosen["meta"]), f"{args.preset}-lambda")
-        save(pattern(chosen, chosen["meta"]["schedule"]["layers"]), f"{args.preset}-pattern")
-        save(rise(rows), f"{args.preset}-rise")
+        save(course(chosen["meta"]), args.out / f"{args.preset}-lambda")
+        save(pattern(chosen, chosen["meta"]["schedule"]["layers"]), args.out / f"{args.preset}-pattern")
+        save(rise(rows), args.out / f"{args.preset}-rise")
 
 
 def best(rows: list[Row], arm: str, seed: int) -> Row:
@@ -139,10 +140,10 @@ def _ratio(point: Row, dense: Row, kind: str) -> float:
     return float(np.mean([point[name] / dense[name] for name in names]))
 
 
-def save(figure: Figure, name: str) -> None:
+def save(figure: Figure, path: Path) -> None:
     """PNG and SVG."""
-    figure.savefig(OUT / f"{name}.png", dpi=160)
-    figure.savefig(OUT / f"{name}.svg")
+    figure.savefig(path.with_suffix(".png"), dpi=160)
+    figure.savefig(path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

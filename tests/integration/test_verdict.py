@@ -41,6 +41,13 @@ def test_a_verdict_that_was_stopped_goes_on_where_it_was_and_its_tables_follow(t
     assert len(again.stdout.splitlines()) == 2  # two trials were missing
     assert [outcome(row) for row in rows(cut)] == [outcome(row) for row in rows(whole)]
 
+    pruned = run("verdict.py", *arguments, "prune-taylor", "--runs", whole)
+    assert pruned.returncode == 0, pruned.stderr
+    drawn = run("figures.py", "--preset", "smoke", "--seed", "3", "--runs", whole, "--out", tmp_path / "figures")
+    assert drawn.returncode == 0, drawn.stderr
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {f"smoke-{name}.{kind}" for name in ("lambda", "pattern", "rise") for kind in ("png", "svg")}
+
     other = run("verdict.py", *arguments, "optuna", "--runs", cut, "--set", "training.lr=0.01")
     assert other.returncode == 0, other.stderr
     assert {row["label"] for row in rows(cut)} >= {"dense/training.lr=0.01"}  # its own dense reference
