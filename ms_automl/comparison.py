@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ms_automl.budget import Charge, Ledger
-from ms_automl.meta import Objective, Reference
+from ms_automl.meta import Objective, Reference, watch
 from ms_automl.meta.objective import delta_m
 from ms_automl.tasks import Task
 
@@ -303,7 +303,8 @@ class Comparison:
         notes = [stream.note] if stream.note else []
         if best is not None and not reached:
             notes.append(f"target sparsity {self.objective.target:g} not reached")
-        notes += best.warnings if best else ()
+        if best is not None:
+            notes += dict.fromkeys([*best.warnings, *watch.gone(metrics["density"])])
         if failed:
             notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
         return {

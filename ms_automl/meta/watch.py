@@ -46,12 +46,21 @@ def end(losses: Losses, density: float, reference: Reference) -> list[str]:
         density: share of the penalised weights outside zero groups.
         reference: the dense reference.
     """
-    lines, ratio = [], relative(losses, reference.losses)
-    if density < GONE:
-        lines.append(f"the network is all but gone: {100 * (1 - density):.1f} % of its weights are zero")
+    lines, ratio = gone(density), relative(losses, reference.losses)
     if ratio > 1 + COLLAPSE:
         lines.append(f"the network collapsed: its validation loss is {ratio:.1f} times the dense network's")
     return lines
+
+
+def gone(density: float) -> list[str]:
+    """A line where next to nothing is left of a network, whichever way it came about.
+
+    Args:
+        density: share of the penalised weights outside zero groups.
+    """
+    if density >= GONE:
+        return []
+    return [f"the network is all but gone: {100 * (1 - density):.1f} % of its weights are zero"]
 
 
 def at_bounds(names: Sequence[str], lambdas: Tensor, bounds: tuple[float, float]) -> list[str]:

@@ -302,3 +302,12 @@ def test_what_the_selected_trial_warns_of_ends_up_in_the_rows_note(bench):
         assert trial.warnings == words
     bench.arm.note = "stopped by Ctrl-C"
     assert bench.state.row(bench.arm)["note"] == "stopped by Ctrl-C; the network collapsed; raise the bound"
+
+
+def test_a_selected_network_that_is_all_but_gone_is_noted_for_every_arm(bench):
+    trial = bench.begin(bench.arm)
+    bench.state.report(trial.id, report(loss=1.0, density=0.019))
+    assert bench.state.row(bench.arm)["note"] == "the network is all but gone: 98.1 % of its weights are zero"
+    better = bench.begin(bench.arm)
+    bench.state.report(better.id, report(loss=0.1, density=0.021))
+    assert bench.state.row(bench.arm)["note"] == ""
