@@ -73,6 +73,11 @@ class MetaSparsity:
 
         A slope is that of groups that do not overlap; `waterfill` has none and learns for coupled channels too.
         """
+        if learning.learner == "waterfill" and learning.decay == 1:
+            raise ConfigError(
+                "`decay < 1` must hold for learner 'waterfill', whose costs are a moving average, "
+                "but got decay=1: set meta.decay=0.99"
+            )
         if settings.metric != "euclidean":
             raise ConfigError(
                 f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "

@@ -123,8 +123,6 @@ def _by_gradient(name: str) -> LearnerEntry:
 
 
 def _waterfill(wish: Wish, given: Ingredients) -> Learner:
-    if wish.settings.decay == 1:
-        raise ConfigError("`decay < 1` must hold for learner 'waterfill', whose costs are a moving average")
     level: Level = AskedLevel(wish.objective.target)
     if wish.objective.kind == "tradeoff":
         settings = wish.settings
