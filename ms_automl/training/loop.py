@@ -1,164 +1,25 @@
-"""The one training and evaluation loop that every way of training uses.
-
-A trial has two phases. In the *sparsifying* phase a rule may zero groups after each optimiser step (a prox, a
-pruning). Then the pattern of zeros is frozen for good and the network trains on without shrinkage
-('debiasing'), or every surviving weight would stay too small and a sparse model would look worse than it is.
-"""
+"""The one training loop: batches, steps, the freezing of the zeros, reports."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ms_automl.budget import Cost, planned_cost
+from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Split
-from ms_automl.errors import ConfigError, DivergenceError, unknown_name
+from ms_automl.errors import ConfigError, DivergenceError
 from ms_automl.meta.outer import frozen_buffers
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity import GROUPINGS, METRICS, build_groups, measure, prox_
+from ms_automl.sparsity import METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
+from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
+from ms_automl.training.settings import TrainingSettings
 
-Metrics = dict[str, float]
 State = dict[str, Any]
-
-PROBE = 512
-"""Validation samples on which two runs are compared in the middle of training, at most."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How long and how fast a trial trains; the same for every arm of a comparison.
-
-    Attributes:
-        steps: optimiser steps of a trial.
-        batch_size: samples a step.
-        optimizer: ``adamw`` (arXiv 1711.05101) or ``sgd`` with momentum.
-        lr: peak learning rate: linear warm-up, then a cosine to 0.
-        momentum: of ``sgd``.
-        weight_decay: decoupled in AdamW, part of the gradient in SGD; on weights of two or more dimensions only.
-        warmup_share: share of the steps over which the learning rate rises.
-        prox_share: share of the steps that the sparsifying phase takes; the rest is debiasing.
-        report_every: steps between two reports (an evaluation on the validation split each).
-        eval_batch_size: samples a forward in evaluation; changes no result.
-        grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
-        metric: of the proximal step, a key of :data:`~ms_automl.sparsity.METRICS`.
-    """
-
-    steps: int = 600
-    batch_size: int = 32
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 3e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_share: float = 0.05
-    prox_share: float = 0.75
-    report_every: int = 100
-    eval_batch_size: int = 128
-    grouping: str = "input_channel"
-    metric: str = "euclidean"
-
-    def __post_init__(self) -> None:
-        checks = {
-            "1 <= report_every <= steps": 1 <= self.report_every <= self.steps,
-            "batch_size >= 2": self.batch_size >= 2,
-            "eval_batch_size >= 1": self.eval_batch_size >= 1,
-            "optimizer is adamw or sgd": self.optimizer in ("adamw", "sgd"),
-            "lr > 0": self.lr > 0,
-            "0 <= momentum < 1": 0 <= self.momentum < 1,
-            "weight_decay >= 0": self.weight_decay >= 0,
-            "0 <= warmup_share < 1": 0 <= self.warmup_share < 1,
-            "0 < prox_share <= 1": 0 < self.prox_share <= 1,
-        }
-        for condition, holds in checks.items():
-            if not holds:
-                raise ConfigError(f"training: `{condition}` must hold, but got {self}")
-        if self.grouping not in GROUPINGS:
-            raise unknown_name("grouping", self.grouping, list(GROUPINGS))
-        if self.metric not in METRICS:
-            raise unknown_name("metric", self.metric, list(METRICS))
-        if self.metric == "adam" and self.optimizer != "adamw":
-            raise ConfigError(
-                f"training.metric=adam is the metric of Adam's second moment, but got optimizer={self.optimizer}: "
-                "set training.optimizer=adamw or training.metric=euclidean"
-            )
-
-    @property
-    def prox_steps(self) -> int:
-        """Steps of the sparsifying phase."""
-        return max(1, round(self.prox_share * self.steps))
-
-    @property
-    def reports(self) -> int:
-        """Reports of a whole trial; the last one comes at its end."""
-        return math.ceil(self.steps / self.report_every)
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, …, steps - 1."""
-        warmup = round(self.warmup_share * self.steps)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        progress = (step - warmup) / max(1, self.steps - warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-    @property
-    def sparsifying_reports(self) -> int:
-        """Reports before the zeros are frozen."""
-        return (self.prox_steps - 1) // self.report_every
-
-    def probe_samples(self, data: MultiTaskData) -> int:
-        """Validation samples of one :meth:`TrainingLoop.probe`."""
-        return min(PROBE, len(data.val))
-
-    def cost(self, data: MultiTaskData, outer_updates: int = 0, products: int = 0, probes: int = 0) -> Cost:
-        """What a whole trial on ``data`` costs.
-
-        Args:
-            data: what it trains on.
-            outer_updates: outer batches that λ's gradient is taken on.
-            products: Hessian-vector products, each on one training batch.
-            probes: calls of :meth:`TrainingLoop.probe`.
-        """
-        return planned_cost(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            reports=self.reports,
-            val=len(data.val),
-            test=len(data.test),
-            outer_updates=outer_updates,
-            products=products,
-            probed=probes * self.probe_samples(data),
-        )
-
-
-class Trainable(Protocol):
-    """A way of training. Built from plain arguments; driven by ``step`` until ``done``.
-
-    ``save → load → step`` equals an uninterrupted run, bit for bit on CPU.
-    """
-
-    cost: Cost
-
-    @property
-    def done(self) -> bool:
-        """Whether the last report was made."""
-        ...
-
-    def step(self) -> Metrics:
-        """Train one report interval and evaluate."""
-        ...
-
-    def state_dict(self) -> State:
-        """Everything that the rest of the run depends on: tensors, numbers, lists and dicts of them."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore :meth:`state_dict`."""
-        ...
 
 
 class BatchOrder:
@@ -285,7 +146,7 @@ class TrainingLoop:
         """
         tasks = self.data.tasks if tasks is None else tasks
         losses = task_losses(tasks, self.network(batch.images), batch)
-        total = scale * _weighted(tasks, losses)
+        total = scale * weighted(tasks, losses)
         if not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
             raise DivergenceError(
@@ -297,7 +158,7 @@ class TrainingLoop:
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Σ_t w_t L_t of the network's outputs on a batch: what a step descends."""
-        return _weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
+        return weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
     def _zero_groups(self, sparsify: Callable[[], None] | None) -> None:
         if sparsify is None:
@@ -381,51 +242,6 @@ class TrainingLoop:
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
         self.pattern = state["pattern"]
-
-
-def task_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """L_t of one batch by task name."""
-    return {
-        task.name: task.loss(outputs[task.name], batch.targets[task.name], batch.valid[task.name])
-        for task in tasks
-    }
-
-
-def _weighted(tasks: Sequence[Task], losses: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([task.weight * losses[task.name] for task in tasks]).sum()
-
-
-@torch.no_grad()
-def evaluate(network: MultiTaskNet, split: Split, tasks: Sequence[Task], batch_size: int) -> Metrics:
-    """Losses and metrics of a whole split, exact for any batch size.
-
-    Returns:
-        ``<task>/loss``, the mean over the split's valid labels, and ``<task>/<metric>``.
-    """
-    training = network.training
-    network.eval()
-    sums: dict[str, Tensor] = {}
-    for start in range(0, len(split), batch_size):
-        batch = split.batch(torch.arange(start, min(start + batch_size, len(split))))
-        outputs = network(batch.images)
-        for task in tasks:
-            labels = (outputs[task.name], batch.targets[task.name], batch.valid[task.name])
-            count = labels[2].sum().to(torch.float64)
-            _add(sums, f"{task.name}/loss", torch.stack([task.loss(*labels).to(torch.float64) * count, count]))
-            for name, metric in task.metrics.items():
-                _add(sums, f"{task.name}/{name}", metric.statistic(*labels))
-    network.train(training)
-    values: Metrics = {}
-    for task in tasks:
-        total = sums[f"{task.name}/loss"]
-        values[f"{task.name}/loss"] = float(total[0] / total[1].clamp(min=1))
-        for name, metric in task.metrics.items():
-            values[f"{task.name}/{name}"] = metric.value(sums[f"{task.name}/{name}"])
-    return values
-
-
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
-    sums[key] = sums[key] + value if key in sums else value
 
 
 def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:

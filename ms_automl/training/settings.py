@@ -1,0 +1,120 @@
+"""How a trial trains: its length, optimiser and phases, the same for every arm of a comparison."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ms_automl.budget import Cost, planned_cost
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.sparsity import GROUPINGS, METRICS
+
+PROBE = 512
+"""Validation samples on which two runs are compared in the middle of training, at most."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how fast a trial trains; the same for every arm of a comparison.
+
+    Attributes:
+        steps: optimiser steps of a trial.
+        batch_size: samples a step.
+        optimizer: ``adamw`` (arXiv 1711.05101) or ``sgd`` with momentum.
+        lr: peak learning rate: linear warm-up, then a cosine to 0.
+        momentum: of ``sgd``.
+        weight_decay: decoupled in AdamW, part of the gradient in SGD; on weights of two or more dimensions only.
+        warmup_share: share of the steps over which the learning rate rises.
+        prox_share: share of the steps that the sparsifying phase takes; the rest is debiasing.
+        report_every: steps between two reports (an evaluation on the validation split each).
+        eval_batch_size: samples a forward in evaluation; changes no result.
+        grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
+        metric: of the proximal step, a key of :data:`~ms_automl.sparsity.METRICS`.
+    """
+
+    steps: int = 600
+    batch_size: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 3e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_share: float = 0.05
+    prox_share: float = 0.75
+    report_every: int = 100
+    eval_batch_size: int = 128
+    grouping: str = "input_channel"
+    metric: str = "euclidean"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "1 <= report_every <= steps": 1 <= self.report_every <= self.steps,
+            "batch_size >= 2": self.batch_size >= 2,
+            "eval_batch_size >= 1": self.eval_batch_size >= 1,
+            "optimizer is adamw or sgd": self.optimizer in ("adamw", "sgd"),
+            "lr > 0": self.lr > 0,
+            "0 <= momentum < 1": 0 <= self.momentum < 1,
+            "weight_decay >= 0": self.weight_decay >= 0,
+            "0 <= warmup_share < 1": 0 <= self.warmup_share < 1,
+            "0 < prox_share <= 1": 0 < self.prox_share <= 1,
+        }
+        for condition, holds in checks.items():
+            if not holds:
+                raise ConfigError(f"training: `{condition}` must hold, but got {self}")
+        if self.grouping not in GROUPINGS:
+            raise unknown_name("grouping", self.grouping, list(GROUPINGS))
+        if self.metric not in METRICS:
+            raise unknown_name("metric", self.metric, list(METRICS))
+        if self.metric == "adam" and self.optimizer != "adamw":
+            raise ConfigError(
+                f"training.metric=adam is the metric of Adam's second moment, but got optimizer={self.optimizer}: "
+                "set training.optimizer=adamw or training.metric=euclidean"
+            )
+
+    @property
+    def prox_steps(self) -> int:
+        """Steps of the sparsifying phase."""
+        return max(1, round(self.prox_share * self.steps))
+
+    @property
+    def reports(self) -> int:
+        """Reports of a whole trial; the last one comes at its end."""
+        return math.ceil(self.steps / self.report_every)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, …, steps - 1."""
+        warmup = round(self.warmup_share * self.steps)
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        progress = (step - warmup) / max(1, self.steps - warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+    @property
+    def sparsifying_reports(self) -> int:
+        """Reports before the zeros are frozen."""
+        return (self.prox_steps - 1) // self.report_every
+
+    def probe_samples(self, data: MultiTaskData) -> int:
+        """Validation samples of one :meth:`TrainingLoop.probe`."""
+        return min(PROBE, len(data.val))
+
+    def cost(self, data: MultiTaskData, outer_updates: int = 0, products: int = 0, probes: int = 0) -> Cost:
+        """What a whole trial on ``data`` costs.
+
+        Args:
+            data: what it trains on.
+            outer_updates: outer batches that λ's gradient is taken on.
+            products: Hessian-vector products, each on one training batch.
+            probes: calls of :meth:`TrainingLoop.probe`.
+        """
+        return planned_cost(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            reports=self.reports,
+            val=len(data.val),
+            test=len(data.test),
+            outer_updates=outer_updates,
+            products=products,
+            probed=probes * self.probe_samples(data),
+        )
