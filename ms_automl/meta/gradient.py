@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +10,10 @@ from torch import Tensor
 
 from ms_automl.errors import DivergenceError, unknown_name
 from ms_automl.meta.hypergradients import Hypergradient, Shrinkage, Ties
+from ms_automl.meta.moving import MovingLambda
 from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import Pricing
-from ms_automl.meta.schedule import LambdaSchedule, record
-from ms_automl.meta.step import Evaluation, TrainingStep
-from ms_automl.meta.watch import at_bounds, ceiling
+from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import Groups, shrink_factors, thresholds
 
 LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimizer]] = {
@@ -25,7 +23,7 @@ LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimiz
 """Steps on ρ: Adam, or ρ ← ρ - lr · g/||g||_∞, which keeps the proportions of the layers' slopes."""
 
 
-class GradientLearner:
+class GradientLearner(MovingLambda):
     """ρ follows dJ/dρ, and λ = exp(ρ) · min(1, x / warmup).
 
     The rise over the first share of the sparsifying phase keeps λ from deciding before the loss can say what
@@ -62,20 +60,10 @@ class GradientLearner:
     ) -> None:
         if optimizer not in LAMBDA_OPTIMIZERS:
             raise unknown_name("lambda_optimizer", optimizer, sorted(LAMBDA_OPTIMIZERS))
-        self.groups, self.ties = groups, ties
-        self.hypergradient, self.pricing = hypergradient, pricing
-        self.bounds, self.every, self.warmup = bounds, every, warmup
-        self.reference = reference
-        self.ceiling = math.log(bounds[1])  # of ρ; the guard lowers it
-        self.rise = 0.0 if warmup > 0 else 1.0
-        self.rho = torch.full_like(groups.size[:1], math.log(start)).repeat(ties.count)
+        super().__init__(groups, ties, bounds=bounds, start=start, warmup=warmup, reference=reference)
+        self.hypergradient, self.pricing, self.every = hypergradient, pricing, every
         self.optimizer = LAMBDA_OPTIMIZERS[optimizer]([self.rho], lr)
         self.normalised = optimizer == "normalised"
-        self.course: list[list[float]] = []
-
-    def lambdas(self) -> Tensor:
-        """[L] λ of each layer now."""
-        return self.rise * self.rho.exp()[self.ties.layers]
 
     @torch.no_grad()
     def step(self, now: TrainingStep) -> None:
@@ -85,7 +73,7 @@ class GradientLearner:
             DivergenceError: where the estimate is NaN or infinite. A trial that went on with the λ it has would
                 pass for one that learned.
         """
-        self.rise = min(1.0, now.phase / self.warmup) if self.warmup > 0 else 1.0
+        self.begin(now)
         norms = self.groups.norms()
         threshold = thresholds(self.groups, self.lambdas(), now.lr)
         shrinkage = Shrinkage(norms, threshold, shrink_factors(self.groups, norms, threshold))
@@ -94,7 +82,7 @@ class GradientLearner:
         self.groups.scale_(shrinkage.factors)
         if now.index % self.every == 0:
             self._learn(now)
-        record(self.course, now.phase, self.lambdas())
+        self.end(now)
 
     def _learn(self, now: TrainingStep) -> None:
         parameters = self.hypergradient.parameters
@@ -110,43 +98,19 @@ class GradientLearner:
             slope = slope / slope.abs().max().clamp(min=torch.finfo(slope.dtype).tiny)
         self.rho.grad = slope.to(self.rho.dtype)
         self.optimizer.step()
-        self.rho.clamp_(math.log(self.bounds[0]), self.ceiling)
-
-    @torch.no_grad()
-    def observe(self, evaluation: Evaluation) -> list[str]:
-        """Halve the largest λ, and never go back, where the network has collapsed."""
-        found = ceiling(evaluation, self.reference, self.lambdas(), self.bounds[0])
-        if found is None:
-            return []
-        self.ceiling, line = found
-        self.rho.clamp_(max=self.ceiling)
-        return [line]
-
-    def warnings(self) -> list[str]:
-        """λ at its bounds, once the phase is over."""
-        return at_bounds(self.groups.names, self.lambdas(), self.bounds)
-
-    def schedule(self) -> LambdaSchedule:
-        """The course of λ so far, as knots that ``fixed_lambda`` accepts."""
-        return LambdaSchedule(self.groups.names, tuple(map(tuple, self.course)))
+        self.keep_within()
 
     def state_dict(self) -> dict[str, Any]:
-        """ρ, its optimiser, what the estimator carries along, and the course so far."""
-        return {
-            "rho": self.rho.clone(),
-            "rise": self.rise,
-            "ceiling": self.ceiling,
+        """λ, its optimiser, and what the estimator carries along."""
+        return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
             "hypergradient": self.hypergradient.state_dict(),
             "pricing": self.pricing.state_dict(),
-            "course": list(self.course),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.rho.copy_(state["rho"])
-        self.rise, self.ceiling = state["rise"], state["ceiling"]
+        super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.hypergradient.load_state_dict(state["hypergradient"])
         self.pricing.load_state_dict(state["pricing"])
-        self.course = list(state["course"])

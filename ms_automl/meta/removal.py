@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ms_automl.meta.hypergradients import Ties
+from ms_automl.meta.moving import MovingLambda
 from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import live_width
-from ms_automl.meta.schedule import LambdaSchedule, record
-from ms_automl.meta.step import Evaluation, TrainingStep
-from ms_automl.meta.watch import at_bounds, ceiling
+from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import Groups, TaylorImportance, shrink_factors, thresholds
 
 DEATHS = 0.03
 """Share of a layer's groups that may die in one step."""
 
 
-class RemovalLearner:
+class RemovalLearner(MovingLambda):
     """ρ_l moves by the balance of the groups near zero: what they cost against what they save.
 
     With C_g = n_g c_g the removal cost (:class:`~ms_automl.sparsity.TaylorImportance`), m the mean norm of the
@@ -57,25 +55,16 @@ class RemovalLearner:
         warmup: float,
         reference: Reference,
     ) -> None:
-        self.groups, self.ties, self.price, self.bounds = groups, ties, price, bounds
-        self.lr, self.every, self.warmup = lr, every, warmup
+        super().__init__(groups, ties, bounds=bounds, start=start, warmup=warmup, reference=reference)
+        self.price, self.lr, self.every = price, lr, every
         self.importance = TaylorImportance(groups)
-        self.reference = reference
-        self.ceiling = math.log(bounds[1])  # of ρ; the guard lowers it
-        self.rise = 0.0 if warmup > 0 else 1.0
-        self.rho = torch.full((ties.count,), math.log(start))
         self.alive = torch.ones_like(groups.layer, dtype=torch.bool)  # [G] after the last step
-        self.course: list[list[float]] = []
-
-    def lambdas(self) -> Tensor:
-        """[L] λ of each layer now."""
-        return self.rise * self.rho.exp()[self.ties.layers]
 
     @torch.no_grad()
     def step(self, now: TrainingStep) -> None:
         """One prox with the present λ, and where due one step of λ."""
         groups = self.groups
-        self.rise = min(1.0, now.phase / self.warmup) if self.warmup > 0 else 1.0
+        self.begin(now)
         self.importance.observe(now.gradients())
         norms = groups.norms()
         if now.index % self.every == 0:
@@ -84,7 +73,7 @@ class RemovalLearner:
         factors = shrink_factors(groups, norms, threshold)
         groups.scale_(factors)
         self.alive = (factors > 0) & (norms > 0)
-        record(self.course, now.phase, self.lambdas())
+        self.end(now)
 
     def _learn(self, norms: Tensor) -> None:
         groups = self.groups
@@ -94,7 +83,7 @@ class RemovalLearner:
         gain = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance))
         scale = zeros.index_add(0, self.ties.layers, groups.layer_sum(balance.abs()))
         self.rho -= self.lr * gain / scale.clamp(min=torch.finfo(scale.dtype).tiny)
-        self.rho.clamp_(math.log(self.bounds[0]), self.ceiling)
+        self.keep_within()
 
     def _cap(self, norms: Tensor) -> Tensor:
         """[G] the threshold that kills no more than the share allowed: the norm of the first to be spared."""
@@ -106,38 +95,12 @@ class RemovalLearner:
             caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_tensor(torch.inf))
         return torch.stack(caps)[self.groups.layer]
 
-    @torch.no_grad()
-    def observe(self, evaluation: Evaluation) -> list[str]:
-        """Halve the largest λ, and never go back, where the network has collapsed."""
-        found = ceiling(evaluation, self.reference, self.lambdas(), self.bounds[0])
-        if found is None:
-            return []
-        self.ceiling, line = found
-        self.rho.clamp_(max=self.ceiling)
-        return [line]
-
-    def warnings(self) -> list[str]:
-        """λ at its bounds, once the phase is over."""
-        return at_bounds(self.groups.names, self.lambdas(), self.bounds)
-
-    def schedule(self) -> LambdaSchedule:
-        """The course of λ so far, as knots that ``fixed_lambda`` accepts."""
-        return LambdaSchedule(self.groups.names, tuple(map(tuple, self.course)))
-
     def state_dict(self) -> dict[str, Any]:
-        """ρ, the costs and the course so far."""
-        return {
-            "rho": self.rho.clone(),
-            "rise": self.rise,
-            "alive": self.alive,
-            "ceiling": self.ceiling,
-            "importance": self.importance.state_dict(),
-            "course": list(self.course),
-        }
+        """λ, the costs and which groups were alive."""
+        return super().state_dict() | {"alive": self.alive, "importance": self.importance.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.rho.copy_(state["rho"])
-        self.rise, self.alive, self.ceiling = state["rise"], state["alive"], state["ceiling"]
+        super().load_state_dict(state)
+        self.alive = state["alive"]
         self.importance.load_state_dict(state["importance"])
-        self.course = list(state["course"])
