@@ -25,7 +25,7 @@ VARIANTS: dict[str, list[tuple[str, ...]]] = {
     ],
     "forward": [
         (space, "meta.learner=forward", f"meta.decay={decay}", f"meta.outer={outer}")
-        for space, decay, outer in product(SPACES, (0.9, 0.99, 0.995, 1.0), ("validation", "training"))
+        for space, decay, outer in product(SPACES, (0.9, 0.99, 0.995), ("validation", "training"))
         if outer == "validation" or decay == 0.99
     ],
     "one_step": [(space, "meta.learner=one_step") for space in SPACES],
@@ -36,6 +36,22 @@ VARIANTS: dict[str, list[tuple[str, ...]]] = {
         for space, learner in product(SPACES, ("implicit_cg", "implicit_neumann"))
     ],
     "forward_exact": [("scalar", "meta.learner=forward_exact")],
+    # One setting of the default learner at a time: a factor 4, and a factor 2 of its memory 1 / (1 - γ).
+    "sensitivity": [
+        ("per_layer", f"meta.{setting}")
+        for setting in (
+            "guess=0.0125",
+            "guess=0.2",
+            "doubt=0.25",
+            "doubt=4.0",
+            "decay=0.98",
+            "decay=0.995",
+            "rest=0.0",
+            "rest=0.2",
+            "rest=0.45",
+            "rest=0.6",
+        )
+    ],
 }
 
 
@@ -52,7 +68,8 @@ def main() -> None:
         for space, *settings in VARIANTS[part]:
             kind = next((s.removeprefix("objective.kind=") for s in settings if "kind" in s), "tradeoff")
             changes = [setting for setting in settings if not setting.startswith("objective")]
-            config = load_config(args.preset, settings=[*settings, f"space={space}", f"first_seed={seed}"])
+            settings += [f"space={space}", f"first_seed={seed}", "budget.trials=16"]
+            config = load_config(args.preset, settings=settings)
             label = "/".join(["meta", space, kind, *changes])
             run(Stream(config, "meta", seed, label), path)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,8 @@ import torch
 
 from ms_automl.arms import ARMS
 from ms_automl.config import Config, load_config
-from ms_automl.meta.objective import Reference, delta_m
+from ms_automl.meta.objective import Objective, Reference, delta_m
+from ms_automl.tasks import Task
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
 RUNS = Path(__file__).parent / "runs"
@@ -103,7 +105,7 @@ def run(stream: Stream, path: Path) -> None:
         if not isinstance(suggested, dict):
             return
         suggestion = suggested["suggestion"]
-        row = known[index] if index < len(known) else _rounded(trial(experiment, stream, suggestion, index, dense))
+        row = known[index] if index < len(known) else new(path, experiment, stream, suggestion, index, dense)
         if row["values"] != suggestion.values:
             raise SystemExit(
                 f"{path.name}: {stream.name} trial {index} has other values than its sampler gives now"
@@ -124,29 +126,42 @@ def reference(stream: Stream, path: Path) -> Row:
     dense = Stream(stream.config, "dense", stream.seed, f"dense{changed}")
     known = rows(path, dense)
     if not known:
-        known = [
-            _rounded(trial(Experiment(dense.config), dense, Suggestion("dense", {"probe": True}, {}), 0, None))
-        ]
+        known = [new(path, Experiment(dense.config), dense, Suggestion("dense", {"probe": True}, {}), 0, None)]
         append(path, known[0])
     return known[0]
 
 
-def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index: int, dense: Row | None) -> Row:
+def new(
+    path: Path, experiment: Experiment, stream: Stream, suggestion: Suggestion, index: int, dense: Row | None
+) -> Row:
+    """The row of a trial that is missing: of the same training under another objective, or trained now."""
+    head = {"stream": stream.name, "label": stream.label, "seed": stream.seed, "settings": stream.settings}
+    head |= {"trial": index, "method": suggestion.method, "values": suggestion.values}
+    trained = twin(path, head) or trial(experiment, stream, suggestion, dense)
+    if trained["error"]:
+        return head | trained
+    tasks = experiment.data(stream.seed).tasks
+    return _rounded(head | trained | judged(tasks, stream.config.objective.build(), trained, dense))
+
+
+def twin(path: Path, head: Row) -> Row | None:
+    """What a finished trial of the same training has: a fixed λ or a level does not ask for the objective."""
+    if head["method"] not in ("fixed_lambda", "pruned") or not path.exists():
+        return None
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        same = all(row[key] == head[key] for key in ("method", "seed", "values"))
+        if same and _training(row["settings"]) == _training(head["settings"]):
+            return {key: value for key, value in row.items() if key not in head}
+    return None
+
+
+def _training(settings: Row) -> Row:
+    return {key: value for key, value in settings.items() if key not in ("objective", "budget")}
+
+
+def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, dense: Row | None) -> Row:
     """Train once; a method's failure is a row too."""
     began = time.perf_counter()
-    tasks = experiment.data(stream.seed).tasks
-    objective = stream.config.objective.build()
-    row: Row = {
-        "stream": stream.name,
-        "label": stream.label,
-        "seed": stream.seed,
-        "settings": stream.settings,
-        "trial": index,
-        "method": suggestion.method,
-        "values": suggestion.values,
-        "error": None,
-        "schedule": None,
-    }
     try:
         method, _ = experiment.build(suggestion, stream.seed, None if dense is None else _reference(dense))
         curve = []
@@ -155,16 +170,28 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
             kept = {k: v for k, v in report.items() if k.startswith(("val/", "probe/")) and k.endswith("loss")}
             curve.append({"step": report["step"], "density": report["density"]} | kept)
     except Exception as error:  # a diverged trial is a result
-        return row | {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-    metrics, density = report, report["density"]
-    row |= {
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0], "schedule": None}
+    schedule = getattr(method, "schedule", None)
+    aside = ("sparsity/layer", "lambda/", "probe/", "step")
+    return {
+        "error": None,
         "curve": curve,
-        "metrics": {
-            k: v for k, v in metrics.items() if not k.startswith(("sparsity/layer", "lambda/", "probe/", "step"))
-        },
-        "zeros_by_layer": [v for k, v in metrics.items() if k.startswith("sparsity/layer/")],
+        "metrics": {key: value for key, value in report.items() if not key.startswith(aside)},
+        "zeros_by_layer": [v for k, v in report.items() if k.startswith("sparsity/layer/")],
+        "density": report["density"],
+        "passes": method.cost.passes,
+        "warnings": list(getattr(method, "warnings", ())),
+        "schedule": None if schedule is None or suggestion.method == "fixed_lambda" else schedule.to_dict(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "torch": metadata.version("torch"),
     }
+
+
+def judged(tasks: Sequence[Task], objective: Objective, trained: Row, dense: Row | None) -> Row:
+    """A trained network under an objective, against the dense reference."""
+    metrics, density = trained["metrics"], trained["density"]
     against = metrics if dense is None else dense["metrics"]
+    row = {}
     for split, name in (("val", "objective"), ("test", "objective_test")):
         values, wanted = (
             {task.name: source[f"{split}/{task.name}/loss"] for task in tasks} for source in (metrics, against)
@@ -172,17 +199,7 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, index:
         row[name] = objective.value(values, wanted, density)
     tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
     base = {key.removeprefix("test/"): value for key, value in against.items() if key.startswith("test/")}
-    schedule = getattr(method, "schedule", None)
-    return row | {
-        "violation": objective.violation(density),
-        "density": density,
-        "delta_m_test": delta_m(tasks, tested, base),
-        "passes": method.cost.passes,
-        "warnings": list(getattr(method, "warnings", ())),
-        "schedule": None if schedule is None or suggestion.method == "fixed_lambda" else schedule.to_dict(),
-        "seconds": round(time.perf_counter() - began, 1),
-        "torch": metadata.version("torch"),
-    }
+    return row | {"violation": objective.violation(density), "delta_m_test": delta_m(tasks, tested, base)}
 
 
 def _reference(dense: Row) -> Reference:
