@@ -3,9 +3,8 @@
     python benchmarks/verdict.py --preset rooms --arms optuna --spaces per_layer,per_stage --seeds 0-4
 
 Writes one line per finished trial to benchmarks/runs/<preset>.jsonl and can be stopped at any time: a second
-start replays what is there (every sampler is deterministic in its seed and in what it is told) and goes on with
-the next trial. Ray and MLflow stay out, so that a trial costs its training alone; samplers, methods and
-objective are those of ``python -m ms_automl.search``. ``benchmarks/tables.py`` makes the tables.
+start hands what is there to the samplers and goes on with the next trial. Ray and MLflow stay out, so that a
+trial costs its training alone; samplers, methods and objective are those of ``python -m ms_automl.search``. ``benchmarks/tables.py`` makes the tables.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ms_automl.arms import ARMS
+from ms_automl.arms import ARMS, Stage
 from ms_automl.config import Config, load_config
 from ms_automl.meta.objective import Objective, Reference, delta_m
 from ms_automl.tasks import Task
@@ -93,29 +92,28 @@ def seeds(text: str) -> range:
 
 
 def run(stream: Stream, path: Path) -> None:
-    """Replay and go on with one stream."""
+    """Go on with one stream."""
     experiment = Experiment(stream.config)
     dense = reference(stream, path)
     arm = ARMS[stream.arm]
-    sampler = arm.sampler(stream.config, experiment.space(), stream.seed)
+    sampler = arm.sampler(Stage(stream.config, experiment.space(), stream.seed))
     known = rows(path, stream)
-    for index in range(1 if arm.single else stream.config.budget.trials):
+    for index, row in enumerate(known):
+        sampler.recall(f"{index:02d}", Suggestion(row["method"], {}, row["values"]), told(row))
+    for index in range(len(known), 1 if arm.single else stream.config.budget.trials):
         name = f"{index:02d}"
         suggested = sampler.suggest(name)
         if not isinstance(suggested, dict):
             return
         suggestion = suggested["suggestion"]
-        row = known[index] if index < len(known) else new(path, experiment, stream, suggestion, index, dense)
-        if row["values"] != suggestion.values:
-            raise SystemExit(
-                f"{path.name}: {stream.name} trial {index} has other values than its sampler gives now"
-            )
-        if index >= len(known):
-            append(path, row)
-        if row["error"]:
-            sampler.on_trial_complete(name, error=True)
-        else:
-            sampler.on_trial_complete(name, {key: row[key] for key in ("objective", "violation", "schedule")})
+        row = new(path, experiment, stream, suggestion, index, dense)
+        append(path, row)
+        sampler.on_trial_complete(name, told(row), error=told(row) is None)
+
+
+def told(row: Row) -> Row | None:
+    """What a sampler hears of a trial; None where it failed."""
+    return None if row["error"] else {key: row[key] for key in ("objective", "violation", "schedule")}
 
 
 def reference(stream: Stream, path: Path) -> Row:

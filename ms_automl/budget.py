@@ -9,8 +9,9 @@ depend on the machine, so a result can be reproduced anywhere.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,7 +90,19 @@ def planned_cost(
 
 @dataclass(frozen=True)
 class Charge:
-    """One event of the ledger: what one report interval of one attempt at a trial cost."""
+    """One event of the ledger: what one report interval of one attempt at a trial cost.
+
+    Attributes:
+        stream: who pays.
+        trial: name of the trial.
+        attempt: 0 for its first start.
+        interval: 0, 1, … within the trial.
+        kind: train, outer, hessian or forward; ``lost`` for what a process that died had begun;
+            ``searcher/suggest`` and ``searcher/tell`` for the time a sampler took.
+        passes: of this kind.
+        device_seconds: that the trial held its device.
+        searcher_seconds: that the sampler took in the driver.
+    """
 
     stream: str
     trial: str
@@ -97,7 +110,66 @@ class Charge:
     interval: int
     kind: str
     passes: float
-    device_seconds: float
+    device_seconds: float = 0.0
+    searcher_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a budget is counted in.
+
+    Attributes:
+        name: a key of :data:`UNITS`.
+        amount: of one charge.
+        planned: whether a trial's cost is known before it starts; where it is not, a running trial is stopped at
+            its next report once the limit is reached.
+    """
+
+    name: str
+    amount: Callable[[Charge], float]
+    planned: bool = True
+
+    def total(self, passes: Mapping[str, float]) -> float:
+        """Amount of passes by kind (:meth:`Cost.by_kind`)."""
+        return sum(self.amount(Charge("", "", 0, 0, kind, number)) for kind, number in passes.items())
+
+
+PASSES = Unit("passes", lambda charge: charge.passes)
+DEVICE_SECONDS = Unit("device_seconds", lambda charge: charge.device_seconds + charge.searcher_seconds, False)
+
+
+def flops(train: float, forward: float) -> Unit:
+    """Floating-point operations of the dense network, a multiplication and an addition counted as two.
+
+    Args:
+        train: of forward and backward of one sample.
+        forward: of forward alone.
+    """
+    return Unit("flops", lambda charge: charge.passes * (3 * forward if charge.kind == "forward" else train))
+
+
+UNITS = ("passes", "device_seconds", "flops")
+
+
+@dataclass
+class Totals:
+    """Sums over a stream's charges.
+
+    Attributes:
+        spent: in the budget's unit.
+        passes: likewise in passes.
+        device_seconds: that trials held their devices.
+        searcher_seconds: that the sampler took.
+        lost_passes: of attempts that were lost with the driver; in none of the others.
+        lost_seconds: that these held their devices.
+    """
+
+    spent: float = 0.0
+    passes: float = 0.0
+    device_seconds: float = 0.0
+    searcher_seconds: float = 0.0
+    lost_passes: float = 0.0
+    lost_seconds: float = 0.0
 
 
 class Ledger:
@@ -108,15 +180,31 @@ class Ledger:
 
     Args:
         path: JSON-lines file the events are appended to; one that exists is read first.
-        limits: passes each stream may spend; a stream that is not named has no limit.
+        limits: what each stream may spend, in the unit; a stream that is not named has no limit.
+        unit: what limits are counted in.
+        counted: by trial that had ended when the file was last written to, the attempt that counts. What other
+            attempts had cost by then was lost with the process that made them: it is shown and limits nobody,
+            because no arm is to blame. None where nothing was lost.
     """
 
-    def __init__(self, path: Path, limits: dict[str, float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: dict[str, float],
+        unit: Unit = PASSES,
+        counted: Mapping[str, int] | None = None,
+    ) -> None:
         self.path = path
         self.limits = limits
+        self.unit = unit
         self._charges: dict[tuple[str, int, int, str], Charge] = {}
+        self._totals: dict[str, Totals] = {}
+        self._spent_on: dict[str, float] = {}
+        self._attempts: dict[str, int] = {}
         for charge in _read(path):
-            self._charges[_key(charge)] = charge
+            searching = charge.kind.startswith("searcher")
+            whole = counted is None or searching or counted.get(charge.trial, math.inf) <= charge.attempt
+            self._count(charge, lost=not whole)
 
     def add(self, charge: Charge) -> bool:
         """Record a charge, on disk before it counts; False where it was known already."""
@@ -124,24 +212,57 @@ class Ledger:
             return False
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(charge)) + "\n")
-        self._charges[_key(charge)] = charge
+        self._count(charge)
         return True
+
+    def _count(self, charge: Charge, lost: bool = False) -> None:
+        if _key(charge) in self._charges:
+            return
+        self._charges[_key(charge)] = charge
+        total = self._totals.setdefault(charge.stream, Totals())
+        if lost:
+            total.lost_passes += charge.passes
+            total.lost_seconds += charge.device_seconds
+        else:
+            total.spent += self.unit.amount(charge)
+            total.passes += charge.passes
+            total.device_seconds += charge.device_seconds
+            total.searcher_seconds += charge.searcher_seconds
+            self._spent_on[charge.trial] = self.spent_on(charge.trial) + self.unit.amount(charge)
+        if not charge.kind.startswith("searcher"):
+            self._attempts[charge.trial] = max(self.attempts(charge.trial), charge.attempt + 1)
 
     def __iter__(self) -> Iterator[Charge]:
         return iter(self._charges.values())
 
-    def passes(self, stream: str) -> float:
-        """Passes that a stream has spent, failed attempts included."""
-        return sum(charge.passes for charge in self if charge.stream == stream)
+    def totals(self, stream: str) -> Totals:
+        """What a stream has spent, failed attempts included."""
+        return self._totals.get(stream, Totals())
 
-    def device_seconds(self, stream: str) -> float:
-        """Seconds that a stream's trials held their device."""
-        return sum(charge.device_seconds for charge in self if charge.stream == stream)
+    def limit(self, stream: str) -> float:
+        """What a stream may spend, in the unit."""
+        return self.limits.get(stream, float("inf"))
 
-    def affords(self, stream: str, passes: float) -> bool:
-        """Whether ``passes`` more stay within the stream's limit (to 1e-9 of it: rounding is not overspending)."""
-        limit = self.limits.get(stream, float("inf"))
-        return self.passes(stream) + passes <= limit * (1 + 1e-9)
+    def overshoot(self, stream: str) -> float:
+        """By how much a stream has spent more than its limit; 0 within 1e-9 of it, which is rounding."""
+        limit, spent = self.limit(stream), self.totals(stream).spent
+        return spent - limit if spent > limit * (1 + 1e-9) else 0.0
+
+    def spent_on(self, trial: str) -> float:
+        """What one trial has cost, in the unit."""
+        return self._spent_on.get(trial, 0.0)
+
+    def attempts(self, trial: str) -> int:
+        """How often a trial has begun to cost something."""
+        return self._attempts.get(trial, 0)
+
+    def affords(self, stream: str, amount: float) -> bool:
+        """Whether ``amount`` more stays within the limit (to 1e-9 of it: rounding is not overspending).
+
+        In a unit that is not known beforehand: whether anything is left.
+        """
+        limit, spent = self.limit(stream), self.totals(stream).spent
+        return spent + amount <= limit * (1 + 1e-9) if self.unit.planned else spent < limit
 
 
 def _key(charge: Charge) -> tuple[str, int, int, str]:

@@ -33,6 +33,7 @@ class Report:
         passes: by kind (train, outer, hessian, forward; never empty), of this interval alone.
         device_seconds: since the device was granted or the last report.
         busy_seconds: of these, spent training or evaluating.
+        evaluation_seconds: of these, spent evaluating.
         done: no further report follows.
         error: one line, where the trial failed.
         schedule: the learned λ, where there is one.
@@ -51,11 +52,24 @@ class Report:
     schedule: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     peak_memory: float = 0.0
+    evaluation_seconds: float = 0.0
 
 
 @dataclass
 class Trial:
-    """One trial of a stream."""
+    """One trial of a stream.
+
+    Attributes:
+        status: RUNNING, then FINISHED, FAILED, KILLED, or STOPPED where its arm or its budget ended it on the way.
+        start: name of the trial it began from, and how (:class:`~ms_automl.tuning.experiment.Start`).
+        until: the report at which it stops; None for its end.
+        training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
+        reports: how many it has made.
+        attempt: how often it had begun before this process did.
+        rungs: reports at which its arm decides whether it goes on.
+        at_rungs: J there, by report.
+        heard: when it last gave a sign of life, on the comparison's clock.
+    """
 
     id: str
     stream: str
@@ -63,6 +77,9 @@ class Trial:
     method: str
     values: dict[str, float]
     params: dict[str, Any]
+    until: int | None = None
+    start: dict[str, str] | None = None
+    training_seed: int | None = None
     status: str = "RUNNING"
     metrics: dict[str, float] = field(default_factory=dict)
     schedule: dict[str, Any] | None = None
@@ -71,7 +88,13 @@ class Trial:
     passes: float = 0.0
     device_seconds: float = 0.0
     busy_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    reports: int = 0
+    attempt: int = 0
+    rungs: tuple[int, ...] = ()
+    at_rungs: dict[int, float] = field(default_factory=dict)
     started: float | None = None
+    heard: float | None = None
     seconds: float = 0.0
     peak_memory: float = 0.0
     checkpoint: Path | None = None
@@ -79,7 +102,12 @@ class Trial:
     @property
     def name(self) -> str:
         """As tables and records show it."""
-        return f"{self.stream}/{self.index:02d}"
+        return f"{self.stream}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
+
+    @property
+    def payer(self) -> str:
+        """Whose account its work goes to: retraining is charged to nobody."""
+        return self.stream if self.training_seed is None else f"{self.stream}/again"
 
 
 @dataclass
@@ -88,7 +116,9 @@ class Stream:
 
     Attributes:
         winners: the methods whose trials may be selected.
+        limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
         planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
+        retrained: the selected model's method again, on fresh training seeds.
     """
 
     arm: str
@@ -98,8 +128,8 @@ class Stream:
     winners: tuple[str, ...]
     planned_trials: int
     trials: list[Trial] = field(default_factory=list)
+    retrained: list[Trial] = field(default_factory=list)
     best: Trial | None = None
-    searcher_seconds: float = 0.0
     anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
     closed: bool = False
     note: str = ""
@@ -121,6 +151,9 @@ class Recorder(Protocol):
 
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """A trial is over, whichever way."""
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """The model of a trial that is over lies on disk."""
 
 
 class Comparison:
@@ -170,12 +203,13 @@ class Comparison:
     def register(self, trial: Trial) -> None:
         """A trial was suggested."""
         self.trials[trial.id] = trial
-        self.streams[trial.stream].trials.append(trial)
+        stream = self.streams[trial.stream]
+        (stream.trials if trial.training_seed is None else stream.retrained).append(trial)
 
     def started(self, trial_id: str) -> None:
         """A trial has its device."""
         trial = self.trials[trial_id]
-        trial.started = self.clock()
+        trial.started = trial.heard = self.clock()
         if self.first_start is None:
             self.first_start = trial.started
         for recorder in self.recorders:
@@ -187,6 +221,8 @@ class Comparison:
         stream = self.streams[trial.stream]
         if not self._charge(trial, report):
             return
+        trial.heard = self.clock()
+        trial.reports += 1
         if report.metrics:
             trial.metrics = dict(report.metrics) | self._judge(stream, report)
             trial.schedule, trial.warnings = report.schedule, report.warnings
@@ -196,19 +232,64 @@ class Comparison:
             costs = {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,
+                "cost/training_seconds": trial.busy_seconds - trial.evaluation_seconds,
+                "cost/evaluation_seconds": trial.evaluation_seconds,
+                "cost/startup_seconds": trial.device_seconds - trial.busy_seconds,
                 "cost/wall_seconds": self._running_for(trial),
                 "cost/peak_memory_mb": trial.peak_memory,
             }
             trial.metrics |= costs
+            if trial.reports in trial.rungs:
+                trial.at_rungs[trial.reports] = trial.metrics["val/objective"]
+            if trial.at_rungs:
+                trial.metrics["rung/objective"] = trial.at_rungs[max(trial.at_rungs)]
             for recorder in self.recorders:
                 recorder.trial_reported(stream, trial, trial.metrics)
         if report.done:
             self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
 
-    def failed(self, trial_id: str, message: str) -> None:
-        """A trial's process died."""
-        if self.trials[trial_id].status == "RUNNING":
-            self._end(self.trials[trial_id], "FAILED", message)
+    def failed(self, trial_id: str, message: str, lost: float = 0.0) -> None:
+        """A trial's process died.
+
+        Args:
+            trial_id: of the trial.
+            message: why, in one line.
+            lost: passes of an interval: at most so much was done since the last report, and nobody can say.
+        """
+        trial = self.trials[trial_id]
+        if trial.status != "RUNNING":
+            return
+        if trial.heard is not None:
+            gone = self.clock() - trial.heard
+            charge = Charge(trial.payer, trial.name, trial.attempt, trial.reports, "lost", lost, gone)
+            if self.ledger.add(charge):
+                trial.passes += lost
+                trial.device_seconds += gone
+        self._end(trial, "FAILED", message)
+
+    def kept(self, trial_id: str, checkpoint: Path) -> None:
+        """A trial's model, or the state it goes on from, lies in a folder."""
+        trial = self.trials[trial_id]
+        trial.checkpoint = checkpoint
+        for recorder in self.recorders:
+            recorder.trial_kept(self.streams[trial.stream], trial)
+
+    def cut(self, trial_id: str, reason: str) -> None:
+        """End a trial that its arm or its budget stops on the way: it is scored as it is."""
+        trial = self.trials[trial_id]
+        if trial.status == "RUNNING":
+            self._end(trial, "STOPPED", reason)
+
+    def searched(self, stream: Stream, trial: str, what: str, seconds: float) -> None:
+        """Charge the time that a stream's sampler took.
+
+        Args:
+            stream: whose sampler.
+            trial: name of the trial it was about.
+            what: ``suggest`` or ``tell``.
+            seconds: it took.
+        """
+        self.ledger.add(Charge(stream.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
     def stop(self, status: str, message: str) -> None:
         """End whatever still runs; streams that are not at their end say why."""
@@ -222,7 +303,7 @@ class Comparison:
     def _charge(self, trial: Trial, report: Report) -> bool:
         charges = [
             Charge(
-                *(trial.stream, trial.name, report.attempt, report.interval, kind, passes),
+                *(trial.payer, trial.name, trial.attempt + report.attempt, report.interval, kind, passes),
                 device_seconds=report.device_seconds if kind == "train" else 0.0,
             )
             for kind, passes in report.passes.items()
@@ -233,8 +314,24 @@ class Comparison:
         trial.passes += sum(charge.passes for charge in new)
         trial.device_seconds += report.device_seconds
         trial.busy_seconds += report.busy_seconds
+        trial.evaluation_seconds += report.evaluation_seconds
         trial.peak_memory = report.peak_memory
         return True
+
+    def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:
+        """Take over a trial that ended before this process began; recorders know it already.
+
+        Args:
+            trial: as it was.
+            course: of a dense reference, its losses by step.
+            elapsed: seconds from the start of the comparison to the trial's end.
+        """
+        self.register(trial)
+        stream = self.streams[trial.stream]
+        if course:
+            self.courses[stream.seed] = course
+        self.last_end = self.began + elapsed
+        self._select(stream, trial)
 
     def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
         metrics = report.metrics
@@ -256,22 +353,23 @@ class Comparison:
         trial.status, trial.error = status, error
         self.last_end = self.clock()
         trial.seconds = self._running_for(trial)
-        if status == "FINISHED" and stream.arm == "dense":
-            self.references[stream.seed] = dict(trial.metrics)
-        if status == "FINISHED" and trial.method in stream.winners and self._better(trial, stream.best):
-            stream.best = trial
-        if stream.best is not None:
-            best = stream.best.metrics
-            stream.anytime.append(
-                (
-                    self.ledger.passes(stream.name),
-                    best["val/objective"],
-                    best["test/objective"],
-                    self.last_end - self.began,
-                )
-            )
+        self._select(stream, trial)
         for recorder in self.recorders:
             recorder.trial_ended(stream, trial)
+
+    def _select(self, stream: Stream, trial: Trial) -> None:
+        """The reference, the stream's best and its anytime curve, after a trial's end."""
+        if trial.training_seed is not None:
+            return
+        if trial.status == "FINISHED" and stream.arm == "dense":
+            self.references[stream.seed] = dict(trial.metrics)
+        scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics
+        if scored and trial.method in stream.winners and self._better(trial, stream.best):
+            stream.best = trial
+        if stream.best is not None and stream.best.status == "FINISHED" and self.last_end is not None:
+            best, spent = stream.best.metrics, self.ledger.totals(stream.name)
+            seconds = self.last_end - self.began
+            stream.anytime.append((spent.passes, best["val/objective"], best["test/objective"], seconds))
 
     def _running_for(self, trial: Trial) -> float:
         return 0.0 if trial.started is None else self.clock() - trial.started
@@ -281,9 +379,10 @@ class Comparison:
             return True
         return self.rank(trial) < self.rank(best)
 
-    def rank(self, trial: Trial) -> tuple[float, float]:
-        """Lower is better: first what misses the target, then J on the validation split."""
-        return max(0.0, self.objective.violation(trial.metrics["density"])), trial.metrics["val/objective"]
+    def rank(self, trial: Trial) -> tuple[bool, float, float]:
+        """Lower is better: first whole trials, then what misses the target, then J on the validation split."""
+        missed = max(0.0, self.objective.violation(trial.metrics["density"]))
+        return trial.status != "FINISHED", missed, trial.metrics["val/objective"]
 
     @property
     def useful_share(self) -> float:
@@ -295,23 +394,15 @@ class Comparison:
 
     def row(self, stream: Stream) -> dict[str, Any]:
         """The stream's row of comparison.json."""
-        best = stream.best
+        best, spent = stream.best, self.ledger.totals(stream.name)
         metrics = best.metrics if best else {}
-        reached = best is not None and self.objective.violation(metrics["density"]) <= 1e-9
-        failed = sum(trial.status == "FAILED" for trial in stream.trials)
-        status = "failed" if best is None else "ok" if stream.closed and reached else "partial"
-        notes = [stream.note] if stream.note else []
-        if best is not None and not reached:
-            notes.append(f"target sparsity {self.objective.target:g} not reached")
-        if best is not None:
-            notes += dict.fromkeys([*best.warnings, *watch.gone(metrics["density"])])
-        if failed:
-            notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
+        limit = self.ledger.limit(stream.name)
+        trials = stream.trials
         return {
             "arm": stream.arm,
             "seed": stream.seed,
             "space": stream.space,
-            "status": status,
+            "status": self._status(stream),
             "objective": metrics.get("val/objective"),
             "test_objective": metrics.get("test/objective"),
             "delta_m": _finite(metrics.get("delta_m")),
@@ -320,15 +411,60 @@ class Comparison:
             "macs_ratio": None,
             "latency_ratio": None,
             "lambda": _lambda_of(best),
-            "passes": self.ledger.passes(stream.name),
-            "device_seconds": sum(trial.device_seconds for trial in stream.trials),
-            "wall_seconds": sum(trial.seconds for trial in stream.trials),
-            "searcher_seconds": stream.searcher_seconds,
-            "trials": len(stream.trials),
-            "failed_trials": failed,
-            "limit_passes": None if stream.limit == float("inf") else stream.limit,
+            **self._retrained(stream),
+            "unit": self.ledger.unit.name,
+            "limit": limit if math.isfinite(limit) else None,
+            "spent": spent.spent,
+            "overshoot": self.ledger.overshoot(stream.name),
+            "passes": spent.passes,
+            "lost_passes": spent.lost_passes,
+            "device_seconds": spent.device_seconds,
+            "training_seconds": sum(trial.busy_seconds - trial.evaluation_seconds for trial in trials),
+            "evaluation_seconds": sum(trial.evaluation_seconds for trial in trials),
+            "startup_seconds": spent.device_seconds - sum(trial.busy_seconds for trial in trials),
+            "wall_seconds": sum(trial.seconds for trial in trials),
+            "searcher_seconds": spent.searcher_seconds,
+            "trials": len(trials),
+            "failed_trials": sum(trial.status == "FAILED" for trial in trials),
+            "stopped_trials": sum(trial.status == "STOPPED" for trial in trials),
             "selected_trial": best.name if best else None,
-            "note": "; ".join(notes),
+            "note": "; ".join(self._notes(stream)),
+        }
+
+    def _reached(self, best: Trial) -> bool:
+        return self.objective.violation(best.metrics["density"]) <= 1e-9
+
+    def _status(self, stream: Stream) -> str:
+        if stream.best is None:
+            return "failed"
+        whole = stream.closed and stream.best.status == "FINISHED" and self._reached(stream.best)
+        return "ok" if whole else "partial"
+
+    def _notes(self, stream: Stream) -> list[str]:
+        best, failed = stream.best, sum(trial.status == "FAILED" for trial in stream.trials)
+        notes = [stream.note] if stream.note else []
+        if best is not None and not self._reached(best):
+            notes.append(f"target sparsity {self.objective.target:g} not reached")
+        if best is not None and best.status == "STOPPED":
+            notes.append("no trial came to its end")
+        if best is not None:
+            notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
+        if failed:
+            notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
+        return notes
+
+    def _retrained(self, stream: Stream) -> dict[str, Any]:
+        names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
+        names["sparsity_param"] = "sparsity/param"
+        ended = [trial for trial in stream.retrained if trial.status == "FINISHED"]
+        ended.sort(key=lambda trial: trial.index)
+        again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
+        for run, trial in zip(again, ended, strict=True):
+            run["training_seed"] = trial.training_seed
+        return {
+            "retrained": again,
+            "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
+            "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -338,6 +474,10 @@ class Comparison:
 
 def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
     return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _finite(value: float | None) -> float | None:

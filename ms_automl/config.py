@@ -5,6 +5,7 @@ Every error names the key, the value and the allowed range.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Literal
@@ -106,16 +107,22 @@ class MetaSection(_Section):
 
 
 class BudgetSection(_Section):
-    """The limit of each arm and seed: ``trials`` times the passes of one fixed-λ trial."""
+    """The limit of each arm and seed, ``trials`` times one fixed-λ trial, and the retraining that is free.
 
+    In the unit ``device_seconds`` the dense reference stands for that trial, and is measured.
+    """
+
+    unit: Literal["passes", "device_seconds", "flops"] = "passes"
     trials: int = Field(4, ge=1)
+    retrain: int = Field(0, ge=0, le=999)
 
 
 class ResourcesSection(_Section):
-    """What one trial is given."""
+    """What one trial is given; one that is silent for ``report_timeout`` seconds is stopped."""
 
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float = Field(0, ge=0)
+    report_timeout: float = Field(3600, gt=0)
 
 
 class Config(_Section):
@@ -182,6 +189,21 @@ def load_config(
     values: dict[str, Any] = {"preset": preset, **yaml.safe_load(text)}
     if arms is not None:
         values["arms"] = list(arms)
+    return changed(values, seeds=seeds, settings=settings)
+
+
+def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str]) -> Config:
+    """A whole configuration with what the command line says.
+
+    Args:
+        values: as :meth:`Config.to_dict` gives them; left as they are.
+        seeds: replaces the number of seeds.
+        settings: as in :func:`load_config`.
+
+    Raises:
+        ConfigError: in one line, as :func:`load_config`.
+    """
+    values = copy.deepcopy(values)
     if seeds is not None:
         values["seeds"] = seeds
     for setting in settings:
@@ -216,6 +238,17 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: '{name}' is a single value, it has no keys inside")
     target[last] = value
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one dict with dots in its keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def _number(text: str) -> str | float:

@@ -46,16 +46,20 @@ class Screen:
     def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
         """Nothing to add, as above."""
 
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """Nothing to show."""
+
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
-        if trial.error:
+        if trial.error and trial.status == "FAILED":
             self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
             self.console.print(trial.error, markup=False, soft_wrap=True)
-        elif not self.console.is_terminal:
+        elif not self.console.is_terminal and "val/objective" in trial.metrics:
             values = trial.metrics
             self.console.print(
                 f"{trial.name:<18} J {values['val/objective']:.3f}  "
                 f"sparsity {100 * values['sparsity/param']:3.0f} %  {trial.seconds:.0f} s"
+                + (f"  {trial.error}" if trial.error else "")
             )
 
 
@@ -78,7 +82,7 @@ def progress_table(comparison: Comparison) -> Table:
             stream.arm,
             str(stream.seed),
             f"{sum(t.status != 'RUNNING' for t in stream.trials)}/{stream.planned_trials}",
-            _share(comparison.ledger.passes(stream.name), stream.limit),
+            _share(comparison.ledger.totals(stream.name).spent, comparison.ledger.limit(stream.name)),
             f"{best['val/objective']:.3f}" if best else "-",
             f"{100 * best['sparsity/param']:.0f} %" if best else "-",
             now,
@@ -91,10 +95,10 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
 
     Args:
         rows: as in comparison.json.
-        unit: passes of one fixed-λ trial.
+        unit: what one fixed-λ trial costs, in the budget's unit.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "time s"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "sec"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     for row in rows:
         cells = [
@@ -105,7 +109,7 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
             _number(row["delta_m"], "{:+.1f}"),
             _number(None if row["sparsity_param"] is None else 100 * row["sparsity_param"], "{:.0f}"),
             str(row["trials"]),
-            f"{row['passes'] / unit:.2f}x",
+            f"{row['spent'] / unit:.2f}x",
             f"{row['device_seconds']:.0f}",
         ]
         table.add_row(*cells)

@@ -16,9 +16,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ms_automl.config import load_config, presets
+from ms_automl.config import Config, load_config, presets
 from ms_automl.errors import ConfigError, MsAutomlError
 
 EPILOG = """\
@@ -26,6 +26,7 @@ examples:
   python -m ms_automl.search                                   the default comparison, about 9 minutes
   python -m ms_automl.search --preset smoke                    does everything work here? about a minute
   python -m ms_automl.search --arms meta,optuna --seeds 5 --set budget.trials=16
+  python -m ms_automl.search --out comparisons/mine --resume --set budget.trials=32
   python -m ms_automl.search --set objective.kind=target --set objective.target=0.6
   python -m ms_automl.search --set data.factory=mine:data --set network.factory=mine:network
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG.format(arms=arms),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", default="rooms", help=f"one of {', '.join(presets())} (default: rooms)")
+    parser.add_argument("--preset", help=f"one of {', '.join(presets())} (default: rooms)")
     parser.add_argument("--arms", metavar="A,B", help="arms to run, by name; dense is always added")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
@@ -62,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="new folder for the results (comparisons/PRESET-TIME)"
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the comparison in --out",
+    )
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and end")
@@ -69,13 +75,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
+    """The record of the comparison in --out and the configuration it goes on with."""
+    from ms_automl.resume import grown, read_record
+
+    if args.out is None:
+        raise ConfigError("--resume goes on with the comparison in --out: name its folder")
+    if args.preset or args.arms:
+        raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
+    record = read_record(args.out)
+    return record, grown(record, args.set, args.seeds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         args = _parser().parse_args(arguments)
-        arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
-        config = load_config(args.preset, arms=arms, seeds=args.seeds, settings=args.set)
+        record = None
+        if args.resume:
+            record, config = _going_on(args)
+        else:
+            arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
+            preset = args.preset or "rooms"
+            config = load_config(preset, arms=arms, seeds=args.seeds, settings=args.set)
         if args.show_config:
             import yaml
 
@@ -85,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
-        return run_comparison(config, out, data_dir=args.data_dir, address=args.address, slots=slots)
+        return run_comparison(
+            config, out, data_dir=args.data_dir, address=args.address, slots=slots, record=record
+        )
     except MsAutomlError as error:
         if debug:
             traceback.print_exc()

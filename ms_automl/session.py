@@ -17,32 +17,41 @@ from typing import Any
 
 from rich.console import Console
 
-from ms_automl.arms import ARMS, Arm
+from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
 from ms_automl.comparison import FORMAT, Comparison, Stream, write_json
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
+from ms_automl.journal import Journal, ended
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
-from search_spaces import SPACES
+from ms_automl.tuning.streams import StreamRouter
+from search_spaces import SPACES, Space
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")
 
 
 def run_comparison(
-    config: Config, out: Path, *, data_dir: Path | None = None, address: str | None = None, slots: int = 1
+    config: Config,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    address: str | None = None,
+    slots: int = 1,
+    record: dict[str, Any] | None = None,
 ) -> int:
     """Run a comparison and write ``out/comparison.json``, ``out/best/`` and ``out/report/``.
 
     Args:
         config: what is compared.
-        out: a folder that holds no comparison yet.
+        out: a folder that holds no comparison yet, or the one that goes on.
         data_dir: handed to the data factory.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
+        record: ``comparison.json`` of the comparison that goes on; None begins one.
 
     Returns:
         The exit status: 0, 1 (no arm has a valid result) or 130 (stopped by Ctrl-C).
@@ -54,7 +63,7 @@ def run_comparison(
     _check_names(config)
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
-    out = _new_folder(out)
+    out = _new_folder(out) if record is None else out.absolute()
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {_shown(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
@@ -69,35 +78,49 @@ def run_comparison(
         space = experiment.space()
         streams = _streams(config, experiment)
         tracker = opening.result()
-    ledger = Ledger(out / "ledger.jsonl", {stream.name: stream.limit for stream in streams})
-    screen = Screen(console)
-    comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen])
-    samplers = {stream.name: ARMS[stream.arm].sampler(config, space, stream.seed) for stream in streams}
+    known = [] if record is None else ended(out)
+    unit = experiment.unit()
+    limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
+    counted = None if record is None else {one.trial.name: one.trial.attempt for one in known}
+    ledger = Ledger(out / "ledger.jsonl", limits, unit, counted)
+    screen, journal = Screen(console), Journal(out)
+    comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen, journal])
+    journal.comparison = comparison
+    router = _router(experiment, comparison, space, out)
+    for one in known:
+        comparison.restore(one.trial, one.course, one.elapsed)
+        router.recall(one.trial)
+    if known:
+        comparison.began -= max(one.elapsed for one in known)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "config": config.to_dict(),
+        "versions": versions,
+        "git_revision": tags["git_revision"],
+        "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
+    }
     stopped: BaseException | None = None
     with ray_session(address, slots, config.resources):
-        tracker.begin(out.name, tags, config.to_dict())
+        if record is None:
+            tracker.begin(out.name, tags, config.to_dict())
+        else:
+            tracker.resume(record["mlflow"]["run_id"], config.to_dict())
+        content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)}
+        write_json(out / "comparison.json", content | {"rows": []})
         try:
             for stream in streams:
                 tracker.stream_opened(stream)
             screen.begin(comparison)
-            run_trials(experiment, comparison, samplers, out / "tune")
+            run_trials(experiment, router, _tune_folder(out))
         except KeyboardInterrupt as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
             stopped = error
             comparison.stop("KILLED", "stopped by Ctrl-C")
         except Exception as error:  # what is recorded so far is kept, whatever happens
             stopped = error
-            comparison.stop("FAILED", f"the comparison broke off: {type(error).__name__}")
+            comparison.stop("KILLED", f"the comparison broke off: {type(error).__name__}")
         finally:
             screen.end()
-    content = {
-        "format": FORMAT,
-        "config": config.to_dict(),
-        "versions": versions,
-        "git_revision": tags["git_revision"],
-        "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
-        "mlflow": {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)},
-    }
     try:
         return _finish(console, comparison, tracker, experiment, out, content, slots, stopped)
     finally:
@@ -132,8 +155,7 @@ def _finish(
     content |= {"measured": measured, "rows": comparison.rows()}
     write_json(out / "comparison.json", content)
     tracker.finish(content, measured, status)
-    unit = experiment.planned_passes("fixed_lambda", experiment.config.first_seed)
-    console.print(comparison_table(content["rows"], unit))
+    console.print(comparison_table(content["rows"], _one_trial(experiment, comparison)))
     for line in notes(content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
     _say(console, content, out, tracker)
@@ -154,7 +176,8 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
     claim = "One seed claims nothing" if seeds == 1 else f"{seeds} seeds claim nothing" if seeds < 5 else ""
     say = console.print
     say(f"J: {meaning}; lower is better.", soft_wrap=True)
-    say("zeros: share of the trunk's weights. cost: passes, in units of one fixed-λ trial.", soft_wrap=True)
+    unit = content["config"]["budget"]["unit"].replace("_", " ")
+    say(f"zeros: share of the trunk's weights. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True)
     searcher = sum(row["searcher_seconds"] for row in content["rows"])
     say(f"samplers took {searcher:.2f} s, logging {measured['cost/logging_seconds']:.1f} s", soft_wrap=True)
     if claim:
@@ -204,23 +227,27 @@ def _arm_names(config: Config) -> list[str]:
 
 
 def _streams(config: Config, experiment: Experiment) -> list[Stream]:
+    """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured."""
+    unit = experiment.unit()
+    costs = {
+        method: unit.total(experiment.plan(method, config.first_seed)) if unit.planned else 1.0
+        for method in {"fixed_lambda", *(ARMS[name].first for name in _arm_names(config))}
+    }
+    one = costs["fixed_lambda"]
     streams = []
     for seed in config.seed_numbers:
-        unit = experiment.planned_passes("fixed_lambda", config.first_seed)
         for name in _arm_names(config):
             arm = ARMS[name]
-            limit = config.budget.trials * unit if arm.limited else float("inf")
-            needed = experiment.planned_passes(arm.first, config.first_seed)
-            least = needed if arm.first in arm.winners else needed + unit
+            limit = arm.share * config.budget.trials * one
+            needed = costs[arm.first]
+            least = needed if arm.first in arm.winners else needed + one
             if least > limit * (1 + 1e-9):
                 raise BudgetError(
                     f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
-                    f"{least / unit:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / unit - 1e-9)}, "
+                    f"{least / one:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / one - 1e-9)}, "
                     "or leave the arm out"
                 )
-            streams.append(
-                Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, unit))
-            )
+            streams.append(Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, one)))
     return streams
 
 
@@ -228,10 +255,35 @@ def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
     return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
 
 
+def _router(experiment: Experiment, comparison: Comparison, space: Space, out: Path) -> StreamRouter:
+    config = experiment.config
+    samplers = {
+        stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, out / "optuna.journal"))
+        for stream in comparison.streams.values()
+    }
+    reports = config.training.build().reports
+    return StreamRouter(comparison, samplers, experiment.plan, reports, config.budget.retrain)
+
+
+def _tune_folder(out: Path) -> Path:
+    """A folder of Ray's own for every start: it would take one that is there for its own unfinished run."""
+    return out / f"tune-{sum(1 for _ in out.glob('tune-*'))}"
+
+
+def _one_trial(experiment: Experiment, comparison: Comparison) -> float:
+    """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
+    unit, seed = comparison.ledger.unit, experiment.config.first_seed
+    if unit.planned:
+        return unit.total(experiment.plan("fixed_lambda", seed))
+    return comparison.ledger.totals(f"dense-{seed}").spent or 1.0
+
+
 def _new_folder(out: Path) -> Path:
     out = out.absolute()
     if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
-        raise ConfigError(f"--out {_shown(out)} holds a comparison already: name a new folder")
+        raise ConfigError(
+            f"--out {_shown(out)} holds a comparison already: name a new folder, or go on with it by --resume"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"

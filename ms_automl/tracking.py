@@ -23,6 +23,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from ms_automl.comparison import FORMAT, Stream, Trial
+from ms_automl.config import flat
 from ms_automl.errors import TrackingError
 
 EXPERIMENT = "ms_automl"
@@ -50,6 +51,7 @@ class Tracker:
             self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
         self.run_id = ""
         self.runs: dict[str, str] = {}
+        self.unended: set[str] = set()
         self.lost: str | None = None
         self.seconds = 0.0
         self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue()
@@ -71,9 +73,46 @@ class Tracker:
         with self._reachable():
             self.run_id = self.client.create_run(self.experiment, run_name=name, tags=all_tags).info.run_id
         self._thread.start()
-        params = [Param(key, str(value)[:6000]) for key, value in _flat(config).items()]
+        params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
         self._put(lambda: self.client.log_batch(self.run_id, params=params))
         self._put(lambda: self.client.log_dict(self.run_id, config, "config.json"))
+
+    def resume(self, run_id: str, config: dict[str, Any]) -> None:
+        """Go on with a parent run: its arm and trial runs are found by name, and none is made twice.
+
+        Args:
+            run_id: of the parent run.
+            config: the whole configuration, which may have grown.
+
+        Raises:
+            TrackingError: where the store cannot be reached or has no such run.
+        """
+        self.run_id = run_id
+        with self._reachable():
+            self.client.update_run(run_id, status="RUNNING")
+            self.runs, self.unended = self._known()
+        self._thread.start()
+        self._put(lambda: self.client.set_tag(run_id, "ms_automl.resumed", "true"))
+        self._put(lambda: self.client.log_dict(run_id, config, "config.json"))
+
+    def _known(self) -> tuple[dict[str, str], set[str]]:
+        """Runs of this comparison by name, and those of its trials that no process ended."""
+        runs: dict[str, str] = {}
+        unended: set[str] = set()
+        token = None
+        while True:
+            wanted = f"tags.`ms_automl.comparison` = '{self.run_id}'"
+            page = self.client.search_runs([self.experiment], wanted, max_results=1000, page_token=token)
+            for run in page:
+                runs[run.info.run_name] = run.info.run_id
+                if run.info.status == "RUNNING" and run.data.tags.get("ms_automl.kind") != "arm":
+                    unended.add(run.info.run_name)
+            token = page.token
+            if not token:
+                return runs, unended
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """Nothing: the selected model is logged at the end."""
 
     def stream_opened(self, stream: Stream) -> None:
         """Make an arm's run."""
@@ -84,7 +123,8 @@ class Tracker:
         """Make a trial's run."""
         params = {"method": trial.method, "index": str(trial.index), "arm": stream.arm, "seed": str(stream.seed)}
         params |= {f"value/{key}": repr(value) for key, value in trial.values.items()}
-        self._put(lambda: self._create(trial.name, self.runs[stream.name], "trial", params))
+        kind = "trial" if trial.training_seed is None else "retraining"
+        self._put(lambda: self._create(trial.name, self.runs[stream.name], kind, params))
 
     def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
@@ -95,9 +135,12 @@ class Tracker:
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
         status, error = trial.status, trial.error
+        tag = "ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"
         if error:
-            self._put(lambda: self.client.set_tag(self.runs[trial.name], "ms_automl.error", error[:5000]))
-        self._put(lambda: self.client.set_terminated(self.runs[trial.name], status))
+            self._put(lambda: self.client.set_tag(self.runs[trial.name], tag, error[:5000]))
+        self._put(lambda: self.client.set_tag(self.runs[trial.name], "ms_automl.outcome", status.lower()))
+        ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it
+        self._put(lambda: self.client.set_terminated(self.runs[trial.name], ended))
         if stream.anytime:
             passes, objective, test_objective, seconds = stream.anytime[-1]
             names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
@@ -127,6 +170,7 @@ class Tracker:
         """Log comparison.json, end the parent run, and wait until everything is written."""
         now = _milliseconds()
         batch = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        self._put(self._end_the_rest)
         self._put(lambda: self.client.log_dict(self.run_id, content, "comparison.json"))
         self._put(lambda: self.client.log_batch(self.run_id, metrics=batch))
         self._put(lambda: self.client.set_terminated(self.run_id, status))
@@ -134,6 +178,11 @@ class Tracker:
         self._thread.join(timeout=PATIENCE)
         if self._thread.is_alive():
             self.lost = self.lost or f"the store did not answer for {PATIENCE} s"
+
+    def _end_the_rest(self) -> None:
+        """Trials of an earlier process that this one did not run again."""
+        for name in self.unended:
+            self.client.set_terminated(self.runs[name], "KILLED")
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -148,6 +197,10 @@ class Tracker:
             ) from error
 
     def _create(self, name: str, parent: str, kind: str, params: dict[str, str]) -> None:
+        self.unended.discard(name)
+        if name in self.runs:  # of a comparison that goes on
+            self.client.update_run(self.runs[name], status="RUNNING")
+            return
         tags = {"mlflow.parentRunId": parent, "ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
         run = self.client.create_run(self.experiment, run_name=name, tags=tags)
         self.runs[name] = run.info.run_id
@@ -199,13 +252,3 @@ def _reason(error: Exception) -> str:
 
 def _milliseconds() -> int:
     return int(time.time() * 1000)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

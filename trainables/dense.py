@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ms_automl.data import MultiTaskData
 from ms_automl.models import MultiTaskNet
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
@@ -16,6 +18,7 @@ class Dense:
         settings: length, optimiser and phases.
         seed: of the data order.
         probe: whether each report has the probe's losses, which a learner of λ compares its own with.
+        weight_decay: in the place of the settings'.
     """
 
     def __init__(
@@ -26,7 +29,10 @@ class Dense:
         seed: int,
         *,
         probe: bool = False,
+        weight_decay: float | None = None,
     ) -> None:
+        if weight_decay is not None:
+            settings = replace(settings, weight_decay=weight_decay)
         self.loop = TrainingLoop(data, network, settings, seed)
         self.probe = probe
         self.cost = self.loop.cost

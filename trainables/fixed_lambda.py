@@ -19,6 +19,7 @@ class FixedLambda:
         settings: length, optimiser and phases.
         seed: of the data order.
         schedule: λ by layer: a constant, or the knots that a meta-learner left behind.
+        freeze: whether the zeros stay in the debiasing phase; without, λ regularises and nothing more.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class FixedLambda:
         seed: int,
         *,
         schedule: LambdaSchedule,
+        freeze: bool = True,
     ) -> None:
         self.loop = TrainingLoop(data, network, settings, seed)
         self.cost = self.loop.cost
         self.schedule = schedule
+        self.freeze = freeze
         if schedule.layers != self.loop.groups.names:
             raise ConfigError(
                 f"λ must be given for the layers {', '.join(self.loop.groups.names)}, in this order, "
@@ -47,7 +50,7 @@ class FixedLambda:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
-        return self.loop.interval(self._sparsify)
+        return self.loop.interval(self._sparsify, freeze=self.freeze)
 
     def _sparsify(self) -> None:
         loop = self.loop

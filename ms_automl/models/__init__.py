@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ms_automl.models.flops import flops_of_a_sample
 from ms_automl.models.network import MultiTaskNet, check_network, head_specs
 from ms_automl.models.overparam import FactoredConv2d, contract, overparameterise
 from ms_automl.models.resnet import small_resnet
@@ -14,6 +15,7 @@ __all__ = [
     "MultiTaskNet",
     "check_network",
     "contract",
+    "flops_of_a_sample",
     "head_specs",
     "overparameterise",
     "small_resnet",

@@ -34,6 +34,7 @@ class Trainable(Protocol):
     """
 
     cost: Cost
+    loop: TrainingLoop
 
     @property
     def done(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,7 @@ class TrainingLoop:
         self.steps_done = 0
         self.batch: Batch  # of the step that was just taken
         self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
+        self.evaluation_seconds = 0.0  # of this process: no part of the state
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
     @property
@@ -94,7 +96,11 @@ class TrainingLoop:
         return self.steps_done / last if last else 1.0
 
     def interval(
-        self, sparsify: Callable[[], None] | None = None, backward: Callable[[Batch], None] | None = None
+        self,
+        sparsify: Callable[[], None] | None = None,
+        backward: Callable[[Batch], None] | None = None,
+        *,
+        freeze: bool = True,
     ) -> Metrics:
         """Train up to the next report and evaluate.
 
@@ -102,6 +108,7 @@ class TrainingLoop:
             sparsify: called after each optimiser step of the sparsifying phase; None zeros nothing.
             backward: leaves in ``grad`` what the optimiser steps along, given the step's training batch; None is
                 :meth:`backward` over all tasks.
+            freeze: whether the zeros of the sparsifying phase stay; without, every weight may come back.
 
         Raises:
             DivergenceError: at the first loss that is NaN or infinite.
@@ -110,7 +117,7 @@ class TrainingLoop:
         self.network.train()
         while self.steps_done < stop:
             self._train_step(backward or self.backward)
-            self._zero_groups(sparsify)
+            self._zero_groups(sparsify, freeze)
             self.steps_done += 1
         metrics = {"step": float(self.steps_done)} | self._measure()
         metrics |= self._evaluate("val", self.data.val)
@@ -160,12 +167,12 @@ class TrainingLoop:
         """Σ_t w_t L_t of the network's outputs on a batch: what a step descends."""
         return weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
-    def _zero_groups(self, sparsify: Callable[[], None] | None) -> None:
+    def _zero_groups(self, sparsify: Callable[[], None] | None, freeze: bool) -> None:
         if sparsify is None:
             return
-        if self.pattern is None:
+        if self.steps_done < self.settings.prox_steps:
             sparsify()
-            if self.steps_done == self.settings.prox_steps - 1:
+            if freeze and self.steps_done == self.settings.prox_steps - 1:
                 self.pattern = (self.groups.norms() > 0).to(self.groups.size.dtype)
         if self.pattern is not None:
             self.groups.scale_(self.pattern)  # the optimiser's momentum moves zeros: put them back
@@ -189,8 +196,10 @@ class TrainingLoop:
         return f" with λ = {low}" if low == high else f" with λ from {low} to {high}"
 
     def _evaluate(self, name: str, split: Split) -> Metrics:
+        began = time.perf_counter()
         metrics = evaluate(self.network, split, self.data.tasks, self.settings.eval_batch_size)
         self.cost.forward += len(split)
+        self.evaluation_seconds += time.perf_counter() - began
         return {f"{name}/{key}": value for key, value in self._finite(metrics, name).items()}
 
     def probe(self) -> Metrics:
@@ -199,6 +208,7 @@ class TrainingLoop:
         In the middle of training the running averages of batch norm lag behind the weights, and the loss that
         they give jumps by tens of percent from report to report. Two runs are compared there without them.
         """
+        began = time.perf_counter()
         samples, training = self.settings.probe_samples(self.data), self.network.training
         # Batches of nearly one size: a last one of a sample or two would have statistics of its own.
         batches = torch.arange(samples).tensor_split(math.ceil(samples / (4 * self.settings.batch_size)))
@@ -212,6 +222,7 @@ class TrainingLoop:
                     sums[name] += float(loss) * len(indices)
         self.network.train(training)
         self.cost.forward += samples
+        self.evaluation_seconds += time.perf_counter() - began
         return self._finite({f"probe/{name}/loss": total / samples for name, total in sums.items()}, "probe")
 
     def _finite(self, metrics: Metrics, what: str) -> Metrics:

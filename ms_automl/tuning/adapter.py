@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
 from ms_automl.comparison import Report
@@ -39,9 +40,22 @@ class TrialAdapter(tune.Trainable):
         self.attempt = 0
         self.config_error: str | None = None
         try:
-            self.method, self.network = self.experiment.build(config["suggestion"], self.seed, config["reference"])
+            self.method, self.network = self.experiment.build(
+                config["suggestion"], self.seed, config["reference"], config["training_seed"]
+            )
+            if config["start"] is not None:
+                self._begin_from(*config["start"])
         except Exception as error:
             self.config_error = _one_line(error)
+
+    def _begin_from(self, what: str, folder: str) -> None:
+        """Take over another trial's state, or its weights alone."""
+        if what == "state":
+            state = load(Path(folder), STATE)
+            self.method.load_state_dict(state["method"])
+            self.charged = Cost(**state["charged"])  # what it had cost is charged to the other
+        else:
+            self.network.load_state_dict(load_model(Path(folder)).state_dict())
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take over the next trial."""
@@ -50,7 +64,7 @@ class TrialAdapter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report interval."""
-        began = time.perf_counter()
+        began, evaluating = time.perf_counter(), self._evaluating()
         metrics: dict[str, float] = {}
         error = self.config_error
         if error is None:
@@ -58,10 +72,13 @@ class TrialAdapter(tune.Trainable):
                 metrics = self.method.step()
             except Exception as problem:
                 error = _one_line(problem)
-        report = self._report(metrics, error, time.perf_counter() - began)
+        report = self._report(metrics, error, time.perf_counter() - began, self._evaluating() - evaluating)
         return {"report": report, "done": report.done}
 
-    def _report(self, metrics: dict[str, float], error: str | None, busy: float) -> Report:
+    def _evaluating(self) -> float:
+        return 0.0 if self.method is None else float(self.method.loop.evaluation_seconds)
+
+    def _report(self, metrics: dict[str, float], error: str | None, busy: float, evaluating: float) -> Report:
         now = time.perf_counter()
         cost = self.method.cost if self.method is not None else Cost()
         done = error is not None or self.method.done
@@ -73,6 +90,7 @@ class TrialAdapter(tune.Trainable):
             passes=cost.since(self.charged).by_kind(),
             device_seconds=now - self.mark,
             busy_seconds=busy,
+            evaluation_seconds=evaluating,
             done=done,
             error=error,
             schedule=None if schedule is None else schedule.to_dict(),
@@ -85,13 +103,12 @@ class TrialAdapter(tune.Trainable):
         return report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """The state to go on from, or once done the model alone."""
+        """The model, and before the end the state to go on from."""
         folder = Path(checkpoint_dir)
         if self.method is None:
             return
-        if self.method.done:
-            self.experiment.save_model(self.network, self.seed, folder)
-        else:
+        self.experiment.save_model(self.network, self.seed, folder)
+        if not self.method.done:
             state = {"method": self.method.state_dict(), "interval": self.interval, "attempt": self.attempt}
             save(state | {"charged": self.charged.to_dict()}, folder, STATE)
 

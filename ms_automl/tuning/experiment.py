@@ -6,18 +6,33 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ms_automl.archive import save_model
+from ms_automl.budget import DEVICE_SECONDS, PASSES, Unit, flops
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.factories import build_data, build_network
 from ms_automl.meta import LambdaSchedule, Reference
-from ms_automl.models import MultiTaskNet, check_network, head_specs
+from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.sparsity import build_groups
 from ms_automl.training import Trainable
 from search_spaces import SPACES, Space
 from trainables import METHODS, MetaSparsity
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a trial begins that does not begin at the beginning.
+
+    Attributes:
+        what: ``state``: the other trial goes on where it was stopped; ``weights``: a whole training from its
+            weights.
+        trial: name of the other trial, of the same stream.
+    """
+
+    what: Literal["state", "weights"]
+    trial: str
 
 
 @dataclass(frozen=True)
@@ -28,11 +43,15 @@ class Suggestion:
         method: a key of :data:`trainables.METHODS`.
         params: the method's own arguments, as JSON.
         values: what a sampler chose, by parameter name; for the record.
+        until: the report at which it stops; None for its end.
+        start: where it begins; None for the initialisation of its seed.
     """
 
     method: str
     params: dict[str, Any]
     values: dict[str, float]
+    until: int | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +73,7 @@ class Experiment:
 
     def network(self, seed: int) -> MultiTaskNet:
         """The network with the initialisation of a seed, checked."""
-        data, section = self.data(seed), self.config.network
-        network = build_network(
-            section.factory, section.args, image_shape=data.image_shape, heads=head_specs(data.tasks), seed=seed
-        )
-        check_network(network, data.image_shape, data.tasks)
-        return network
+        return build_network_of(self.config, self.data(seed), seed)
 
     def space(self) -> Space:
         """What λ may be, over the layers of the network."""
@@ -72,7 +86,7 @@ class Experiment:
         return build_groups(network, self.config.training.grouping, image_shape).names
 
     def build(
-        self, suggestion: Suggestion, seed: int, reference: Reference | None
+        self, suggestion: Suggestion, seed: int, reference: Reference | None, training_seed: int | None = None
     ) -> tuple[Trainable, MultiTaskNet]:
         """A trial, ready for its first step.
 
@@ -80,8 +94,10 @@ class Experiment:
             suggestion: method and arguments.
             seed: of split, initialisation, data order and episodes.
             reference: the dense reference of the seed, for the methods that need it.
+            training_seed: of initialisation, data order and episodes, where not ``seed``.
         """
-        network = self.network(seed)
+        data, seed = self.data(seed), seed if training_seed is None else training_seed
+        network = build_network_of(self.config, data, seed)
         params = dict(suggestion.params)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
@@ -97,20 +113,28 @@ class Experiment:
                 "learning": self.config.meta.build(),
             }
         method = METHODS[suggestion.method]
-        return method(self.data(seed), network, self.config.training.build(), seed, **params), network
+        return method(data, network, self.config.training.build(), seed, **params), network
 
-    def planned_passes(self, method: str, seed: int) -> float:
-        """What a whole trial of ``method`` costs; known before it starts."""
+    def plan(self, method: str, seed: int) -> dict[str, float]:
+        """Passes of a whole trial of ``method``, by kind; known before it starts."""
         settings = self.config.training.build()
         if method != "meta_sparsity":
-            return settings.cost(self.data(seed)).passes
+            return settings.cost(self.data(seed)).by_kind()
         return MetaSparsity.planned_cost(
             self.data(seed),
             settings,
             self.config.objective.build(),
             lambdas=len(self.space().parameters),
             learning=self.config.meta.build(),
-        ).passes
+        ).by_kind()
+
+    def unit(self) -> Unit:
+        """What the budget is counted in."""
+        name = self.config.budget.unit
+        if name == "flops":
+            network = self.network(self.config.first_seed)
+            return flops(*flops_of_a_sample(network, self.data(self.config.first_seed).image_shape))
+        return DEVICE_SECONDS if name == "device_seconds" else PASSES
 
     def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:
         """Write a trained network in the form that ``ms_automl.load`` reads."""
@@ -124,6 +148,16 @@ class Experiment:
             image_shape=data.image_shape,
             heads={name: spec for name, spec in specs if name in network.heads},  # a single task has one
         )
+
+
+def build_network_of(config: Config, data: MultiTaskData, seed: int) -> MultiTaskNet:
+    """The configured network for some data with the initialisation of a seed, checked."""
+    section = config.network
+    network = build_network(
+        section.factory, section.args, image_shape=data.image_shape, heads=head_specs(data.tasks), seed=seed
+    )
+    check_network(network, data.image_shape, data.tasks)
+    return network
 
 
 @lru_cache(maxsize=1)  # a trial's process sees the same seed again and again

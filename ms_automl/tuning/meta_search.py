@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from ms_automl.meta import LambdaSchedule
 from ms_automl.tuning.experiment import Suggestion
+from ms_automl.tuning.optuna_search import OptunaSearch
 from ms_automl.tuning.sampling import Sampler
-from search_spaces import Space
+from search_spaces import Parameter, Space
 
 STEP = 0.25
 """Width of the search around the learned λ, in log λ: a factor of 1.28."""
+REACH = math.log(10)
+"""How far Optuna may go from the learned λ, in log λ; the bounds of λ hold besides."""
 
 
 class MetaSparsitySearcher(Sampler):
@@ -32,7 +36,7 @@ class MetaSparsitySearcher(Sampler):
     def __init__(self, space: Space, seed: int) -> None:
         super().__init__()
         self.space = space
-        self.random = random.Random(seed)
+        self.seed = seed
         self.learning: str | None = None
         self.learned: LambdaSchedule | None = None
         self.failed = False
@@ -52,7 +56,7 @@ class MetaSparsitySearcher(Sampler):
         shifts = self._next_shifts()
         self.asked += 1
         self.proposed[trial_id] = shifts
-        return {"suggestion": self._render(self.learned, shifts)}
+        return {"suggestion": shifted(self.space, self.learned, shifts)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take over the learned λ, or a tried one's result."""
@@ -76,11 +80,81 @@ class MetaSparsitySearcher(Sampler):
         further = 2 * next(iter(common)) if len(common) == 1 else 0.0
         if further and all(set(shifts.values()) != {further} for _, shifts in self.tried):
             return dict.fromkeys(names, further)
-        return {name: best[name] + self.random.gauss(0, STEP) for name in names}
+        source = random.Random(f"{self.seed}/{self.asked}")
+        return {name: best[name] + source.gauss(0, STEP) for name in names}
 
-    def _render(self, learned: LambdaSchedule, shifts: dict[str, float]) -> Suggestion:
-        factor = self.space.lambdas({name: math.exp(shift) for name, shift in shifts.items()})
-        low, high = self.space.parameters[0].low, self.space.parameters[0].high
-        schedule = learned.scaled([factor[layer] for layer in learned.layers]).clipped(low, high)
-        values = {f"shift/{name.removeprefix('lambda/')}": shift for name, shift in shifts.items()}
-        return Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, values)
+
+class MetaOptunaSearch(Sampler):
+    """First a meta-training trial, then a study of Optuna's over shifts of the learned course of λ.
+
+    Its first suggestion is no shift at all: the learned λ itself.
+
+    Args:
+        space: its parameters say which λ move together, its bounds hold.
+        seed: of Optuna's sampler.
+        trials: how many the budget allows.
+        journal: file that keeps the study; None keeps none.
+        name: of the study there.
+    """
+
+    def __init__(
+        self, space: Space, seed: int, trials: int, *, journal: Path | None = None, name: str = "study"
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.learning: str | None = None
+        self.learned: LambdaSchedule | None = None
+        self.failed = False
+        shifts = tuple(Parameter(shift_of(p.name), -REACH, REACH, "linear") for p in space.parameters)
+        first = {parameter.name: 0.0 for parameter in shifts}
+        self.search = OptunaSearch(shifts, self._render, seed, trials, first=first, journal=journal, name=name)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The meta-training trial, then what Optuna says; finished where the first one failed."""
+        if self.learning is None:
+            self.learning = trial_id
+            return {"suggestion": Suggestion("meta_sparsity", {}, {})}
+        if self.failed:
+            return Searcher.FINISHED
+        return None if self.learned is None else self.search.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take over the learned λ, or hand a tried one on to the study."""
+        if trial_id != self.learning:
+            self.search.on_trial_complete(trial_id, result, error)
+            return
+        schedule = None if error or result is None else result["schedule"]
+        self.failed = schedule is None
+        self.learned = None if schedule is None else LambdaSchedule.from_dict(schedule)
+
+    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
+        """Take over the meta-training trial, or have the study take over another."""
+        if self.learning is None:
+            super().recall(trial_id, suggestion, result)
+        else:
+            self.search.recall(trial_id, suggestion, result)
+
+    def _render(self, shifts: dict[str, float]) -> Suggestion:
+        assert self.learned is not None
+        by_parameter = {parameter.name: shifts[shift_of(parameter.name)] for parameter in self.space.parameters}
+        return shifted(self.space, self.learned, by_parameter)
+
+
+def shifted(space: Space, learned: LambdaSchedule, shifts: dict[str, float]) -> Suggestion:
+    """A learned course with log λ shifted, within the bounds, as a fixed-λ trial.
+
+    Args:
+        space: whose parameters the shifts are named after.
+        learned: the course.
+        shifts: of log λ, by parameter.
+    """
+    factor = space.lambdas({name: math.exp(shift) for name, shift in shifts.items()})
+    low, high = space.parameters[0].low, space.parameters[0].high
+    schedule = learned.scaled([factor[layer] for layer in learned.layers]).clipped(low, high)
+    values = {shift_of(name): shift for name, shift in shifts.items()}
+    return Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, values)
+
+
+def shift_of(name: str) -> str:
+    """``lambda/<layer>`` as ``shift/<layer>``."""
+    return f"shift/{name.removeprefix('lambda').removeprefix('/') or 'lambda'}"

@@ -1,58 +1,174 @@
-"""Optuna's TPE as a sampler, with constraints and failed trials told as such."""
+"""Optuna's samplers as streams' samplers: constraints, failed and stopped trials are told as such."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.sampling import Render, Sampler
 from ms_automl.tuning.spaces import optuna_distributions
 from search_spaces import Parameter
 
+STARTUP = 10
+"""Optuna's own number of random trials before its model; fewer where the budget is small."""
 
-class OptunaSearch(Sampler):
+MakeSampler = Callable[[int, int], BaseSampler]
+"""From (seed, random trials at the start)."""
+
+
+def tpe(seed: int, startup: int) -> TPESampler:
     """Tree-structured Parzen estimator (Bergstra et al. 2011), its arguments pinned.
 
-    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after
-    another, so no constant liar is needed. A quarter of the trials (at least 2, at most Optuna's 10) start at
-    random.
+    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after another,
+    so no constant liar is needed.
+    """
+    return TPESampler(
+        n_startup_trials=startup,
+        n_ei_candidates=24,
+        seed=seed,
+        multivariate=True,
+        group=False,
+        constant_liar=False,
+    )
+
+
+def gp(seed: int, startup: int) -> GPSampler:
+    """Gaussian process with log expected improvement; its cost grows with the cube of the trials."""
+    return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
+
+
+def rungs(reports: int) -> tuple[int, ...]:
+    """The reports at which successive halving may stop a trial: a ninth and a third of all, at least the first."""
+    least = max(1, round(reports / 9))
+    return tuple(rung for rung in (least, 3 * least) if rung <= reports / 2) or (1,)
+
+
+class OptunaSearch(Sampler):
+    """A study of Optuna's behind a stream.
+
+    A quarter of the trials (at least 2, at most Optuna's 10) start at random. Every suggestion has a sampler of
+    its own, seeded by the stream's seed and the trial's number, so that a study that goes on after a kill goes on
+    as it would have.
 
     Args:
         parameters: what is searched.
         render: values to a trial.
         seed: of the sampler.
         trials: how many the budget allows.
+        sampler: Optuna's.
+        rungs: reports at which the best third goes on; none stops no trial. Asynchronous successive halving (Li et
+            al. 2020, arXiv 1810.05934), not by Optuna's pruner: that counts trials that died with their process.
+        first: values that are tried before anything else.
+        journal: file that keeps the study, for optuna-dashboard and ``optuna.load_study``; None keeps none.
+        name: of the study there.
     """
 
-    def __init__(self, parameters: tuple[Parameter, ...], render: Render, seed: int, trials: int) -> None:
+    def __init__(
+        self,
+        parameters: tuple[Parameter, ...],
+        render: Render,
+        seed: int,
+        trials: int,
+        *,
+        sampler: MakeSampler = tpe,
+        rungs: tuple[int, ...] = (),
+        first: dict[str, float] | None = None,
+        journal: Path | None = None,
+        name: str = "study",
+    ) -> None:
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=min(10, max(2, trials // 4)),
-            n_ei_candidates=24,
-            seed=seed,
-            multivariate=True,
-            group=False,
-            constant_liar=False,
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.study = optuna.create_study(
+            storage=None if journal is None else open_journal(journal),
+            study_name=name,
+            load_if_exists=True,
+            direction="minimize",
         )
-        self.study = optuna.create_study(sampler=sampler, pruner=optuna.pruners.NopPruner(), direction="minimize")
         self.distributions = optuna_distributions(parameters)
         self.render = render
+        self.seed = seed
+        self.make_sampler = sampler
+        # A study that grows by a larger budget keeps the start it had.
+        attributes = self.study.user_attrs
+        if "startup" not in attributes:
+            self.study.set_user_attr("startup", min(STARTUP, max(2, trials // 4)))
+        self.startup: int = self.study.user_attrs["startup"]
+        self.rungs = rungs
+        self.at_rungs: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        self.first = first
+        self.asked = 0
         self.running: dict[str, optuna.trial.Trial] = {}
+        for stale in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            self.study.tell(stale.number, state=TrialState.FAIL)
+        self.kept = [trial for trial in self.study.get_trials(deepcopy=False) if "trial" in trial.user_attrs]
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial; never finished."""
+        number = np.random.SeedSequence([self.seed, self.asked]).generate_state(1)[0]
+        self.study.sampler = self.make_sampler(int(number), self.startup)
+        if self.asked == 0 and self.first is not None:
+            self.study.enqueue_trial(self.first)
+        self.asked += 1
         trial = self.study.ask(self.distributions)
+        trial.set_user_attr("trial", trial_id)
         self.running[trial_id] = trial
         return {"suggestion": self.render(dict(trial.params))}
 
+    def on_report(self, trial_id: str, report: int, objective: float) -> bool:
+        """On a rung, stop a trial that is not among the best third there so far."""
+        if report not in self.rungs:
+            return False
+        self.running[trial_id].report(objective, report)
+        values = self.at_rungs[report]
+        values[trial_id] = objective
+        last = sorted(values.values())[max(0, len(values) // 3 - 1)]
+        return objective > last
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study; a failed trial is told as failed, never as a value."""
+        """Tell the study: a failed trial as failed and a stopped one as pruned, never as a value."""
         trial = self.running.pop(trial_id)
         if error or result is None:
             self.study.tell(trial, state=TrialState.FAIL)
             return
         trial.set_constraint("target", result["violation"])
-        self.study.tell(trial, result["objective"])
+        if result.get("stopped"):
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, result["objective"])
+
+    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
+        """Take over a trial; one that the study's own journal has already is not added again."""
+        self.asked += 1
+        for rung, value in (result or {}).get("at_rungs", {}).items():
+            self.at_rungs[rung][trial_id] = value
+        if any(trial.user_attrs["trial"] == trial_id for trial in self.kept):
+            return
+        state = TrialState.FAIL if result is None else TrialState.COMPLETE
+        state = TrialState.PRUNED if result is not None and result.get("stopped") else state
+        values = {name: suggestion.values[name] for name in self.distributions}
+        trial = optuna.trial.create_trial(
+            params=values,
+            distributions=self.distributions,
+            value=result["objective"] if result is not None and state == TrialState.COMPLETE else None,
+            state=state,
+            user_attrs={"trial": trial_id},
+            constraints=None if result is None else {"target": result["violation"]},
+        )
+        self.study.add_trial(trial)
+
+
+def open_journal(path: Path) -> BaseStorage:
+    """Optuna's storage in one file, several studies in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))

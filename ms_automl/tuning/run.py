@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
-from ms_automl.tuning.sampling import Sampler
 from ms_automl.tuning.streams import StreamRouter
 
 _QUIET = {
@@ -36,18 +35,31 @@ OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
 class _Lifecycle(tune.Callback):
     """Tells the comparison what only Ray knows: when a trial gets its device, where its model lies."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, patience: float) -> None:
         self.comparison = comparison
+        self.patience = patience
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as in StreamRouter
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill the process of a trial that has been silent for too long; Ray would wait for ever."""
+        now = self.comparison.clock()
+        for trial in trials:
+            ours = self.comparison.trials.get(trial.trial_id)
+            actor = trial.temporary_state.ray_actor
+            if ours is None or ours.status != "RUNNING" or ours.heard is None or actor is None:
+                continue
+            if now - ours.heard > self.patience:
+                self.comparison.failed(ours.id, f"no report for {self.patience:g} s: its process was stopped", 0.0)
+                ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.comparison.trials[trial.trial_id].started is None:
             self.comparison.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self.comparison.trials[trial.trial_id].checkpoint = Path(checkpoint.path)
+        self.comparison.kept(trial.trial_id, Path(checkpoint.path))
 
 
 @contextmanager
@@ -77,23 +89,36 @@ def ray_session(address: str | None, slots: int, resources: ResourcesSection) ->
         ray.shutdown()
 
 
-def run_trials(
-    experiment: Experiment, comparison: Comparison, samplers: Mapping[str, Sampler], folder: Path
-) -> None:
+class _Stopper(tune.Stopper):
+    """Has the router judge every report as it comes, and stop a trial where its arm or its budget says so."""
+
+    def __init__(self, router: StreamRouter) -> None:
+        self.router = router
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as in StreamRouter
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.router.reported(trial_id, result["report"])
+
+    def stop_all(self) -> bool:
+        return False
+
+
+def run_trials(experiment: Experiment, router: StreamRouter, folder: Path) -> None:
     """Run every stream to its end.
 
     Args:
         experiment: what trials are built from.
-        comparison: told of everything.
-        samplers: by stream name.
+        router: says what runs next, and hears of everything.
         folder: where Ray keeps trial checkpoints; absolute.
     """
+    comparison = router.comparison
     resources = experiment.config.resources
     trainable = tune.with_resources(
         tune.with_parameters(TrialAdapter, experiment=experiment),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    router = StreamRouter(comparison, samplers, experiment.planned_passes)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(search_alg=router, num_samples=-1, reuse_actors=True),
@@ -101,7 +126,8 @@ def run_trials(
             name=folder.name,
             storage_path=str(folder.parent),
             verbose=0,
-            callbacks=[_Lifecycle(comparison)],
+            stop=_Stopper(router),
+            callbacks=[_Lifecycle(comparison, resources.report_timeout)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=0),
         ),

@@ -1,15 +1,20 @@
 """Samplers: each proposes the trials of one stream, as Ray Searchers that see ``objective`` and ``violation``.
 
-A sampler's ``suggest`` gives ``{"suggestion": Suggestion}``, or ``Searcher.FINISHED`` when it has nothing more
-to try; the budget may end it before. ``on_trial_complete`` is told ``{"objective": J, "violation": v,
-"schedule": {...} | None}`` of a finished trial, or ``error=True``.
+A sampler's ``suggest`` gives ``{"suggestion": Suggestion}``, None while it waits for a running trial, or
+``Searcher.FINISHED`` when it has nothing more to try; the budget may end it before. ``on_trial_complete`` is told
+``{"objective": J, "violation": v, "schedule": {...} | None}`` of a finished trial, or ``error=True``; one that was
+stopped on the way is told the same with ``"stopped": True``. ``"at_rungs"`` has J by report where it was compared.
+
+The n-th suggestion depends on the seed, on n and on what was told, and on nothing else: a comparison that goes on
+after a kill hands back what is known by :meth:`Sampler.recall`, and the next suggestion is the one that would have
+come.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -31,13 +36,46 @@ def fixed_lambda(space: Space) -> Render:
     return render
 
 
-def pruned(values: dict[str, float]) -> Suggestion:
+def pruned(criterion: str) -> Render:
     """The level of pruning as a trial."""
-    return Suggestion("pruned", {"level": values["level"]}, values)
+
+    def render(values: dict[str, float]) -> Suggestion:
+        return Suggestion("pruned", {"level": values["level"], "criterion": criterion}, values)
+
+    return render
 
 
 class Sampler(Searcher):
-    """What the samplers here share: no state of Ray's is needed."""
+    """What the samplers here share: no state of Ray's is needed.
+
+    Attributes:
+        least: what its cheapest next trial costs, as a share of a fixed-λ trial: with less left the stream ends.
+        rungs: reports at which it decides whether a trial goes on.
+    """
+
+    least = 1.0
+    rungs: tuple[int, ...] = ()
+
+    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
+        """Take over a trial that ended before this process began, in the order in which trials were suggested.
+
+        Args:
+            trial_id: as :meth:`suggest` had it.
+            suggestion: what was suggested then.
+            result: as :meth:`on_trial_complete` would be told; None for a failed trial.
+        """
+        self.suggest(trial_id)
+        self.on_trial_complete(trial_id, result, error=result is None)
+
+    def on_report(self, trial_id: str, report: int, objective: float) -> bool:
+        """Hear of a report of a running trial; True stops it there.
+
+        Args:
+            trial_id: of the trial.
+            report: 1, 2, … within the trial.
+            objective: J at the report.
+        """
+        return False
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a stream's state is rebuilt from its trials."""
@@ -49,20 +87,20 @@ class Sampler(Searcher):
         """Hear how a trial ended."""
 
 
-class OneTrial(Sampler):
-    """A single trial that is known beforehand."""
+class ListedTrials(Sampler):
+    """Trials that are known beforehand, in their order."""
 
-    def __init__(self, suggestion: Suggestion) -> None:
+    def __init__(self, suggestions: Sequence[Suggestion]) -> None:
         super().__init__()
-        self.suggestion = suggestion
-        self.asked = False
+        self.suggestions = list(suggestions)
+        self.asked = 0
 
     def suggest(self, trial_id: str) -> Any:
-        """The trial, once."""
-        if self.asked:
+        """The next one."""
+        if self.asked == len(self.suggestions):
             return Searcher.FINISHED
-        self.asked = True
-        return {"suggestion": self.suggestion}
+        self.asked += 1
+        return {"suggestion": self.suggestions[self.asked - 1]}
 
 
 class RandomSearch(Sampler):
@@ -76,10 +114,23 @@ class RandomSearch(Sampler):
 
     def suggest(self, trial_id: str) -> Any:
         """The next draw; never finished."""
-        values = {parameter.name: self._draw(parameter) for parameter in self.parameters}
+        values = {parameter.name: draw(parameter, self.random) for parameter in self.parameters}
         return {"suggestion": self.render(values)}
 
-    def _draw(self, parameter: Parameter) -> float:
-        if parameter.scale == "linear":
-            return self.random.uniform(parameter.low, parameter.high)
-        return math.exp(self.random.uniform(math.log(parameter.low), math.log(parameter.high)))
+
+def draw(parameter: Parameter, source: random.Random) -> float:
+    """One uniform draw, of the logarithm where the parameter has a log scale."""
+    if parameter.scale == "linear":
+        return source.uniform(parameter.low, parameter.high)
+    return math.exp(source.uniform(math.log(parameter.low), math.log(parameter.high)))
+
+
+def grid(parameters: tuple[Parameter, ...], render: Render, count: int) -> ListedTrials:
+    """``count`` values of one λ for all layers, from the lower bound to the upper, evenly on the log scale.
+
+    In a space of several parameters all of them take the same value: a full grid of fourteen would never end.
+    """
+    low, high = parameters[0].low, parameters[0].high
+    steps = [index / max(1, count - 1) for index in range(count)]
+    values = [low ** (1 - step) * high**step for step in steps] if count > 1 else [math.sqrt(low * high)]
+    return ListedTrials([render({parameter.name: value for parameter in parameters}) for value in values])

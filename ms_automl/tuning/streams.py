@@ -1,55 +1,69 @@
-"""The one searcher a Tuner sees: it routes to streams, one per arm and seed, each with its own sampler.
-
-Within a stream trials come one after another, so what a sampler proposes does not depend on how many streams
-run beside it: the same config and seed give the same trials at any number of slots. Slots are filled by
-streams, the longest first.
-"""
+"""The one searcher that Ray Tune sees: it hands out the next trial of any stream that is free and can pay."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison import Comparison, Stream, Trial
+from ms_automl.comparison import Comparison, Report, Stream, Trial
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.sampling import Sampler
 
-PlannedPasses = Callable[[str, int], float]
+Plan = Callable[[str, int], Mapping[str, float]]
+"""From a method and a seed to the passes of a whole trial, by kind."""
+
+FRESH = 1_000_000
+"""Training seeds of retrainings begin here: no comparison numbers its own seeds so high."""
 
 
 class StreamRouter(Searcher):
-    """Suggests the next trial of whichever stream is free and can afford it.
+    """Suggests the next trial of whichever stream is free and can afford it; then the retrainings.
 
     Args:
         comparison: told of every trial and report.
         samplers: by stream name.
-        planned_passes: what a trial of a method and seed costs; no trial starts that cannot finish.
+        plan: what a trial of a method and seed costs; where the unit allows it, no trial starts that cannot
+            finish.
+        reports: of a whole trial.
+        retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
     """
 
     def __init__(
-        self, comparison: Comparison, samplers: Mapping[str, Sampler], planned_passes: PlannedPasses
+        self,
+        comparison: Comparison,
+        samplers: Mapping[str, Sampler],
+        plan: Plan,
+        reports: int,
+        retrain: int = 0,
     ) -> None:
         super().__init__()
         self.comparison = comparison
         self.samplers = samplers
-        self.planned_passes = planned_passes
+        self.plan = plan
+        self.reports = reports
+        self.retrain = retrain
+        self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
+        self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None while every open stream is busy, FINISHED after the last."""
-        open_streams = [stream for stream in self.comparison.streams.values() if not stream.closed]
+        streams = self.comparison.streams.values()
+        busy = {trial.name for trial in self.running.values()}
         # Ties go by order of definition: sorted() is stable.
-        for stream in sorted(open_streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
-            if stream.name not in {busy.name for busy in self.running.values()}:
+        for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
+            if not stream.closed and stream.name not in busy:
                 config = self._next(stream, trial_id)
                 if config is not None:
                     return config
-        if all(stream.closed for stream in self.comparison.streams.values()):
-            return Searcher.FINISHED
-        return None
+        for stream in streams:
+            if stream.closed and self._retrains(stream):
+                return self._again(stream, trial_id)
+        return Searcher.FINISHED if all(stream.closed for stream in streams) else None
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         reference = self.comparison.reference(stream.seed)
@@ -62,51 +76,164 @@ class StreamRouter(Searcher):
         if failed >= stream.planned_trials:  # failures are cheap: the budget alone would allow endlessly many
             stream.closed, stream.note = True, "gave up"
             return None
+        ledger = self.comparison.ledger
+        least = self.samplers[stream.name].least * ledger.unit.total(self._planned("fixed_lambda", stream.seed))
+        if not ledger.affords(stream.name, least):
+            stream.closed = True
+            return None
+        suggestion = self._ask(stream)
+        if suggestion is None:
+            return None
+        if not ledger.affords(stream.name, self._needed(stream, suggestion)):
+            stream.closed = True
+            return None
+        origin = self._origin(stream, suggestion)
+        if origin is not None and origin.checkpoint is None:  # still being written
+            self.waiting[stream.name] = suggestion
+            return None
+        trial = _trial(trial_id, stream, len(stream.trials), suggestion)
+        trial.rungs = self.samplers[stream.name].rungs if suggestion.until is None else (suggestion.until,)
+        trial.attempt = ledger.attempts(trial.name)
+        if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
+            trial.at_rungs = {origin.reports: origin.metrics["val/objective"]}
+        self.comparison.register(trial)
+        self.running[trial_id] = stream
+        start = (
+            None if origin is None or suggestion.start is None else (suggestion.start.what, str(origin.checkpoint))
+        )
+        return {
+            "suggestion": suggestion, "seed": stream.seed, "reference": reference, "start": start,
+            "training_seed": None,
+        }  # fmt: skip
+
+    def _ask(self, stream: Stream) -> Suggestion | None:
+        """What the stream's sampler says; None where it says nothing yet, or nothing any more."""
+        if stream.name in self.waiting:
+            return self.waiting.pop(stream.name)
+        name = f"{stream.name}/{len(stream.trials):02d}"
         began = time.perf_counter()
-        answer: Any = self.samplers[stream.name].suggest(trial_id)  # Ray types FINISHED away
-        stream.searcher_seconds += time.perf_counter() - began
+        answer: Any = self.samplers[stream.name].suggest(name)  # Ray types FINISHED away
+        took = time.perf_counter() - began
         if answer is None:
             return None
         if answer == Searcher.FINISHED:
             stream.closed = True
             return None
+        self.comparison.searched(stream, name, "suggest", took)
         suggestion: Suggestion = answer["suggestion"]
-        if not self.comparison.ledger.affords(stream.name, self.planned_passes(suggestion.method, stream.seed)):
-            stream.closed = True
+        return suggestion
+
+    def _needed(self, stream: Stream, suggestion: Suggestion) -> float:
+        """What a suggested trial costs, in the budget's unit."""
+        whole = self.comparison.ledger.unit.total(self._planned(suggestion.method, stream.seed))
+        if suggestion.until is not None:
+            return whole * suggestion.until / self.reports
+        origin = self._origin(stream, suggestion)
+        if origin is None or suggestion.start is None or suggestion.start.what != "state":
+            return whole
+        return whole - self.comparison.ledger.spent_on(origin.name)
+
+    def _planned(self, method: str, seed: int) -> Mapping[str, float]:
+        if (method, seed) not in self._plans:
+            self._plans[method, seed] = self.plan(method, seed)
+        return self._plans[method, seed]
+
+    def _origin(self, stream: Stream, suggestion: Suggestion) -> Trial | None:
+        if suggestion.start is None:
             return None
-        index = len(stream.trials)
-        self.comparison.register(
-            Trial(trial_id, stream.name, index, suggestion.method, suggestion.values, suggestion.params)
-        )
-        self.running[trial_id] = stream
-        return {"suggestion": suggestion, "seed": stream.seed, "reference": reference}
+        return next(trial for trial in stream.trials if trial.name == suggestion.start.trial)
+
+    def _retrains(self, stream: Stream) -> bool:
+        wanted = stream.arm != "dense" and stream.best is not None and stream.best.status == "FINISHED"
+        return wanted and len(stream.retrained) < self.retrain
+
+    def _again(self, stream: Stream, trial_id: str) -> dict[str, Any]:
+        best, index = stream.best, len(stream.retrained)
+        assert best is not None
+        suggestion = Suggestion(best.method, best.params, best.values)
+        trial = _trial(trial_id, stream, index, suggestion)
+        trial.training_seed = FRESH + 1000 * stream.seed + index
+        trial.attempt = self.comparison.ledger.attempts(trial.name)
+        return self._started(trial, suggestion)
+
+    def _started(self, trial: Trial, suggestion: Suggestion, origin: Trial | None = None) -> dict[str, Any]:
+        """Register a trial; what its process is built from."""
+        stream = self.comparison.streams[trial.stream]
+        self.comparison.register(trial)
+        self.running[trial.id] = stream
+        start = None
+        if origin is not None and suggestion.start is not None:
+            start = (suggestion.start.what, str(origin.checkpoint))
+        return {
+            "suggestion": suggestion,
+            "seed": stream.seed,
+            "reference": self.comparison.reference(stream.seed),
+            "start": start,
+            "training_seed": trial.training_seed,
+        }
+
+    def reported(self, trial_id: str, report: Report) -> bool:
+        """Charge and judge a report; True where the trial is to be stopped. The same one again changes nothing."""
+        trial = self.comparison.trials[trial_id]
+        if trial.status != "RUNNING":
+            return trial.status == "STOPPED"
+        self.comparison.report(trial_id, report)
+        if trial.status != "RUNNING" or not report.metrics:
+            return False
+        reason = self._stops(trial)
+        if reason:
+            self.comparison.cut(trial_id, reason)
+        return bool(reason)
+
+    def _stops(self, trial: Trial) -> str:
+        if trial.training_seed is not None:
+            return ""
+        if trial.until is not None and trial.reports >= trial.until:
+            return f"stopped at report {trial.reports}, where the candidates are compared"
+        ledger = self.comparison.ledger
+        if not ledger.unit.planned and ledger.totals(trial.stream).spent >= ledger.limit(trial.stream):
+            return f"stopped at report {trial.reports}: the budget is spent"
+        sampler = self.samplers[trial.stream]
+        if sampler.on_report(trial.name, trial.reports, trial.metrics["val/objective"]):
+            return f"stopped at report {trial.reports}: others were better there"
+        return ""
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Charge and judge a report; the same report again changes nothing."""
-        trial = self.comparison.trials[trial_id]
-        if trial.status == "RUNNING":
-            self.comparison.report(trial_id, result["report"])
+        """Nothing new: :meth:`reported` has had it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the stream's sampler how its trial ended."""
-        if error:
-            self.comparison.failed(trial_id, "the trial's process died; see the log in the tune folder")
-        elif result is not None:
-            self.on_trial_result(trial_id, result)
         trial, stream = self.comparison.trials[trial_id], self.running.pop(trial_id)
+        if error:
+            lost = sum(self._planned(trial.method, stream.seed).values()) / self.reports
+            self.comparison.failed(trial_id, "the trial's process died; see the log in the tune folder", lost)
+        elif result is not None:
+            self.reported(trial_id, result["report"])
+        if trial.training_seed is not None:
+            return
+        self._set_limits(stream)
+        told = told_of(self.comparison, trial)
         began = time.perf_counter()
-        self.samplers[stream.name].on_trial_complete(trial_id, *self._verdict(trial))
-        stream.searcher_seconds += time.perf_counter() - began
+        self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
+        self.comparison.searched(stream, trial.name, "tell", time.perf_counter() - began)
 
-    def _verdict(self, trial: Trial) -> tuple[dict[str, Any] | None, bool]:
-        if trial.status != "FINISHED":
-            return None, True
-        told = {
-            "objective": trial.metrics["val/objective"],
-            "violation": self.comparison.objective.violation(trial.metrics["density"]),
-            "schedule": trial.schedule,
-        }
-        return told, False
+    def _set_limits(self, dense: Stream) -> None:
+        """In a unit that is measured, limits are multiples of what the dense reference took."""
+        if dense.arm != "dense" or self.comparison.ledger.unit.planned:
+            return
+        unit = self.comparison.ledger.totals(dense.name).spent
+        for stream in self.comparison.streams.values():
+            if stream.seed == dense.seed and stream is not dense:
+                self.comparison.ledger.limits[stream.name] = stream.limit * unit
+
+    def recall(self, trial: Trial) -> None:
+        """Hand a trial that ended before this process began to its stream's sampler."""
+        stream = self.comparison.streams[trial.stream]
+        if trial.training_seed is not None:
+            return
+        self._set_limits(stream)
+        suggestion = Suggestion(trial.method, trial.params, trial.values)
+        self.samplers[stream.name].recall(trial.name, suggestion, told_of(self.comparison, trial))
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray keeps a pickled copy to restore a Tuner from. It is never used: it could not hold open files.
@@ -117,3 +244,30 @@ class StreamRouter(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as above."""
+
+
+def told_of(comparison: Comparison, trial: Trial) -> dict[str, Any] | None:
+    """What a sampler hears of a trial that has ended; None where it failed."""
+    if trial.status not in ("FINISHED", "STOPPED") or "val/objective" not in trial.metrics:
+        return None
+    return {
+        "objective": trial.metrics["val/objective"],
+        "violation": comparison.objective.violation(trial.metrics["density"]),
+        "schedule": trial.schedule,
+        "stopped": trial.status == "STOPPED",
+        "at_rungs": trial.at_rungs,
+    }
+
+
+def _trial(trial_id: str, stream: Stream, index: int, suggestion: Suggestion) -> Trial:
+    start = None if suggestion.start is None else asdict(suggestion.start)
+    return Trial(
+        trial_id,
+        stream.name,
+        index,
+        suggestion.method,
+        suggestion.values,
+        suggestion.params,
+        until=suggestion.until,
+        start=start,
+    )

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_automl.budget import Charge, Cost, Ledger, planned_cost
+from ms_automl.budget import DEVICE_SECONDS, PASSES, Charge, Cost, Ledger, flops, planned_cost
 from ms_automl.errors import BudgetError
 
 
@@ -35,9 +35,9 @@ def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", {})
     for one in (charge("a"), charge("b", 1, 5.0), charge("c", stream="other", passes=100.0)):
         ledger.add(one)
-    assert ledger.passes("s") == 15
-    assert ledger.device_seconds("s") == 1
-    assert ledger.passes("nobody") == 0
+    assert ledger.totals("s").passes == 15
+    assert ledger.totals("s").device_seconds == 1
+    assert ledger.totals("nobody").passes == 0
     assert len(list(ledger)) == 3
 
 
@@ -45,10 +45,10 @@ def test_an_event_that_arrives_twice_counts_once_and_another_attempt_counts_agai
     ledger = Ledger(tmp_path / "ledger.jsonl", {})
     ledger.add(charge())
     ledger.add(charge())
-    assert ledger.passes("s") == 10
+    assert ledger.totals("s").passes == 10
     ledger.add(charge(attempt=1))
     ledger.add(charge(kind="forward", passes=1.0))
-    assert ledger.passes("s") == 21
+    assert ledger.totals("s").passes == 21
     assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 3
 
 
@@ -58,7 +58,7 @@ def test_a_ledger_opened_again_goes_on_where_it_ended(tmp_path: Path) -> None:
     again = Ledger(path, {})
     again.add(charge(interval=0))
     again.add(charge(interval=1))
-    assert again.passes("s") == 20
+    assert again.totals("s").passes == 20
     assert list(Ledger(path, {})) == list(again) == [charge(interval=0), charge(interval=1)]
 
 
@@ -91,3 +91,59 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> Non
     path.write_text(f"{path.read_text()}{line}\n{path.read_text()}")
     with pytest.raises(BudgetError, match=r"ledger\.jsonl: line 2 is not a charge: restore"):
         Ledger(path, {})
+
+
+# ---- units ----------------------------------------------------------------------------------------------
+
+
+def test_an_amount_in_each_unit(tmp_path: Path) -> None:
+    train = charge(passes=10.0, device_seconds=4.0)
+    forward = charge(kind="forward", passes=2.0, device_seconds=0.0)
+    searching = Charge("s", "a", 0, 0, "searcher/suggest", 0.0, searcher_seconds=0.25)
+    expected = {
+        # 2 passes of kind forward are 6 forwards
+        flops(train=300.0, forward=90.0): 10 * 300 + 6 * 90,
+        PASSES: 12.0,
+        DEVICE_SECONDS: 4.25,
+    }
+    for number, (unit, amount) in enumerate(expected.items()):
+        ledger = Ledger(tmp_path / f"{number}.jsonl", {}, unit)
+        for one in (train, forward, searching):
+            ledger.add(one)
+        assert ledger.totals("s").spent == pytest.approx(amount)
+        assert ledger.totals("s").searcher_seconds == 0.25
+        assert ledger.totals("s").passes == 12.0
+
+
+def test_a_plan_is_worth_in_a_unit_what_its_charges_will_be() -> None:
+    plan = Cost(train=10, outer=2, hessian=1, forward=6).by_kind()
+    assert PASSES.total(plan) == Cost(train=10, outer=2, hessian=1, forward=6).passes
+    assert flops(train=300.0, forward=90.0).total(plan) == (10 + 2 + 2) * 300 + 6 * 90
+
+
+def test_where_a_cost_is_not_known_beforehand_any_rest_of_the_budget_affords_a_trial(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 5.0}, DEVICE_SECONDS)
+    ledger.add(charge(device_seconds=4.9))
+    assert ledger.affords("s", 100.0)
+    ledger.add(charge(interval=1, device_seconds=0.4))
+    assert not ledger.affords("s", 0.0)
+    assert ledger.overshoot("s") == pytest.approx(0.3)
+
+
+def test_rounding_is_no_overshoot(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 0.3})
+    for interval in range(3):
+        ledger.add(charge(interval=interval, passes=0.1))
+    assert ledger.totals("s").spent != 0.3 and ledger.overshoot("s") == 0.0
+
+
+def test_what_was_lost_with_the_driver_is_shown_and_limits_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    first = Ledger(path, {"s": 100.0})
+    for one in (charge("ended"), charge("again", attempt=0), charge("again", attempt=1), charge("running", 3)):
+        first.add(one)
+    after = Ledger(path, {"s": 100.0}, counted={"ended": 0, "again": 1})
+    assert after.totals("s").spent == after.totals("s").passes == 20.0
+    assert (after.totals("s").lost_passes, after.totals("s").lost_seconds) == (20.0, 1.0)
+    assert after.attempts("again") == 2 and after.attempts("running") == 1 and after.attempts("new") == 0
+    assert after.spent_on("again") == 10.0

@@ -195,8 +195,8 @@ def test_what_a_trial_cost_is_what_the_ledger_was_charged(bench):
     trial = bench.begin(bench.arm)
     for interval in range(3):
         bench.state.report(trial.id, report(interval=interval, done=interval == 2))
-    assert trial.passes == bench.state.ledger.passes("optuna-0") == pytest.approx(330.0)
-    assert trial.device_seconds == bench.state.ledger.device_seconds("optuna-0") == pytest.approx(6.0)
+    assert trial.passes == bench.state.ledger.totals("optuna-0").passes == pytest.approx(330.0)
+    assert trial.device_seconds == bench.state.ledger.totals("optuna-0").device_seconds == pytest.approx(6.0)
 
 
 def test_the_anytime_curve_holds_the_best_so_far_against_what_was_spent(bench):
@@ -274,8 +274,8 @@ def test_a_constant_lambda_is_one_dict_and_a_course_is_one_per_knot(bench, value
 
 
 def test_a_limit_without_bound_is_null_in_the_row(bench):
-    assert bench.state.row(bench.dense)["limit_passes"] is None
-    assert bench.state.row(bench.arm)["limit_passes"] == 1000.0
+    assert bench.state.row(bench.dense)["limit"] is None
+    assert bench.state.row(bench.arm)["limit"] == 1000.0
 
 
 def test_the_reference_of_a_seed_holds_its_final_losses_and_the_probes_on_the_way(tmp_path):

@@ -3,7 +3,14 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
-from ms_automl.models import NETWORKS, MultiTaskNet, check_network, head_specs, small_resnet
+from ms_automl.models import (
+    NETWORKS,
+    MultiTaskNet,
+    check_network,
+    flops_of_a_sample,
+    head_specs,
+    small_resnet,
+)
 from ms_automl.tasks import binary, classification, depth, normals
 
 TASKS = [depth("depth"), normals(), classification("kind", 3), binary("indoor")]
@@ -146,3 +153,22 @@ def test_a_network_of_another_class_or_without_convolutions_is_refused() -> None
 def test_every_network_of_the_table_passes_the_check() -> None:
     for factory in NETWORKS.values():
         check_network(factory(SHAPE, head_specs(TASKS)), SHAPE, TASKS)
+
+
+def test_flops_are_those_of_the_layers_and_leave_the_network_as_it_is() -> None:
+    network = net(width=8, hidden=8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    both, forward = flops_of_a_sample(network, SHAPE)
+    sizes: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        sizes[layer] = output.shape[-2:].numel() if output.ndim == 4 else 1
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        layer.register_forward_hook(note)
+    network.eval()(torch.zeros(1, *SHAPE))
+    assert forward == 2 * sum(layer.weight.numel() * sizes[layer] for layer in layers)
+    # Each layer takes two more of the same, but the first needs no gradient of the image.
+    assert 2.5 * forward < both < 3 * forward
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

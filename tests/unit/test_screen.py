@@ -17,7 +17,7 @@ def row(arm, **changed):
     values = {
         "arm": arm, "seed": 17, "status": "ok", "objective": 12.3456, "test_objective": 11.2341,
         "delta_m": -123.45, "sparsity_param": 1.0, "trials": 128,
-        "passes": 12_345.0, "device_seconds": 12_345.6, "note": "",
+        "spent": 12_345.0, "device_seconds": 12_345.6, "note": "",
     }  # fmt: skip
     return values | changed
 

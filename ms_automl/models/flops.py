@@ -1,0 +1,30 @@
+"""Floating-point operations of a network, counted and not estimated."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ms_automl.models.network import MultiTaskNet
+
+
+def flops_of_a_sample(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[float, float]:
+    """(forward and backward, forward alone) for one sample, a multiplication and an addition counted as two.
+
+    Convolutions, matrix products and what is made of them, as ``torch.utils.flop_counter`` counts them;
+    normalisation, activations and losses are left out.
+
+    Args:
+        network: it is copied.
+        image_shape: (channels, H, W).
+    """
+    network = copy.deepcopy(network).train()
+    images = torch.zeros(2, *image_shape)  # batch norm has no statistics of a single image
+    with FlopCounterMode(display=False) as counter:
+        outputs = network(images)
+    forward = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        torch.stack([output.sum() for output in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    return (forward + counter.get_total_flops()) / 2, forward / 2

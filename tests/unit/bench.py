@@ -1,0 +1,177 @@
+"""All arms over a training that costs nothing: the router, the ledger and the samplers without a Ray."""
+
+import math
+from pathlib import Path
+
+from ray.tune.search import Searcher
+
+from ms_automl.arms import ARMS, Stage
+from ms_automl.budget import DEVICE_SECONDS, PASSES, Ledger, flops
+from ms_automl.comparison import Comparison, Report, Stream
+from ms_automl.config import load_config
+from ms_automl.journal import Journal, ended
+from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.tasks import classification
+from ms_automl.tuning.streams import StreamRouter
+from search_spaces import SPACES
+
+LAYERS = ("stem", "conv")
+REPORTS = 6
+PASS = {"train": 90.0, "outer": 0.0, "forward": 10.0}
+FACTOR = {"dense": 1.0, "fixed_lambda": 1.0, "pruned": 1.0, "meta_sparsity": 1.25}
+UNITS = {"passes": PASSES, "device_seconds": DEVICE_SECONDS, "flops": flops(train=3e6, forward=1.1e6)}
+UNIT = sum(PASS.values())
+LEARNED = LambdaSchedule.constant({"stem": 0.3, "conv": 0.6})
+
+
+def cost(method, share=1.0):
+    return {kind: FACTOR[method] * share * passes for kind, passes in PASS.items()}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Bench:
+    """Some arms for some seeds; trials are run by hand, with numbers that depend on what was suggested only.
+
+    Args:
+        folder: of ledger, journal and studies.
+        broken: from (stream, trial) to an error that its last report brings, "unbuilt" (an error at no cost) or
+            False.
+        slow: how much longer the trials of an arm take than others.
+    """
+
+    def __init__(
+        self, folder, seeds=(0,), trials=4, arms=tuple(ARMS), unit="passes", retrain=0,
+        broken=lambda stream, trial: False, slow=None, recorders=(), resumed=False, objective=None,
+        space="per_layer",
+    ):  # fmt: skip
+        settings = [f"budget.trials={trials}", f"space={space}", "training.steps=60", "training.report_every=10"]
+        objective = objective or Objective()
+        settings += [f"objective.kind={objective.kind}", f"objective.target={objective.target}"]
+        config = load_config("smoke", settings=settings)
+        layers = SPACES[space](LAYERS, (config.lambda_.low, config.lambda_.high))
+        measure, streams, samplers = UNITS[unit], [], {}
+        one = measure.total(PASS) if measure.planned else 1.0
+        for seed in seeds:
+            for name in ("dense", *(arm for arm in arms if arm != "dense")):
+                arm = ARMS[name]
+                planned = 1 if arm.single else round(trials * arm.share)
+                stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned)
+                streams.append(stream)
+                samplers[stream.name] = arm.sampler(Stage(config, layers, seed, folder / "optuna.journal"))
+        known = ended(folder) if resumed else []
+        counted = {one.trial.name: one.trial.attempt for one in known} if resumed else None
+        limits = {stream.name: stream.limit for stream in streams} if measure.planned else {}
+        ledger = Ledger(folder / "ledger.jsonl", limits, measure, counted)
+        self.clock, journal, self.folder = Clock(), Journal(folder), folder
+        self.state = Comparison(
+            objective, [classification("digit", 10)], streams, ledger, [*recorders, journal], self.clock
+        )
+        journal.comparison = self.state
+        self.router = StreamRouter(self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain)
+        for one in known:
+            self.state.restore(one.trial, one.course, one.elapsed)
+            self.router.recall(one.trial)
+        self.broken, self.slow = broken, slow or {}
+        self.count, self.configs = 0, {}
+
+    def ask(self):
+        self.count += 1
+        name = f"trial{self.count}" if not self.state.trials else f"trial{len(self.state.trials)}-{self.count}"
+        answer = self.router.suggest(name)
+        if isinstance(answer, dict):
+            self.configs[name] = answer
+            self.state.started(name)
+        return name, answer
+
+    def report(self, name, interval):
+        """What the trial says after an interval; a trial that goes on begins where the other one stopped."""
+        trial = self.state.trials[name]
+        stream = self.state.streams[trial.stream]
+        first = self.begins(trial)
+        done = interval == REPORTS - 1
+        error = (self.broken(stream, trial) or None) if done else None
+        seconds = self.slow.get(stream.arm, 1.0)
+        size = sum(abs(math.log(abs(value) + 1e-3)) for value in trial.values.values())
+        loss = (1.0 + size) * (1 + 1 / (interval + 1)) + 0.01 * (trial.training_seed or 0) % 7
+        density = 1.0 if trial.method == "dense" else 0.2 + 0.6 / (1 + size)
+        metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
+        metrics |= {"sparsity/group": 1 - density, "probe/digit/loss": 2 * loss}
+        for split in ("val", "test") if done else ("val",):
+            metrics |= {f"{split}/digit/loss": loss, f"{split}/digit/accuracy": 0.5}
+        schedule = LEARNED.to_dict() if done and trial.method == "meta_sparsity" else None
+        passes = dict.fromkeys(PASS, 0.0) if error == "unbuilt" else cost(trial.method, 1 / REPORTS)
+        return Report(
+            0, interval - first, {} if error else metrics, passes, seconds, 0.8 * seconds, done, error, schedule
+        )
+
+    def begins(self, trial):
+        if trial.start is None or trial.start["what"] != "state":
+            return 0
+        return next(other.reports for other in self.state.trials.values() if other.name == trial.start["trial"])
+
+    def step(self, name):
+        """One interval of a running trial; True where it is over."""
+        trial = self.state.trials[name]
+        self.clock.now += 1.0
+        interval = self.begins(trial) + trial.reports
+        if self.broken(self.state.streams[trial.stream], trial) == "unbuilt":
+            interval = REPORTS - 1
+        report = self.report(name, interval)
+        stop = self.router.reported(name, report)
+        if stop or report.done:
+            self.over(name, report)
+        return stop or report.done
+
+    def over(self, name, report):
+        self.router.on_trial_complete(name, {"report": report})
+        trial = self.state.trials[name]
+        if trial.status in ("FINISHED", "STOPPED"):
+            self.state.kept(name, self.folder / "tune" / trial.name)
+
+    def finish(self, name):
+        while not self.step(name):
+            pass
+
+    def run(self, slots, pick=min, most=math.inf):
+        """Run to the end, or for so many intervals, with `slots` trials at a time; `pick` says which goes on."""
+        running, history = [], []
+        while most > 0:
+            answer = None
+            if len(running) < slots:
+                name, answer = self.ask()
+                if answer == Searcher.FINISHED and not running:
+                    return history
+                if isinstance(answer, dict):
+                    running.append(name)
+                    history.append(self.state.trials[name].name)
+                    charged = [self.state.trials[trial] for trial in running]
+                    busy = [trial.stream for trial in charged if trial.training_seed is None]
+                    assert len(set(busy)) == len(busy), "two trials of one stream at a time"
+            if not isinstance(answer, dict):
+                assert running, "nothing runs and nothing is suggested: the Tuner would wait for ever"
+                name = pick(running)
+                most -= 1
+                if self.step(name):
+                    running.remove(name)
+        return history
+
+    def table(self):
+        timed = {"wall_seconds", "device_seconds", "searcher_seconds", "lost_passes"}
+        timed |= {"training_seconds", "evaluation_seconds", "startup_seconds"}
+        return [{key: value for key, value in row.items() if key not in timed} for row in self.state.rows()]
+
+    def row(self, arm, seed=0):
+        return next(row for row in self.state.rows() if (row["arm"], row["seed"]) == (arm, seed))
+
+
+def folder(path: Path, name: str) -> Path:
+    path = path / name
+    path.mkdir()
+    return path
