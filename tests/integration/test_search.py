@@ -3,27 +3,21 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from mlflow import MlflowClient
 
 import ms_automl
 from ms_automl.arms import ARMS
 from ms_automl.sparsity import ChannelGroups, measure
+from tests.integration.command import SMALL, TINY, Search, finished, has_trained, untimed
 
 pytestmark = [
     pytest.mark.integration,
     # SQLAlchemy warns about MLflow's own models.
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
-ROOT = Path(__file__).parents[2]
-SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
-TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
 
 FRAGILE = """
 from ms_automl.models import MultiTaskNet
@@ -34,6 +28,8 @@ from ms_automl.sparsity import ChannelGroups
 class Fragile(MultiTaskNet):
     def forward(self, images):
         gone = bool((ChannelGroups(self).norms() == 0).any())
+        if gone:
+            BREAK
         return {name: out * float("nan") if gone else out for name, out in super().forward(images).items()}
 
 
@@ -43,62 +39,9 @@ def network(image_shape, heads):
 """
 
 
-class Search:
-    """One run of the command in a folder, and what it left there."""
-
-    def __init__(self, folder, *options, settings=TINY):
-        self.folder = folder
-        self.out = folder / "out"
-        sets = [part for setting in settings for part in ("--set", setting)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ms_automl.search", "--preset", "smoke", "--out", "out", *options, *sets],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-
-    def wait(self):
-        self.shown, self.errors = self.process.communicate(timeout=300)
-        self.status = self.process.returncode
-        return self
-
-    @property
-    def record(self):
-        return json.loads((self.out / "comparison.json").read_text())
-
-    @property
-    def rows(self):
-        return {row["arm"]: row for row in self.record["rows"]}
-
-    def client(self):
-        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-
-    def runs(self):
-        client = self.client()
-        return {
-            run.info.run_name: run
-            for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
-        }
-
-
-def finished(folder, *options, settings=TINY):
-    return Search(folder, *options, settings=settings).wait()
-
-
-def untimed(row):
-    return {key: value for key, value in row.items() if "seconds" not in key and key != "lost_passes"}
-
-
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("search"), "--slots", "2")
+    return finished(tmp_path_factory.mktemp("search"), "--slots", "2", "--arms", ",".join(ARMS))
 
 
 def test_it_ends_with_status_0_and_nothing_on_stderr(search):
@@ -188,11 +131,48 @@ def test_the_same_config_gives_the_same_table_at_any_number_of_slots(search, tmp
         assert untimed(row) == untimed(search.rows[arm])
 
 
-def test_trials_whose_loss_is_not_finite_fail_alone_and_say_their_lambda_and_step(tmp_path):
-    (tmp_path / "fragile.py").write_text(FRAGILE)
+def broken(folder, how, arms, *settings):
+    """A comparison whose network breaks as soon as a group is zero, which λ sees to in the first step."""
+    (folder / "fragile.py").write_text(FRAGILE.replace("BREAK", how))
     own = ["network.factory=fragile:network", "network.args={}", "space=scalar", "lambda.fixed=0"]
     strong = ["lambda.low=500", "lambda.high=1000"]
-    search = finished(tmp_path, "--arms", "fixed,random,prune-taylor", settings=[*TINY, *own, *strong])
+    return finished(folder, "--arms", arms, settings=[*TINY, *own, *strong, *settings])
+
+
+@pytest.mark.parametrize(
+    ("how", "settings", "said"),
+    [
+        ("import os; os._exit(1)", [], "the trial's process died"),
+        ("import time; time.sleep(10_000)", ["resources.report_timeout=6"], "no report for 6 s"),
+    ],
+)
+def test_a_trial_whose_process_dies_or_hangs_is_failed_and_charged_and_the_others_go_on(
+    tmp_path, how, settings, said
+):
+    search = broken(tmp_path, how, "random,fixed", "budget.trials=2", *settings)
+    assert search.status == 0, search.shown + search.errors
+    rows, runs = search.rows, search.runs()
+    assert (rows["fixed"]["status"], rows["random"]["status"]) == ("ok", "failed")
+    assert rows["random"]["failed_trials"] == 2 and 0 < rows["random"]["spent"] <= rows["random"]["limit"]
+    assert rows["random"]["device_seconds"] > (11 if settings else 0)
+    assert all(said in runs[f"random-0/{index:02d}"].data.tags["ms_automl.error"] for index in (0, 1))
+    assert {run.info.status for name, run in runs.items() if name.startswith("random-0")} == {"FAILED"}
+
+
+def test_a_budget_in_seconds_stops_trials_on_the_way(tmp_path):
+    settings = [*SMALL, "training.steps=60", "training.report_every=2", "budget.unit=device_seconds"]
+    search = finished(tmp_path, "--arms", "random,optuna", "--slots", "1", settings=[*settings, "budget.trials=2"])
+    assert search.status == 0, search.shown + search.errors
+    for arm, row in search.rows.items():
+        assert row["unit"] == "device_seconds"
+        if arm != "dense":
+            assert row["limit"] == pytest.approx(2 * search.rows["dense"]["spent"])
+            assert row["spent"] == pytest.approx(row["device_seconds"] + row["searcher_seconds"])
+            assert row["spent"] > 0.9 * row["limit"]
+
+
+def test_trials_whose_loss_is_not_finite_fail_alone_and_say_their_lambda_and_step(tmp_path):
+    search = broken(tmp_path, "pass", "fixed,random,prune-taylor")
     assert search.status == 0, search.shown + search.errors
     rows = search.rows
     assert {arm: row["status"] for arm, row in rows.items()} == {
@@ -220,7 +200,7 @@ def test_ctrl_c_closes_all_runs_and_keeps_what_was_done(tmp_path):
     settings = [*SMALL, "training.steps=400", "training.report_every=2"]
     search = Search(tmp_path, "--arms", "random", settings=settings)
     ledger, deadline = search.out / "ledger.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and not (ledger.exists() and "random-0/00" in ledger.read_text()):
+    while time.monotonic() < deadline and not (ledger.exists() and has_trained(ledger.read_text(), "random-0/00")):
         time.sleep(0.1)
     os.killpg(search.process.pid, signal.SIGINT)  # as a terminal does: the whole group
     time.sleep(0.5)

@@ -1,0 +1,73 @@
+"""`python -m ms_automl.search` as a user runs it, in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
+TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
+
+
+class Search:
+    """One run of the command in a folder, and what it left there."""
+
+    def __init__(self, folder, *options, settings=TINY, preset="smoke"):
+        self.folder = folder
+        self.out = folder / "out"
+        sets = [part for setting in settings for part in ("--set", setting)]
+        chosen = ["--preset", preset] if preset else []
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ms_automl.search", *chosen, "--out", "out", *options, *sets],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def wait(self):
+        self.shown, self.errors = self.process.communicate(timeout=300)
+        self.status = self.process.returncode
+        return self
+
+    @property
+    def record(self):
+        return json.loads((self.out / "comparison.json").read_text())
+
+    @property
+    def rows(self):
+        return {row["arm"]: row for row in self.record["rows"]}
+
+    def client(self):
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self):
+        client = self.client()
+        return {
+            run.info.run_name: run
+            for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
+        }
+
+
+def finished(folder, *options, settings=TINY):
+    return Search(folder, *options, settings=settings).wait()
+
+
+def has_trained(ledger, trial):
+    """Whether a ledger's text has a charge for a trial's training."""
+    return any(f'"{trial}"' in line and '"train"' in line for line in ledger.splitlines())
+
+
+def untimed(row):
+    return {key: value for key, value in row.items() if "seconds" not in key and key != "lost_passes"}
