@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison import Comparison, Stream, Trial
+from ms_automl.comparison import Comparison
 from ms_automl.errors import DataError
+from ms_automl.trials import Stream, Trial
 
 FILE = "trials.jsonl"
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ms_automl.comparison import Comparison, Stream, Trial
+from ms_automl.comparison import Comparison
+from ms_automl.trials import Stream, Trial
 
 OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
 

@@ -19,13 +19,14 @@ from rich.console import Console
 
 from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
-from ms_automl.comparison import FORMAT, Comparison, Stream, write_json
+from ms_automl.comparison import FORMAT, Comparison, write_json
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.journal import Journal, ended
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.tracking import Tracker, public, short_timeouts
+from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
 from ms_automl.tuning.streams import StreamRouter

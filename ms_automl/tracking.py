@@ -22,9 +22,10 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from ms_automl.comparison import FORMAT, Stream, Trial
+from ms_automl.comparison import FORMAT
 from ms_automl.config import flat
 from ms_automl.errors import TrackingError
+from ms_automl.trials import Stream, Trial
 
 EXPERIMENT = "ms_automl"
 RETRIES = 3

@@ -13,7 +13,7 @@ from ray import tune
 from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
-from ms_automl.comparison import Report
+from ms_automl.trials import Report
 from ms_automl.tuning.experiment import Experiment
 
 STATE = "state"

@@ -9,7 +9,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison import Comparison, Report, Stream, Trial
+from ms_automl.comparison import Comparison
+from ms_automl.trials import Report, Stream, Trial
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.sampling import Sampler
 

@@ -7,11 +7,12 @@ from ray.tune.search import Searcher
 
 from ms_automl.arms import ARMS, Stage
 from ms_automl.budget import DEVICE_SECONDS, PASSES, Ledger, flops
-from ms_automl.comparison import Comparison, Report, Stream
+from ms_automl.comparison import Comparison
 from ms_automl.config import load_config
 from ms_automl.journal import Journal, ended
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.tasks import classification
+from ms_automl.trials import Report, Stream
 from ms_automl.tuning.streams import StreamRouter
 from search_spaces import SPACES
 

@@ -6,9 +6,10 @@ import math
 import pytest
 
 from ms_automl.budget import Ledger
-from ms_automl.comparison import Comparison, Report, Stream, Trial, write_json
+from ms_automl.comparison import Comparison, write_json
 from ms_automl.meta import Objective
 from ms_automl.tasks import classification
+from ms_automl.trials import Report, Stream, Trial
 
 TASK = classification("digit", 10)
 

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from ms_automl.arms import ARMS
 from ms_automl.budget import Ledger
-from ms_automl.comparison import Comparison, Stream, Trial
+from ms_automl.comparison import Comparison
 from ms_automl.meta import Objective
 from ms_automl.screen import Screen, comparison_table, notes, progress_table
+from ms_automl.trials import Stream, Trial
 
 
 def row(arm, **changed):

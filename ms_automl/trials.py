@@ -1,0 +1,141 @@
+"""A trial, the stream it belongs to, what it reports, and who is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says after each interval.
+
+    Attributes:
+        attempt: 0 for a trial's first start.
+        interval: 0, 1, … within the attempt.
+        metrics: as ``Trainable.step`` gives them; empty where the interval failed.
+        passes: by kind (train, outer, hessian, forward; never empty), of this interval alone.
+        device_seconds: since the device was granted or the last report.
+        busy_seconds: of these, spent training or evaluating.
+        evaluation_seconds: of these, spent evaluating.
+        done: no further report follows.
+        error: one line, where the trial failed.
+        schedule: the learned λ, where there is one.
+        warnings: what a user should know of how λ was learned, a line each; of the whole trial so far.
+        peak_memory: of the trial's process so far, MB.
+    """
+
+    attempt: int
+    interval: int
+    metrics: dict[str, float]
+    passes: dict[str, float]
+    device_seconds: float
+    busy_seconds: float
+    done: bool
+    error: str | None = None
+    schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    peak_memory: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+@dataclass
+class Trial:
+    """One trial of a stream.
+
+    Attributes:
+        status: RUNNING, then FINISHED, FAILED, KILLED, or STOPPED where its arm or its budget ended it on the way.
+        start: name of the trial it began from, and how (:class:`~ms_automl.tuning.experiment.Start`).
+        until: the report at which it stops; None for its end.
+        training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
+        reports: how many it has made.
+        attempt: how often it had begun before this process did.
+        rungs: reports at which its arm decides whether it goes on.
+        at_rungs: J there, by report.
+        heard: when it last gave a sign of life, on the comparison's clock.
+    """
+
+    id: str
+    stream: str
+    index: int
+    method: str
+    values: dict[str, float]
+    params: dict[str, Any]
+    until: int | None = None
+    start: dict[str, str] | None = None
+    training_seed: int | None = None
+    status: str = "RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    passes: float = 0.0
+    device_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    reports: int = 0
+    attempt: int = 0
+    rungs: tuple[int, ...] = ()
+    at_rungs: dict[int, float] = field(default_factory=dict)
+    started: float | None = None
+    heard: float | None = None
+    seconds: float = 0.0
+    peak_memory: float = 0.0
+    checkpoint: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables and records show it."""
+        return f"{self.stream}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
+
+    @property
+    def payer(self) -> str:
+        """Whose account its work goes to: retraining is charged to nobody."""
+        return self.stream if self.training_seed is None else f"{self.stream}/again"
+
+
+@dataclass
+class Stream:
+    """One arm with one seed: its trials come one after another.
+
+    Attributes:
+        winners: the methods whose trials may be selected.
+        limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
+        planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
+        retrained: the selected model's method again, on fresh training seeds.
+    """
+
+    arm: str
+    seed: int
+    space: str
+    limit: float
+    winners: tuple[str, ...]
+    planned_trials: int
+    trials: list[Trial] = field(default_factory=list)
+    retrained: list[Trial] = field(default_factory=list)
+    best: Trial | None = None
+    anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
+    closed: bool = False
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """``<arm>-<seed>``."""
+        return f"{self.arm}-{self.seed}"
+
+
+class Recorder(Protocol):
+    """Who is told what happens: the MLflow writer, and the screen."""
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """A trial has its device."""
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """A trial has made a report."""
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """A trial is over, whichever way."""
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """The model of a trial that is over lies on disk."""
