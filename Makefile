@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help install search test lint clean
+.PHONY: help install search test test-all lint clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s '	'
@@ -29,7 +29,10 @@ search: install ## The default comparison (rooms, about 9 minutes on 2 cores); A
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not server and not browser" $(ARGS)
+
+test-all: test ## The tests, and those that need PostgreSQL and Chromium (apt install postgresql chromium)
+	$(BIN)/python -m pytest -m "server or browser"
 
 lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -150,7 +150,7 @@ def _finish(
     measured = {
         "useful_share": useful,
         "cost/wall_seconds": comparison.clock() - comparison.began,
-        "cost/logging_seconds": tracker.seconds,
+        "cost/logging_seconds": tracker.writer.seconds,
         "cost/peak_memory_mb": own + slots * max(trials, default=0.0),
     }
     content |= {"measured": measured, "rows": comparison.rows()}
@@ -195,8 +195,8 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
             say(f"report: {_shown(report(out))}", markup=False, soft_wrap=True)
     except Exception as error:  # the comparison itself is done and written
         say(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
-    if tracker.lost:
-        line = f"MLflow lacks some records: {tracker.lost}; comparison.json is complete"
+    if tracker.writer.lost:
+        line = f"MLflow lacks some records: {tracker.writer.lost}; comparison.json is complete"
         say(line, style="red", markup=False, soft_wrap=True)
     line = f"models: {_shown(out / 'best')}/<arm>-<seed>; all runs: mlflow ui"
     say(line, markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""The rim to MLflow: one writer in the driver; parent, arm and trial runs, each ended with the right status.
+"""What a comparison leaves in MLflow.
 
-Calls return at once; a thread of its own writes them in order. A store that stops answering holds nothing up:
-what is not written yet is tried again, and said at the end where it could not be written.
+Calls return at once; a :class:`~ms_automl.tracking.writer.Writer` writes them in order. A store that stops
+answering holds nothing up: what is not written yet is tried again, and said at the end where it could not be.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
-import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,17 +17,17 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from ms_automl.comparison import FORMAT
 from ms_automl.config import flat
 from ms_automl.errors import TrackingError
+from ms_automl.tracking.writer import Writer, public, reason
 from ms_automl.trials import Stream, Trial
 
 EXPERIMENT = "ms_automl"
-RETRIES = 3
-PATIENCE = 120
-"""Seconds to wait at the end for what is not written yet."""
+SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class Tracker:
@@ -48,15 +45,24 @@ class Tracker:
         self.uri = mlflow.get_tracking_uri()
         with self._reachable():
             self.client = MlflowClient()
-            found = self.client.get_experiment_by_name(EXPERIMENT)
-            self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
+            self.experiment = self._experiment()
         self.run_id = ""
         self.runs: dict[str, str] = {}
         self.unended: set[str] = set()
-        self.lost: str | None = None
-        self.seconds = 0.0
-        self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._write, name="mlflow-writer", daemon=True)
+        self.writer = Writer()
+
+    def _experiment(self) -> str:
+        """The id of the experiment that all comparisons share; made where it is not there."""
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            try:
+                return self.client.create_experiment(EXPERIMENT)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self.client.get_experiment_by_name(EXPERIMENT)  # another one was faster
+        assert found is not None
+        return found.experiment_id
 
     def begin(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
         """Make the parent run.
@@ -73,7 +79,7 @@ class Tracker:
         all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}
         with self._reachable():
             self.run_id = self.client.create_run(self.experiment, run_name=name, tags=all_tags).info.run_id
-        self._thread.start()
+        self._start()
         params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
         self._put(lambda: self.client.log_batch(self.run_id, params=params))
         self._put(lambda: self.client.log_dict(self.run_id, config, "config.json"))
@@ -92,17 +98,23 @@ class Tracker:
         with self._reachable():
             self.client.update_run(run_id, status="RUNNING")
             self.runs, self.unended = self._known()
-        self._thread.start()
+        self._start()
         self._put(lambda: self.client.set_tag(run_id, "ms_automl.resumed", "true"))
         self._put(lambda: self.client.log_dict(run_id, config, "config.json"))
 
-    def _known(self) -> tuple[dict[str, str], set[str]]:
-        """Runs of this comparison by name, and those of its trials that no process ended."""
+    def _known(self, name: str | None = None) -> tuple[dict[str, str], set[str]]:
+        """Runs of this comparison by name, and those of its trials that no process ended.
+
+        Args:
+            name: of the one run that is looked for; None for all.
+        """
         runs: dict[str, str] = {}
         unended: set[str] = set()
         token = None
         while True:
             wanted = f"tags.`ms_automl.comparison` = '{self.run_id}'"
+            if name is not None:
+                wanted += f" and attributes.run_name = '{name}'"
             page = self.client.search_runs([self.experiment], wanted, max_results=1000, page_token=token)
             for run in page:
                 runs[run.info.run_name] = run.info.run_id
@@ -118,14 +130,14 @@ class Tracker:
     def stream_opened(self, stream: Stream) -> None:
         """Make an arm's run."""
         params = {"arm": stream.arm, "seed": str(stream.seed), "space": stream.space}
-        self._put(lambda: self._create(stream.name, self.run_id, "arm", params))
+        self._create(stream.name, self.run_id, "arm", params)
 
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """Make a trial's run."""
         params = {"method": trial.method, "index": str(trial.index), "arm": stream.arm, "seed": str(stream.seed)}
         params |= {f"value/{key}": repr(value) for key, value in trial.values.items()}
         kind = "trial" if trial.training_seed is None else "retraining"
-        self._put(lambda: self._create(trial.name, self.runs[stream.name], kind, params))
+        self._create(trial.name, stream.name, kind, params)
 
     def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
@@ -175,10 +187,7 @@ class Tracker:
         self._put(lambda: self.client.log_dict(self.run_id, content, "comparison.json"))
         self._put(lambda: self.client.log_batch(self.run_id, metrics=batch))
         self._put(lambda: self.client.set_terminated(self.run_id, status))
-        self._queue.put(None)
-        self._thread.join(timeout=PATIENCE)
-        if self._thread.is_alive():
-            self.lost = self.lost or f"the store did not answer for {PATIENCE} s"
+        self.writer.close()
 
     def _end_the_rest(self) -> None:
         """Trials of an earlier process that this one did not run again."""
@@ -191,64 +200,52 @@ class Tracker:
             with short_timeouts():
                 yield
         except Exception as error:
-            reason = _reason(error)
             raise TrackingError(
-                f"the MLflow store at {public(self.uri)} cannot be used: {reason}. "
+                f"the MLflow store at {public(self.uri)} cannot be used: {reason(error)}. "
                 "Start it, or set MLFLOW_TRACKING_URI to one that runs"
             ) from error
 
     def _create(self, name: str, parent: str, kind: str, params: dict[str, str]) -> None:
-        self.unended.discard(name)
-        if name in self.runs:  # of a comparison that goes on
-            self.client.update_run(self.runs[name], status="RUNNING")
-            return
-        tags = {"mlflow.parentRunId": parent, "ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
-        run = self.client.create_run(self.experiment, run_name=name, tags=tags)
-        self.runs[name] = run.info.run_id
-        self.client.log_batch(
-            run.info.run_id,
-            params=[Param(key, value) for key, value in params.items()],
-            tags=[RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed")],
-        )
+        """Have a run made, below the parent run or below an arm's, which is found by its name once it is there."""
+        tags = {"ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
+
+        def make(attempt: int) -> None:
+            self.unended.discard(name)
+            if attempt > 0 and name not in self.runs:  # the store may have made it, and its answer been lost
+                self.runs.update(self._known(name)[0])
+            if name in self.runs:
+                self.client.update_run(self.runs[name], status="RUNNING")
+                return
+            above = {"mlflow.parentRunId": self.runs.get(parent, self.run_id)}
+            run = self.client.create_run(self.experiment, run_name=name, tags=tags | above)
+            self.runs[name] = run.info.run_id
+
+        self.writer.put(make)
+        entries = [Param(key, value) for key, value in params.items()]
+        own = [RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed")]
+        self._put(lambda: self.client.log_batch(self.runs[name], params=entries, tags=own))
+
+    def _start(self) -> None:
+        # MLflow's own retries last for minutes, and hide from the writer that the store is away. Its lines on the
+        # screen, two for every run of a server's, would be in the live table.
+        for name, value in (SHORT | {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}).items():
+            os.environ.setdefault(name, value)
+        self.writer.start()
 
     def _put(self, write: Callable[[], object]) -> None:
-        self._queue.put(write)
-
-    def _write(self) -> None:
-        while (write := self._queue.get()) is not None:
-            began = time.perf_counter()
-            for attempt in range(RETRIES):
-                try:
-                    write()
-                    break
-                except Exception as error:
-                    if attempt == RETRIES - 1:
-                        self.lost = self.lost or _reason(error)
-                    else:
-                        time.sleep(2**attempt)
-            self.seconds += time.perf_counter() - began
+        self.writer.put(lambda attempt: write())
 
 
 @contextmanager
 def short_timeouts() -> Iterator[None]:
     """A server that is not there is found out in seconds, not minutes; what the user has set stays."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    added = {name: value for name, value in SHORT.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-def public(text: str) -> str:
-    """A store's address, or a text with addresses in it, without passwords."""
-    return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def _reason(error: Exception) -> str:
-    return public(" ".join(str(error).split()))[:200]
 
 
 def _milliseconds() -> int:

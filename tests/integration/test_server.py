@@ -1,0 +1,206 @@
+"""A tracking server on PostgreSQL: several comparisons at once, and the server away for a while."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.integration.command import ROOT, TINY, Search
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
+AWAY = 30
+"""Seconds that the server is away."""
+
+WRITER = """
+import sys, time
+from types import SimpleNamespace
+from ms_automl.tracking import Tracker
+from ms_automl.trials import Stream, Trial
+
+name, pause = sys.argv[1], float(sys.argv[2])
+tracker = Tracker()
+tracker.begin(name, {"preset": "none"}, {"a": 1, "b": {"c": 2}})
+longest = 0.0
+for arm in ("one", "two"):
+    stream = Stream(arm, 0, "scalar", 10.0, ("m",), 3)
+    tracker.stream_opened(stream)
+    for index in range(3):
+        trial = Trial(f"{arm}{index}", stream.name, index, "m", {"lambda": 0.1}, {})
+        stream.best = trial
+        began = time.monotonic()
+        tracker.trial_started(stream, trial)
+        longest = max(longest, time.monotonic() - began)
+        for step in range(10):
+            time.sleep(pause)
+            began = time.monotonic()
+            trial.metrics = {"step": float(step), "val/objective": 1 / (step + 1), "sparsity/param": step / 10}
+            tracker.trial_reported(stream, trial, trial.metrics)
+            longest = max(longest, time.monotonic() - began)
+        trial.status = "FINISHED"
+        stream.anytime.append((10.0 * (index + 1), 1.0, 1.0, 1.0))
+        tracker.trial_ended(stream, trial)
+    row = {key: 0.0 for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")} | {"status": "ok"}
+    tracker.stream_closed(stream, row, None, "FINISHED")
+tracker.finish({"rows": []}, {"useful_share": 1.0}, "FINISHED")
+print(longest, tracker.writer.lost, tracker.run_id)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def postgres_folder():
+    """Where Debian puts the server's own programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    assert found, "PostgreSQL is missing: apt-get install postgresql"
+    return found[-1].parent
+
+
+class Server:
+    """An MLflow server of its own on a PostgreSQL of its own, which nobody outside this machine can reach."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="ms-automl-server-"))
+        self.bin = postgres_folder()
+        user = pwd.getpwnam("postgres")
+        self.folder.chmod(0o755)
+        data = self.folder / "data"
+        data.mkdir()
+        os.chown(data, user.pw_uid, user.pw_gid)
+        os.chown(self.folder, user.pw_uid, user.pw_gid)
+        self.run_as("initdb", "-D", data, "--auth=trust", "--no-sync")
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
+        self.run_as("pg_ctl", "-D", data, "-w", "-l", self.folder / "data" / "log", "-o", options, "start")
+        self.run_as("createdb", "-h", self.folder, "mlflow")
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def run_as(self, program, *arguments):
+        command = ["runuser", "-u", "postgres", "--", self.bin / program, *arguments]
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def start(self):
+        store = f"postgresql+psycopg2://postgres@/mlflow?host={self.folder}"
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "2"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--port", str(self.port)]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                return self
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+                time.sleep(0.5)
+        raise AssertionError("the server did not come up")
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        self.run_as("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def environment(server):
+    return os.environ | {"MLFLOW_TRACKING_URI": server.uri, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def runs_of(server, parent):
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("ms_automl").experiment_id
+    runs = client.search_runs([experiment], f"tags.`ms_automl.comparison` = '{parent}'", max_results=1000)
+    return client, runs
+
+
+@pytest.fixture
+def writers(server, tmp_path):
+    """Eight processes that write a comparison each, all at once."""
+    (tmp_path / "writer.py").write_text(WRITER)
+    command = [sys.executable, str(tmp_path / "writer.py")]
+    options = {"env": environment(server), "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen([*command, f"w{n}", "0.5"], **options)) for n in range(8)
+        ]
+        yield processes
+        for process in processes:
+            process.kill()
+
+
+def begun(client):
+    """How many comparisons have a trial."""
+    found = client.get_experiment_by_name("ms_automl")
+    runs = client.search_runs([found.experiment_id], "tags.`ms_automl.kind` = 'trial'") if found else []
+    return len({run.data.tags["ms_automl.comparison"] for run in runs})
+
+
+def test_eight_writers_lose_and_double_no_run_while_the_server_is_away(server, writers):
+    client, deadline = MlflowClient(server.uri), time.monotonic() + 200
+    while begun(client) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    server.stop()
+    assert all(writer.poll() is None for writer in writers), "one was done before the server was away"
+    time.sleep(AWAY)
+    server.start()
+    for writer in writers:
+        said, _ = writer.communicate(timeout=300)
+        assert writer.returncode == 0, said
+        longest, lost, parent = said.split()  # and nothing of MLflow's between
+        assert lost == "None"
+        assert float(longest) < 1.0, "a report waited for the store"
+        client, runs = runs_of(server, parent)
+        names = sorted(run.info.run_name for run in runs)
+        assert names == sorted(
+            name for arm in ("one", "two") for name in (f"{arm}-0", *(f"{arm}-0/{i:02d}" for i in range(3)))
+        )
+        assert {run.info.status for run in [*runs, client.get_run(parent)]} == {"FINISHED"}
+        for run in runs:
+            if "/" in run.info.run_name:
+                history = client.get_metric_history(run.info.run_id, "val/objective")
+                assert sorted(point.step for point in history) == list(range(10)), run.info.run_name
+
+
+def test_a_comparison_on_the_server_and_its_report(server, tmp_path):
+    search = Search(tmp_path, "--arms", "random", settings=TINY, tracking=server.uri).wait()
+    assert (search.status, search.errors) == (0, ""), search.shown
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert record["mlflow"]["tracking_uri"] == server.uri
+    assert not (tmp_path / "mlflow.db").exists()
+    client, runs = runs_of(server, record["mlflow"]["run_id"])
+    assert {run.info.status for run in runs} == {"FINISHED"} and len(runs) == 2 + 1 + 3
+    artifacts = {item.path for item in client.list_artifacts(record["mlflow"]["run_id"], "report")}
+    assert "report/index.html" in artifacts
