@@ -37,6 +37,9 @@ def main() -> None:
     parts = []
     for path in sorted(args.runs.glob("*.jsonl")):
         trials = read(path)
+        if path.stem.endswith("-ablation"):
+            parts.append(ablation(path.stem.removesuffix("-ablation"), trials))
+            continue
         chosen_on = trials["seed"] >= TUNING_SEEDS
         for title, rows in (
             (path.stem, ~chosen_on),
@@ -90,6 +93,14 @@ def section(preset: str, trials: pd.DataFrame) -> str:
         lines += [f"Objective {objective}, seeds {', '.join(map(str, seeds))}:", "", *summary(part, chosen), ""]
         lines += differences(chosen)
         lines += matched(part)
+    return "\n".join(lines)
+
+
+def ablation(preset: str, trials: pd.DataFrame) -> str:
+    """The ways of learning λ beside each other, by objective."""
+    lines = [f"### {preset}: ways of learning λ (seeds that nothing else is shown for)", ""]
+    for objective, part in trials.groupby("objective_kind", sort=False):
+        lines += [f"Objective {objective}:", "", *summary(part, selected(part)), ""]
     return "\n".join(lines)
 
 
