@@ -143,7 +143,7 @@ def _paired(findings: Findings, figures: Figures) -> str:
 
 
 def _anytime(figures: Figures) -> str:
-    return _several(figures, "anytime", "anytime-arms", "anytime-seconds")
+    return _several(figures, "anytime", "anytime-seconds", "anytime-arms")
 
 
 def _match(findings: Findings) -> str:

@@ -31,7 +31,7 @@ def reading(result: Paired) -> str:
 def verdict(result: Paired) -> str:
     """The plain sentence a report opens with.
 
-    >>> print(verdict(Paired("meta", "optuna", "test_objective", (), 1, *[math.nan] * 5)))
+    >>> print(verdict(Paired("meta", "optuna", "test_objective", (), 1, *[float("nan")] * 5)))
     No verdict: meta and optuna have no seed in which both have a valid result.
     """
     n, left, right, name = len(result.seeds), result.left, result.right, METRICS[result.metric]

@@ -100,6 +100,7 @@ def anytime_arms_figure(
 
 def _bands(anytime: pd.DataFrame, ends: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
     """The bands of every arm up to where its last seed ended, without the budgets at which nothing moves."""
+    anytime, ends = _in_units_of_axis(anytime, x), _in_units_of_axis(ends, x)
     table = bands(on_grid(anytime, metric, x, common_grid(anytime[x], ends[x])))
     last = table["arm"].map(pd.concat([anytime, ends]).groupby("arm")[x].max())
     table = table[table["x"] <= last]
@@ -145,7 +146,10 @@ def _limit(ax: Axes, values: pd.Series, dense: float | None) -> None:
 def _x_axis(ax: Axes, x: str, ticks: int = 6) -> None:
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(ticks))
-    minutes = FuncFormatter(lambda value, _: f"{value / 60:g}")
-    if x == "seconds":
-        ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 1.2, 1.5, 2, 3, 6, 10]))
-    ax.xaxis.set_major_formatter(minutes if x == "seconds" else FuncFormatter(short))
+    if x == "passes":
+        ax.xaxis.set_major_formatter(FuncFormatter(short))
+
+
+def _in_units_of_axis(frame: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Seconds as the minutes that `AXES` speaks of."""
+    return frame.assign(seconds=frame["seconds"] / 60) if x == "seconds" else frame
