@@ -13,7 +13,8 @@ import pandas as pd
 
 from analysis.formats import is_numeric
 
-WRAPPED = ("Error", "What it allows to say")  # columns of sentences, which may break
+WHAT_HAPPENED = "What happened"
+WRAPPED = (WHAT_HAPPENED, "What it allows to say")  # columns of sentences, which may break
 
 
 def page(title: str, about: str, verdict: str, beside: str, sections: dict[str, str]) -> str:
@@ -85,7 +86,7 @@ def table(frame: pd.DataFrame, kind: str = "") -> str:
     >>> table(pd.DataFrame({"J": ["1.5"]}))
     '<div class="scroll"><table><tr><th class="n">J</th></tr>\n<tr><td class="n">1.5</td></tr></table></div>'
 
-    An empty frame gives nothing. Cells of a column `Error` break anywhere; a `kind` is a class for the style
+    An empty frame gives nothing. Cells of the columns `WRAPPED` break anywhere; a `kind` is a class for the style
     sheet.
     """
     if frame.empty:

@@ -67,7 +67,7 @@ CAPTIONS = {
     "better. No arm could have picked from it: it shows what its trials covered.",
     "lambda": "λ of the selected models: faint points are seeds, lines join their geometric means.",
     "lambda-course": "λ of the selected models over training, geometric means over seeds: layers from the input "
-    "down, from the first step on the left to the freeze on the right.",
+    "down, from the first step on the left to the freeze on the right; white is λ = 0.",
     "pattern": "Selected models, means over seeds.",
     "costs": "Training, evaluation, start-up and idle add up to the device time; the searcher runs beside it.",
     "study": "The trials of the arm grid: faint points are seeds, lines their means.",
@@ -109,9 +109,10 @@ def _matched(findings: Findings) -> str:
 def _comparison(findings: Findings) -> str:
     useful = findings.comparison.metrics.get("useful_share")
     share = f" {useful:.0%} of the time was spent in trials." if useful is not None else ""
+    iqm = " IQM is the mean of the middle half." if findings.table["iqm"].notna().any() else ""
     note = (
         f"Models are selected by validation J; best first by {findings.metric_name}. Means over seeds, trials "
-        "are sums. IQM is the mean of the middle half. Δm is the mean change of the tasks' test metrics "
+        f"are sums.{iqm} Δm is the mean change of the tasks' test metrics "
         f"against dense; dense is charged to nobody.{share}"
     )
     if findings.metric == "retrained_test_objective":
@@ -220,7 +221,11 @@ def _failures(findings: Findings) -> str:
     rows, trials = findings.comparison.rows, findings.comparison.trials
     table = failures(rows, trials)
     more = page.text(f"… and {len(table) - SHOWN} more in trials.csv and seeds.csv.") if len(table) > SHOWN else ""
-    return page.join(page.text(counts(rows, trials)), page.table(table.head(SHOWN)), more)
+    return page.join(
+        page.text(counts(rows, trials)),
+        page.table(table.head(SHOWN).rename(columns={"Error": page.WHAT_HAPPENED})),
+        more,
+    )
 
 
 def _reproduce(findings: Findings) -> str:

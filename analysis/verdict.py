@@ -78,7 +78,8 @@ def beside(rows: pd.DataFrame, target: float | None = None) -> str:
     best = lowest(rows, metric)
     if best is not None and best[0] not in (rivals(rows) or ()):
         arm, mean = best
-        sentences.append(f"The lowest mean is {arm}'s, {mean:.3f}; picked afterwards, so no claim.")
+        what = "lowest mean" if rows["seed"].nunique() > 1 else "lowest"
+        sentences.append(f"The {what} is {arm}'s, {mean:.3f}; picked afterwards, so no claim.")
     return " ".join(sentences)
 
 

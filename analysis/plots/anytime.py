@@ -24,8 +24,10 @@ from analysis.plots.style import (
 PANELS = {"objective": "Validation J, best so far", "test_objective": "Test J of the same models"}
 AXES = {
     "passes": "Spent budget (passes: one sample forward and backward)",
-    "seconds": "Wall-clock of the arm by itself (min)",
+    "seconds": "Wall-clock of the arm by itself (s)",
+    "minutes": "Wall-clock of the arm by itself (min)",
 }
+SHORT = 180.0  # seconds up to which the axis counts in them
 COMMON = 0.95  # share of all the steps that the y axis has room for: bad first trials must not flatten the rest
 
 
@@ -47,6 +49,7 @@ def anytime_figure(
         dense: The objective of the dense network, for a reference line.
         banded: Arms whose range over seeds is shaded; all of them would hide one another.
     """
+    anytime, ends, x = _readable(anytime, ends, x)
     panels = [metric for metric in PANELS if anytime[metric].notna().any()] or ["objective"]
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 1.3 + 2.7 * len(panels)), layout="constrained")
@@ -70,6 +73,7 @@ def anytime_arms_figure(
     anytime: pd.DataFrame, ends: pd.DataFrame, metric: str, x: str = "passes", dense: float | None = None
 ) -> Figure | None:
     """A panel per arm: its mean and the range over seeds, the other arms' means in grey; `None` with one seed."""
+    anytime, ends, x = _readable(anytime, ends, x)
     table = _bands(anytime, ends, metric, x)
     if table.empty or table["seeds"].max() < 2:
         return None
@@ -100,7 +104,6 @@ def anytime_arms_figure(
 
 def _bands(anytime: pd.DataFrame, ends: pd.DataFrame, metric: str, x: str) -> pd.DataFrame:
     """The bands of every arm up to where its last seed ended, without the budgets at which nothing moves."""
-    anytime, ends = _in_units_of_axis(anytime, x), _in_units_of_axis(ends, x)
     table = bands(on_grid(anytime, metric, x, common_grid(anytime[x], ends[x])))
     last = table["arm"].map(pd.concat([anytime, ends]).groupby("arm")[x].max())
     table = table[table["x"] <= last]
@@ -150,6 +153,9 @@ def _x_axis(ax: Axes, x: str, ticks: int = 6) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(short))
 
 
-def _in_units_of_axis(frame: pd.DataFrame, x: str) -> pd.DataFrame:
-    """Seconds as the minutes that `AXES` speaks of."""
-    return frame.assign(seconds=frame["seconds"] / 60) if x == "seconds" else frame
+def _readable(anytime: pd.DataFrame, ends: pd.DataFrame, x: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The same, with a column `minutes` to draw against where seconds would be many."""
+    if x == "seconds" and pd.concat([anytime[x], ends[x]]).max() > SHORT:
+        minutes = [frame.assign(minutes=frame["seconds"] / 60) for frame in (anytime, ends)]
+        return minutes[0], minutes[1], "minutes"
+    return anytime, ends, x

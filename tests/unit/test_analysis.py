@@ -180,7 +180,7 @@ def test_csv_keeps_nested_lambda_as_json(tmp_path):
 
 
 def test_html_is_escaped():
-    assert "<script>" not in page.table(pd.DataFrame({"Error": ["<script>"]}))
+    assert "<script>" not in page.table(pd.DataFrame({page.WHAT_HAPPENED: ["<script>"]}))
     assert "<script>" not in page.page("<script>", "<script>", "<script>", "<script>", {"<script>": "x"})
 
 

@@ -51,6 +51,14 @@ def test_an_arm_with_a_single_result_is_on_the_figure():
     assert {"meta", "optuna"} <= set(labels)
 
 
+@pytest.mark.parametrize(("longest", "unit"), [(90.0, "(s)"), (900.0, "(min)")])
+def test_the_wall_clock_axis_counts_in_seconds_or_minutes(longest, unit):
+    curves = CURVES.assign(seconds=[10.0, 10.0, 20.0, longest])
+    axes = anytime_figure(curves, curves[["arm", "seed", "seconds"]], "seconds").axes[-1]
+    assert unit in axes.get_xlabel()
+    assert axes.get_xlim()[1] == pytest.approx(longest if unit == "(s)" else longest / 60, rel=0.2)
+
+
 def test_seconds_are_those_the_arm_needs_by_itself():
     trials = pd.DataFrame({"arm": "optuna", "seed": 0, "index": [0, 1, 2], "cost/passes": [100.0, 200.0, 500.0]})
     trials["cost/wall_seconds"] = [10.0, 20.0, 50.0]
