@@ -13,9 +13,12 @@ DESCRIPTION = """\
 Turns the records of a finished comparison into tables, plots and one page.
 
   index.html               verdict, tables and plots in one file that needs no network
-  table.csv, table.md      one line per arm
-  seeds.csv, trials.csv    one line per arm and seed, one line per trial
-  anytime, scatter, lambda the figures, as .png and .svg
+  table, paired, matched   one line per arm; per pair of arms; per arm at a sparsity (.csv, .md)
+  seeds, trials            one line per arm and seed; one line per trial (.csv)
+  match, anytime, tasks,   cost to match, curves, test metrics by task, where the time went,
+  costs, hypervolume,      Pareto fronts, the winner's curse and what rungs foretell,
+  curse, rungs             each where it was recorded (.csv)
+  *.png, *.svg             the figures
 
 The records are read from MLflow: from MLFLOW_TRACKING_URI when it is set, else from
 the store the comparison names (sqlite:///mlflow.db in the folder where the search ran).

@@ -1,4 +1,4 @@
-"""Two arms compared seed by seed, and the sentence that says no more than the interval allows."""
+"""Two arms compared seed by seed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Student's t, 97.5 % quantile for 1, 2, … 18 degrees of freedom.
-T_975 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622),
-    *(2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009),
-)
+from analysis.arms import headline_metric, learned_pairs
+from analysis.formats import signed
+from analysis.intervals import interquartile_mean, interval
+
+__all__ = ["NO_WORSE", "SEEDS_TO_CLAIM", "Paired", "all_pairs", "interval", "paired", "retraining_noise", "signed"]
+
 SEEDS_TO_CLAIM = 5
-SEEDS_TO_BOOTSTRAP = 20
 NO_WORSE = 0.02  # a paired difference in J whose upper bound is below this is 'no worse'
-NAMES = {"objective": "validation J", "test_objective": "test J"}
-# Which arm speaks for a side is fixed beforehand: picking the best of several afterwards would favour it.
-LEARNED = ("meta", "meta-search", "meta-optuna")
-SEARCHED = ("optuna", "optuna-gp", "optuna-asha", "topk", "random", "grid", "path", "fixed")
+TIE = NO_WORSE
+"""A seed's difference of at most this is a tie: it is the difference that the protocol calls no worse, so a win
+is one that would count, and the report states how far two trainings of the same λ differ beside it."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences left − right over the seeds with a valid result in both; below 0, left is better.
+    """Differences d = left − right over the seeds with a valid result in both; below 0, left is better.
 
-    `low` and `high` bound the mean difference at 95 %: Student-t, from 20 seeds on a percentile bootstrap;
-    NaN with fewer than two seeds.
+    Attributes:
+        left: The arm whose advantage is asked for.
+        right: The arm it is compared with.
+        metric: The column compared, see `analysis.arms.METRICS`.
+        seeds: Those with a valid result in both.
+        left_out: How many seeds have none.
+        left_mean: Mean over `seeds`, a ratio as J is.
+        right_mean: Mean over `seeds`.
+        mean: Mean of d.
+        low: Lower end of the 95 % interval of the mean of d (`interval`); NaN with fewer than two seeds.
+        high: Upper end.
+        iqm: Interquartile mean of d; NaN with fewer than four seeds.
+        wins: Seeds in which left is better by more than `TIE`.
+        ties: Seeds in which the two differ by at most `TIE`.
+        losses: Seeds in which right is better by more than `TIE`.
     """
 
     left: str
@@ -40,19 +52,10 @@ class Paired:
     mean: float
     low: float
     high: float
-
-
-def headline_metric(rows: pd.DataFrame) -> str:
-    """The column arms are compared on: test J where it was recorded, else validation J."""
-    return "test_objective" if rows["test_objective"].notna().any() else "objective"
-
-
-def rivals(rows: pd.DataFrame) -> tuple[str, str] | None:
-    """The pair the verdict is about: the first learned and the first searched arm present, or `None`."""
-    arms = set(rows["arm"])
-    learned = next((arm for arm in LEARNED if arm in arms), None)
-    searched = next((arm for arm in SEARCHED if arm in arms), None)
-    return (learned, searched) if learned and searched else None
+    iqm: float = math.nan
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
 
 
 def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float | None = None) -> Paired:
@@ -62,17 +65,19 @@ def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float
         rows: One row per arm and seed.
         left: The arm whose advantage is asked for.
         right: The arm it is compared with.
-        metric: `objective` or `test_objective`.
-        target: The group sparsity in [0, 1] a result must have to count, under the `target` objective.
+        metric: A column of `rows`, see `analysis.arms.METRICS`.
+        target: The parameter sparsity in [0, 1] a result must have to count, under the `target` objective.
     """
     valid = rows[(rows["status"] == "ok") & np.isfinite(rows[metric])]
     if target is not None:
-        valid = valid[valid["sparsity_group"] >= target]
+        valid = valid[valid["sparsity_param"] >= target - 1e-9]
     values = valid.pivot_table(index="seed", columns="arm", values=metric).reindex(columns=[left, right])
     both = values.dropna()
     difference = (both[left] - both[right]).to_numpy(dtype=float)
     low, high = interval(difference)
     asked = rows.loc[rows["arm"].isin([left, right]), "seed"].nunique()
+    tie = TIE + 1e-9  # 1.48 and 1.5 are a tie, whatever their last bits say
+    wins, losses = int((difference < -tie).sum()), int((difference > tie).sum())
     return Paired(
         left=left,
         right=right,
@@ -84,74 +89,32 @@ def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float
         mean=float(difference.mean()) if len(both) else math.nan,
         low=low,
         high=high,
+        iqm=interquartile_mean(difference),
+        wins=wins,
+        ties=len(both) - wins - losses,
+        losses=losses,
     )
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of n values; (NaN, NaN) for n < 2.
+def all_pairs(rows: pd.DataFrame, target: float | None = None) -> list[Paired]:
+    """Every learned arm against every other one but dense, on the headline metric."""
+    metric = headline_metric(rows)
+    pairs = learned_pairs(list(dict.fromkeys(rows["arm"])))
+    return [paired(rows, left, right, metric, target) for left, right in pairs]
 
-    Student-t, because a percentile bootstrap covers only 84 % at n = 5 and 91 % at n = 10.
+
+def retraining_noise(rows: pd.DataFrame) -> float:
+    """Standard deviation of test J over trainings of the same λ, pooled over arms and seeds; NaN where unknown.
+
+    s = sqrt(Σ_i (n_i − 1) s_i² / Σ_i (n_i − 1)), over the selected models i with n_i ≥ 2 retrainings.
     """
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    if n >= SEEDS_TO_BOOTSTRAP:
-        means = np.random.default_rng(0).choice(values, (10_000, n)).mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        return float(low), float(high)
-    mean = float(values.mean())
-    half = T_975[n - 2] * float(values.std(ddof=1)) / math.sqrt(n)
-    return mean - half, mean + half
-
-
-def reading(result: Paired) -> str:
-    """What the interval allows to say, in a few words."""
-    n, left, right = len(result.seeds), result.left, result.right
-    if n < 2:
-        return "nothing: one seed" if n else "nothing: no common seed"
-    shown = n >= SEEDS_TO_CLAIM
-    if result.high < 0:
-        return f"{left} is better" if shown else f"a hint that {left} is better"
-    if result.low > 0:
-        return f"{right} is better" if shown else f"a hint that {right} is better"
-    if shown and result.high < NO_WORSE:
-        return f"{left} is no worse (margin {NO_WORSE})"
-    if shown and result.low > -NO_WORSE:
-        return f"{right} is no worse (margin {NO_WORSE})"
-    return "no difference shown"
-
-
-def verdict(result: Paired) -> str:
-    """The plain sentence a report opens with.
-
-    >>> print(verdict(Paired("meta", "optuna", "test_objective", (), 1, *[math.nan] * 5)))
-    No verdict: meta and optuna have no seed in which both have a valid result.
-    """
-    n, left, right, name = len(result.seeds), result.left, result.right, NAMES[result.metric]
-    if n == 0:
-        return f"No verdict: {left} and {right} have no seed in which both have a valid result."
-    if n == 1:
-        return (
-            f"One seed claims nothing. With seed {result.seeds[0]}, {left} ended at {name} "
-            f"{result.left_mean:.3f} and {right} at {result.right_mean:.3f} (lower is better); "
-            f"a claim needs {SEEDS_TO_CLAIM} seeds."
-        )
-    numbers = (
-        f"Over {n} seeds the paired difference in {name}, {left} − {right}, is {signed(result.mean)} "
-        f"(95 % interval {signed(result.low)} to {signed(result.high)}; below 0, {left} is better)."
-    )
-    missing = f" {result.left_out} seed(s) without a valid result in both are left out." if result.left_out else ""
-    few = "" if n >= SEEDS_TO_CLAIM else f" A claim needs {SEEDS_TO_CLAIM} seeds."
-    opening = reading(result)
-    return f"{opening[0].upper()}{opening[1:]}. {numbers}{missing}{few}"
-
-
-def signed(value: float) -> str:
-    """Three decimals with a sign, and a true minus.
-
-    >>> signed(-0.0312), signed(0.0)
-    ('−0.031', '0.000')
-    """
-    return (
-        "–" if math.isnan(value) else f"{round(value, 3) + 0.0:+.3f}".replace("+0.000", "0.000").replace("-", "−")
-    )
+    squares, freedom = 0.0, 0
+    for retrained in rows["retrained"]:
+        entries = retrained if isinstance(retrained, list) else []
+        values = pd.to_numeric(
+            pd.Series([entry.get("test_objective") for entry in entries], dtype=object)
+        ).dropna()
+        if len(values) > 1:
+            squares += float(values.var()) * (len(values) - 1)
+            freedom += len(values) - 1
+    return math.sqrt(squares / freedom) if freedom else math.nan

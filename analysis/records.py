@@ -17,19 +17,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from analysis import frames
 from analysis.store import reachable_uri, without_password
 from ms_automl.errors import DataError, TrackingError
 
 FORMAT = "1"
-CURVES = ("objective", "test_objective", "wall_seconds")
-ROW_COLUMNS = (
-    *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m"),
-    *("sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
-    *("passes", "device_seconds", "wall_seconds", "searcher_seconds"),
-    *("trials", "failed_trials", "limit_passes", "note"),
-)
-TRIAL_COLUMNS = ("run_id", "arm", "seed", "method", "index", "status", "error")
-ANYTIME_COLUMNS = ["arm", "seed", "passes", *CURVES]
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class Comparison:
     Attributes:
         run_id: The parent run in MLflow.
         tracking_uri: The store or server that holds it.
-        rows: One row per arm and seed, the columns of `comparison.json` (`ROW_COLUMNS`).
-        trials: One row per trial: `TRIAL_COLUMNS`, then the last value of each of its metrics.
+        rows: One row per arm and seed, the columns of `comparison.json` (`frames.rows`).
+        trials: One row per trial: what it is and how it ended, then the last value of each of its metrics.
         anytime: One row per arm, seed and improvement: the best objective so far (by validation), the test
             objective of that incumbent, and the wall-clock seconds, at so many spent passes.
         config: The configuration, complete.
@@ -83,12 +75,12 @@ def load(comparison: str | Path) -> Comparison:
         return Comparison(
             run_id=run_id,
             tracking_uri=uri,
-            rows=_rows(record["rows"] if record else [json.loads(arm.data.tags["ms_automl.row"]) for arm in arms]),
-            trials=_trials([trial for arm in arms for trial in _children(client, arm, "trial")]),
+            rows=frames.rows(record["rows"] if record else _tagged_rows(arms)),
+            trials=frames.trials(trial for arm in arms for trial in _children(client, arm, "trial")),
             anytime=_anytime(client, arms),
             config=record["config"] if record else _config(client, run_id),
             versions=json.loads(parent.data.tags.get("ms_automl.versions", "{}")),
-            tags=_own_tags(parent),
+            tags=_facts(record) | _own_tags(parent),
             metrics=dict(parent.data.metrics),
             folder=folder,
         )
@@ -170,6 +162,17 @@ def _children(client: MlflowClient, parent: Run, kind: str) -> Iterator[Run]:
             return
 
 
+def _tagged_rows(arms: list[Run]) -> list[dict[str, Any]]:
+    """The rows as the arms' runs hold them; an arm that has not ended has none."""
+    tags = [arm.data.tags.get("ms_automl.row") for arm in arms]
+    return [json.loads(tag) for tag in tags if tag]
+
+
+def _facts(record: dict[str, Any] | None) -> dict[str, str]:
+    """What `comparison.json` knows and older runs have no tag for."""
+    return {name: str(record[name]) for name in ("git_revision", "machine") if record and record.get(name)}
+
+
 def _own_tags(run: Run) -> dict[str, str]:
     prefix = "ms_automl."
     return {key.removeprefix(prefix): value for key, value in run.data.tags.items() if key.startswith(prefix)}
@@ -182,46 +185,10 @@ def _config(client: MlflowClient, run_id: str) -> dict[str, Any]:
     return config
 
 
-def _rows(records: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame.from_records(records)
-    frame = frame.reindex(columns=[*ROW_COLUMNS, *(name for name in frame.columns if name not in ROW_COLUMNS)])
-    text = {"arm", "space", "status", "lambda", "note"}
-    for name in ROW_COLUMNS:
-        if name not in text:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame.astype({"arm": object, "space": object, "status": object}).reset_index(drop=True)
-
-
-def _trials(runs: list[Run]) -> pd.DataFrame:
-    records = [
-        {
-            "run_id": run.info.run_id,
-            "arm": run.data.params["arm"],
-            "seed": int(run.data.params["seed"]),
-            "method": run.data.params.get("method", ""),
-            "index": int(run.data.params.get("index", 0)),
-            "status": run.info.status,
-            "error": run.data.tags.get("ms_automl.error", ""),
-            **run.data.metrics,
-        }
-        for run in runs
-    ]
-    metrics = sorted({name for record in records for name in record if name not in TRIAL_COLUMNS})
-    frame = pd.DataFrame.from_records(records, columns=[*TRIAL_COLUMNS, *metrics])
-    return frame.sort_values(["arm", "seed", "index"], kind="stable", ignore_index=True)
-
-
 def _anytime(client: MlflowClient, arms: list[Run]) -> pd.DataFrame:
-    frames = []
+    """The arms' own curves: the only metric histories that are read, a few for each arm and seed."""
+    histories = {}
     for arm in arms:
-        curve: dict[int, dict[str, float]] = {}
-        for name in CURVES:
-            # Later values overwrite: a resumed comparison may log a step twice.
-            for point in client.get_metric_history(arm.info.run_id, f"anytime/{name}"):
-                curve.setdefault(point.step, {})[name] = point.value
-        frame = pd.DataFrame.from_dict(curve, orient="index", columns=list(CURVES), dtype=float).sort_index()
-        frame.insert(0, "passes", frame.index)
-        frame.insert(0, "seed", int(arm.data.params["seed"]))
-        frame.insert(0, "arm", arm.data.params["arm"])
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=ANYTIME_COLUMNS)
+        points = {name: client.get_metric_history(arm.info.run_id, f"anytime/{name}") for name in frames.CURVES}
+        histories[arm.data.params["arm"], int(arm.data.params["seed"])] = points
+    return frames.anytime(histories)

@@ -3,16 +3,21 @@
 import json
 import math
 import random
+import re
+from html import unescape
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from pandas.testing import assert_frame_equal
 
+from analysis import plots
 from analysis.__main__ import main
+from analysis.findings import Findings
 from analysis.records import load
-from analysis.report import report
+from analysis.report import report, write_report
 
 # SQLAlchemy warns about MLflow's own models.
 pytestmark = [
@@ -20,28 +25,44 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 
-LAYERS = ["stem", "stage1.conv1", "stage1.conv2", "stage2.conv1", "stage2.conv2"]
+LAYERS = ["stem", *(f"block{block}.conv{conv}" for block in (1, 2, 3) for conv in (1, 2))]
 TRIAL_PASSES = 12_000
 TRIALS = 8
-GOALS = {
-    "dense": 2.0,
-    "meta": 1.52,
-    "meta-search": 1.47,
-    "optuna": 1.55,
-    "prune-taylor": 1.50,
-    "random": 1.62,
+SINGLE = ("dense", "fixed", "meta")
+# How good an arm's best trial is in loss, and how far its trials lie around their best sparsity.
+ARMS = {
+    "dense": (1.0, 0.0),
+    "fixed": (1.04, 0.1),
+    "random": (1.03, 0.25),
+    "grid": (1.03, 0.3),
+    "optuna": (1.01, 0.12),
+    "optuna-asha": (1.01, 0.15),
+    "prune-taylor": (1.02, 0.15),
+    "meta": (1.0, 0.03),
+    "meta-search": (1.0, 0.05),
 }
+OLD = ("retrained", "retrained_objective", "retrained_test_objective", "unit", "limit", "spent", "overshoot")
+OLD += ("training_seconds", "evaluation_seconds", "startup_seconds", "stopped_trials", "selected_trial")
 
 
 class FakeSearch:
-    """Writes what `ms_automl.tracking` writes, with invented numbers."""
+    """Writes what `ms_automl.tracking` writes, with invented numbers.
 
-    def __init__(self, folder: Path, seeds: int, arms: tuple[str, ...] = tuple(GOALS), rng: int = 0):
+    Args:
+        folder: where the store and the comparison are made.
+        seeds: how many.
+        arms: which of `ARMS`.
+        target: the parameter sparsity asked for; None prices density.
+        old: leave out what records of earlier versions lack.
+    """
+
+    def __init__(self, folder: Path, seeds: int, arms=tuple(ARMS), target: float | None = None, old=False):
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment = self.client.create_experiment("ms_automl", artifact_location=(folder / "art").as_uri())
-        self.random = random.Random(rng)
+        self.random = random.Random(0)
         self.clock = 0
+        self.target, self.old = target, old
         self.out = folder / "comparisons" / "rooms"
         self.out.mkdir(parents=True)
         self.versions = {"python": "3.12.4", "torch": "2.15.0", "ray": "2.60.0", "optuna": "5.0.0"}
@@ -50,7 +71,7 @@ class FakeSearch:
             "seeds": seeds,
             "arms": list(arms),
             "budget": {"trials": TRIALS, "unit": "passes"},
-            "objective": {"kind": "tradeoff", "price": 1.0},
+            "objective": {"kind": "target", "target": target} if target else {"kind": "tradeoff", "price": 1.0},
         }
         tags = {
             "ms_automl.kind": "comparison",
@@ -61,7 +82,7 @@ class FakeSearch:
             "ms_automl.out": "comparisons/rooms",
             "ms_automl.slots": "2",
         }
-        self.parent = self.run(None, tags, {}, {"useful_share": 0.87, "cost/wall_seconds": 512.0})
+        self.parent = self.run(None, tags, {}, {"useful_share": 0.87, "cost/wall_seconds": 5120.0})
         self.client.log_dict(self.parent, self.config, "config.json")
         self.rows = [self.arm(arm, seed) for seed in range(seeds) for arm in arms]
         self.client.set_terminated(self.parent)
@@ -69,6 +90,7 @@ class FakeSearch:
             "format": 1,
             "config": self.config,
             "versions": self.versions,
+            "machine": "Linux x86_64, 2 slots",
             "mlflow": {"run_id": self.parent, "tracking_uri": "sqlite:///mlflow.db"},
             "rows": self.rows,
         }
@@ -87,67 +109,106 @@ class FakeSearch:
         return run
 
     def arm(self, arm, seed):
-        number = 1 if arm in ("dense", "meta") else TRIALS
+        number = 1 if arm in SINGLE else TRIALS
         cost = TRIAL_PASSES * (2.1 if arm == "meta" else 1.0)
-        trials = [self.trial_metrics(arm, index, number, cost) for index in range(number)]
-        failed = {3} if arm == "optuna" and seed == 0 else set()
-        valid = [index for index in range(number) if index not in failed]
-        best = min(valid, key=lambda index: trials[index]["val/objective"])
-        row = self.row(arm, seed, trials, best, len(failed), cost)
+        trials = [self.trial(arm, seed, index, number, cost) for index in range(number)]
+        failed = {3} if (arm, seed) == ("optuna", 0) else set()
+        early = {index for index in (2, 4, 5) if arm == "optuna-asha" and not self.old}
+        for index in early:
+            trials[index] = {**trials[index], "val/objective": trials[index]["rung/objective"]}
+            trials[index] |= {"cost/passes": cost / 3, "cost/device_seconds": 27.0, "cost/wall_seconds": 27.5}
+        whole = [index for index in range(number) if index not in failed | early]
+        best = min(whole, key=lambda index: self.rank(trials[index]))
+        row = self.row(arm, seed, trials, best, failed, early)
+        history = [] if arm == "dense" else self.history(trials, whole)
         tags = {"ms_automl.kind": "arm", "ms_automl.row": json.dumps(row)}
-        history = [] if arm == "dense" else self.history(trials, valid, cost)
-        run = self.run(
-            self.parent, tags, {"arm": arm, "seed": seed, "space": "per_stage"}, {}, "FINISHED", history
-        )
+        params = {"arm": arm, "seed": seed, "space": "per_layer"}
+        run = self.run(self.parent, tags, params, {}, "FINISHED", history)
         for index, metrics in enumerate(trials):
             params = {"method": "meta_sparsity" if arm == "meta" else "fixed_lambda"}
             tags = {"ms_automl.kind": "trial"}
             if index in failed:
                 tags["ms_automl.error"] = "DivergenceError: the loss of task 'depth' <nan> at step 210"
-                metrics = {"cost/passes": cost / 3}
+                metrics = {"cost/passes": cost / 3, "cost/wall_seconds": 30.0}
+            if index in early:
+                tags["ms_automl.outcome"] = "stopped"
             params |= {"index": index, "arm": arm, "seed": seed}
             self.run(run, tags, params, metrics, "FAILED" if index in failed else "FINISHED")
         return row
 
-    def trial_metrics(self, arm, index, number, cost):
-        goal, dense = GOALS[arm], arm == "dense"
-        better = 0 if dense else 0.35 * math.exp(-2.5 * index / number) * self.random.uniform(0.2, 1)
-        objective = goal if dense else goal + (better if number > 1 else 0) + self.random.gauss(0, 0.015)
-        sparsity = 0.0 if dense else min(0.95, max(0.05, 0.72 - 0.9 * better * self.random.choice([-1, 1])))
-        lambdas = {f"lambda/{layer}": 0.0 if dense else 10 ** self.random.uniform(-3.5, -2) for layer in LAYERS}
-        return {
-            "val/objective": objective,
-            "test/objective": objective if dense else objective + self.random.gauss(0.01, 0.01),
-            "val/depth/abs": self.random.uniform(0.2, 0.3),
-            "delta_m": 0.0 if dense else self.random.gauss(-8, 4),
-            "sparsity/group": sparsity,
-            "sparsity/param": sparsity + 0.01,
+    def trial(self, arm, seed, index, number, cost):
+        base, spread = ARMS[arm]
+        noise = self.random.gauss
+        wanted = 0.62 if arm != "grid" else 0.05 + 0.9 * index / (number - 1)
+        learnt = math.exp(-1.5 * index / number) if arm not in ("random", "grid") else 1.0
+        jitter = noise(0, spread) * learnt if arm != "grid" else noise(0, 0.02)
+        sparsity = 0.0 if arm == "dense" else min(0.97, max(0.0, wanted + jitter))
+        loss = base + 0.25 * sparsity**3 / (1.05 - sparsity) + (abs(noise(0, 0.01)) if sparsity else 0)
+        strength = 0.1 * 10 ** ((wanted if arm == "grid" else sparsity) * 1.6 - 0.8)
+        lambdas = [strength * (1 if arm == "grid" else 2 ** noise(0, 1)) for _ in LAYERS]
+        zeros = [min(0.98, max(0.0, sparsity * (0.4 + 0.18 * place))) for place in range(len(LAYERS))]
+        price = 0.0 if self.target else 1.0
+        test = loss + (noise(0.012, 0.008) if sparsity else 0)
+        metrics = {
+            "val/objective": loss + price * (1 - sparsity),
+            "test/objective": test + price * (1 - sparsity),
+            "val/depth/abs_error": 0.2 * loss,
+            "test/segmentation/loss": 1.5 * test,
+            "test/segmentation/miou": 0.41 / test,
+            "test/depth/abs_error": 0.21 * test * (1 + noise(0, 0.01)),
+            "test/normals/mean_angle": 24.0 * test,
+            "delta_m": -100 * (test - 1),
+            "sparsity/group": 0.92 * sparsity,
+            "sparsity/param": sparsity,
             "density": 1 - sparsity,
             "cost/passes": cost,
-            "cost/device_seconds": 30.0,
-            "cost/wall_seconds": 31.0,
-            **lambdas,
+            "cost/device_seconds": 80.0 * cost / TRIAL_PASSES,
+            "cost/wall_seconds": 81.0 * cost / TRIAL_PASSES,
         }
+        if arm == "optuna-asha":
+            metrics["rung/objective"] = metrics["val/objective"] + 0.3 + noise(0, 0.03)
+        metrics |= {f"sparsity/layer/{layer}": share for layer, share in zip(LAYERS, zeros, strict=True)}
+        if arm not in ("dense", "prune-taylor"):
+            metrics |= {f"lambda/{layer}": value for layer, value in zip(LAYERS, lambdas, strict=True)}
+        return metrics
 
-    def history(self, trials, valid, cost):
-        points, best = [], math.inf
-        for index in valid:
-            metrics = trials[index]
-            if metrics["val/objective"] < best:
-                best, step = metrics["val/objective"], int((index + 1) * cost)
-                points.append(("anytime/objective", best, step))
-                points.append(("anytime/test_objective", metrics["test/objective"], step))
-                points.append(("anytime/wall_seconds", 31.0 * (index + 1), step))
+    def rank(self, metrics):
+        missing = max(0.0, self.target - metrics["sparsity/param"]) if self.target else 0.0
+        return missing, metrics["val/objective"]
+
+    def history(self, trials, whole):
+        points, best, passes, seconds = [], None, 0.0, 40.0
+        for index, metrics in enumerate(trials):
+            passes, seconds = passes + metrics["cost/passes"], seconds + 2.5 * metrics["cost/wall_seconds"]
+            if index in whole and (best is None or self.rank(metrics) < self.rank(best)):
+                best = metrics
+                points.append(("anytime/objective", best["val/objective"], int(passes)))
+                points.append(("anytime/test_objective", best["test/objective"], int(passes)))
+                points.append(("anytime/wall_seconds", seconds, int(passes)))
         return points
 
-    def row(self, arm, seed, trials, best, failed, cost):
+    def row(self, arm, seed, trials, best, failed, early):
         metrics = trials[best]
         lambdas = {name.removeprefix("lambda/"): metrics[name] for name in metrics if name.startswith("lambda/")}
-        return {
+        course = [{layer: value * (0.1 + knot / 4) for layer, value in lambdas.items()} for knot in range(5)]
+        passes = sum(trial["cost/passes"] for trial in trials)
+        device = sum(trial["cost/device_seconds"] for trial in trials)
+        reached = self.target is None or metrics["sparsity/param"] >= self.target
+        retrained = [
+            {
+                "training_seed": 1000 + number,
+                "objective": metrics["val/objective"] + self.random.gauss(0.008, 0.008),
+                "test_objective": metrics["test/objective"] + self.random.gauss(0.008, 0.008),
+                "delta_m": metrics["delta_m"] - 1,
+                "sparsity_param": metrics["sparsity/param"] - 0.01,
+            }
+            for number in range(3)
+        ]
+        row = {
             "arm": arm,
             "seed": seed,
-            "space": "per_stage",
-            "status": "ok",
+            "space": "per_layer",
+            "status": "ok" if reached else "partial",
             "objective": metrics["val/objective"],
             "test_objective": metrics["test/objective"],
             "delta_m": metrics["delta_m"],
@@ -155,26 +216,73 @@ class FakeSearch:
             "sparsity_param": metrics["sparsity/param"],
             "macs_ratio": 1 - 0.8 * metrics["sparsity/group"],
             "latency_ratio": None,
-            "lambda": None if arm in ("dense", "prune-taylor") else lambdas,
-            "passes": cost * (len(trials) - failed * 2 / 3),
-            "device_seconds": 30.0 * len(trials),
-            "wall_seconds": 31.0 * len(trials),
+            "lambda": course if arm.startswith("meta") else lambdas or None,
+            "retrained": None if arm == "dense" else retrained,
+            "retrained_objective": None,
+            "retrained_test_objective": None
+            if arm == "dense"
+            else sum(entry["test_objective"] for entry in retrained) / 3,
+            "unit": "passes",
+            "limit": None if arm == "dense" else TRIALS * TRIAL_PASSES,
+            "spent": passes,
+            "overshoot": 0.0,
+            "passes": passes,
+            "device_seconds": device,
+            "training_seconds": 0.78 * device,
+            "evaluation_seconds": 0.12 * device,
+            "startup_seconds": 0.04 * device,
+            "wall_seconds": sum(trial["cost/wall_seconds"] for trial in trials),
             "searcher_seconds": 0.4,
             "trials": len(trials),
-            "failed_trials": failed,
+            "failed_trials": len(failed),
+            "stopped_trials": len(early),
             "limit_passes": TRIALS * TRIAL_PASSES,
-            "note": "",
+            "selected_trial": f"{arm}-{seed}/{best:02d}",
+            "note": "" if reached else f"target sparsity {self.target:g} not reached",
         }
+        return {name: value for name, value in row.items() if not (self.old and name in OLD)}
+
+
+ALL_SECTIONS = (
+    *("What tuning costs at matched sparsity", "Comparison", "Paired by seed", "Best J against spent budget"),
+    *("Cost to match", "J against sparsity", "Δm against density", "Winner's curse", "What rungs foretell"),
+    *(
+        "λ by layer",
+        "Zeros by layer",
+        "Tasks",
+        "Where the time went",
+        "What λ does",
+        "Failures",
+        "How to reproduce",
+    ),
+)
 
 
 @pytest.fixture(scope="session")
 def search(tmp_path_factory):
-    return FakeSearch(tmp_path_factory.mktemp("store"), seeds=2, arms=("dense", "meta", "optuna"))
+    """The least that a record of an earlier version holds."""
+    folder = tmp_path_factory.mktemp("store")
+    return FakeSearch(folder, seeds=2, arms=("dense", "meta", "optuna"), old=True)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """Everything that a record may hold."""
+    return FakeSearch(tmp_path_factory.mktemp("whole"), seeds=3)
+
+
+@pytest.fixture(scope="session")
+def page_of_whole(whole):
+    return report(whole.out)
 
 
 @pytest.fixture(autouse=True)
 def no_other_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def headings(html):
+    return [unescape(heading) for heading in re.findall(r"<h2>(.*?)</h2>", html)]
 
 
 def test_a_folder_is_read_into_tidy_frames(search):
@@ -184,6 +292,7 @@ def test_a_folder_is_read_into_tidy_frames(search):
     assert set(comparison.anytime["arm"]) == {"meta", "optuna"}
     assert comparison.trials["status"].eq("FAILED").sum() == 1
     assert comparison.tags["git_revision"] == "4f2a91c"
+    assert comparison.tags["machine"] == "Linux x86_64, 2 slots"
 
 
 def test_another_store_in_the_working_folder_is_not_taken_for_the_comparison_s_own(search, tmp_path, monkeypatch):
@@ -200,12 +309,28 @@ def test_a_run_id_gives_the_same_as_its_folder(search, monkeypatch):
     assert_frame_equal(by_id.rows, by_folder.rows)
 
 
+def test_the_histories_of_trials_are_not_read(search, monkeypatch):
+    asked = []
+    history = MlflowClient.get_metric_history
+
+    def counted(client, run_id, key):
+        asked.append(key)
+        return history(client, run_id, key)
+
+    monkeypatch.setattr(MlflowClient, "get_metric_history", counted)
+    load(search.out)
+    assert len(asked) == 3 * 6  # three curves of each arm and seed
+    assert all(key.startswith("anytime/") for key in asked)
+
+
 def test_the_report_is_one_page_that_needs_no_network(search):
     index = report(search.out)
     html = index.read_text(encoding="utf-8")
     assert index == search.out / "report" / "index.html"
     assert "&lt;nan&gt;" in html
-    assert 'src="http' not in html and "<script" not in html and "href=" not in html
+    assert 'src="http' not in html and "<script" not in html and "<link" not in html and "@import" not in html
+    anchors = re.findall(r'href="([^"]*)"', html)
+    assert anchors and all(f'id="{anchor[1:]}"' in html for anchor in anchors)
     assert str(search.out.parent) not in html
     names = {file.name for file in index.parent.iterdir()}
     assert {"table.csv", "table.md", "trials.csv", "anytime.png", "anytime.svg", "scatter.svg"} <= names
@@ -214,7 +339,75 @@ def test_the_report_is_one_page_that_needs_no_network(search):
 def test_the_report_is_logged_to_the_parent_run(search):
     report(search.out)
     logged = {artifact.path for artifact in search.client.list_artifacts(search.parent, "report")}
-    assert "report/index.html" in logged
+    assert {"report/index.html", "report/table.csv", "report/anytime.png", "report/anytime.svg"} <= logged
+
+
+def test_a_record_with_everything_gets_every_section(page_of_whole):
+    assert headings(page_of_whole.read_text(encoding="utf-8")) == list(ALL_SECTIONS)
+
+
+def test_a_section_is_absent_where_its_data_are(search):
+    html = report(search.out).read_text(encoding="utf-8")
+    missing = {"What rungs foretell", "Where the time went", "What λ does"}
+    assert headings(html) == [heading for heading in ALL_SECTIONS if heading not in missing]
+    assert "retrained" not in html
+
+
+def test_the_page_speaks_of_what_was_retrained_stopped_and_failed(page_of_whole):
+    html = page_of_whole.read_text(encoding="utf-8")
+    assert re.search(r'<p class="verdict">.* paired difference in test J, retrained, meta − optuna, is ', html)
+    assert "Two trainings of the same λ differ with a standard deviation of 0.0" in html
+    assert "Of 153 trials, 1 failed, 9 stopped before their last step" in html
+
+
+def test_every_figure_is_there_as_png_and_svg_and_on_the_page(page_of_whole):
+    html = page_of_whole.read_text(encoding="utf-8")
+    for suffix in ("png", "svg"):
+        assert len(list(page_of_whole.parent.glob(f"*.{suffix}"))) == 12
+    assert html.count("data:image/svg+xml") == 12
+
+
+def test_every_axis_has_a_label(whole):
+    findings = Findings(load(whole.out))
+    trials, rows = findings.comparison.trials, findings.comparison.rows
+    figures = [
+        plots.anytime_figure(findings.curves, findings.ends, dense=findings.dense),
+        plots.scatter_figure(trials, findings.chosen),
+        plots.front_figure(trials),
+        plots.study_figure(findings.study),
+    ]
+    for figure in figures:
+        assert figure.axes[-1].get_xlabel()
+        assert all(re.search(r"\(.+\)", axes.get_ylabel()) for axes in figure.axes), "an axis without its unit"
+    for figure in (plots.lambda_figure(rows), plots.cost_figure(findings.breakdown)):
+        assert re.search(r"\(.+\)", figure.axes[0].get_xlabel())
+
+
+def test_the_tables_for_programs_hold_the_same_as_the_page(page_of_whole):
+    matched = pd.read_csv(page_of_whole.parent / "matched.csv")
+    assert set(matched["asked_sparsity"]) == {0.44, 0.7}
+    assert (matched.loc[matched["reached"] > 0, "sparsity_param"] >= matched["asked_sparsity"].min()).all()
+    paired = pd.read_csv(page_of_whole.parent / "paired.csv")
+    assert set(paired["metric"]) == {"retrained_test_objective"}
+    assert (paired["low"] < paired["mean"]).all() and (paired["mean"] < paired["high"]).all()
+
+
+def test_a_stopped_trial_is_never_the_selected_one(whole):
+    findings = Findings(load(whole.out))
+    assert findings.chosen.sum() == 3 * len(ARMS)
+    assert not (findings.chosen & (findings.comparison.trials["outcome"] == "stopped")).any()
+
+
+def test_under_a_target_the_tables_ask_for_that_sparsity(tmp_path):
+    fake = FakeSearch(tmp_path, seeds=2, arms=("dense", "meta", "random", "optuna"), target=0.6)
+    comparison = load(fake.out)
+    findings = Findings(comparison)
+    assert list(findings.matched) == [0.6]
+    assert (findings.matched[0.6]["sparsity_param"].dropna() >= 0.6).all()
+    valid = set(comparison.rows.loc[comparison.rows["status"] == "ok", "arm"])
+    assert all({pair.left, pair.right} <= valid for pair in findings.pairs if pair.seeds)
+    html = write_report(comparison, tmp_path / "report").read_text(encoding="utf-8")
+    assert "among models with at least 60% parameter sparsity" in html
 
 
 def test_other_runs_and_unknown_ids_are_refused_in_one_line(search, monkeypatch, capsys):

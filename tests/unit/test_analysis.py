@@ -1,129 +1,177 @@
-"""The pure part of the analysis, on frames made by hand."""
+"""The tables and the page, on frames made by hand."""
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import page
-from analysis.match import NOT_REACHED, cost_to_match, match_table, trial_passes
-from analysis.paired import interval, paired, reading, rivals, verdict
-from analysis.plots import anytime_figure, lambda_figure
-from analysis.records import _rows
+from analysis.costs import cost_breakdown, cost_table
+from analysis.failures import counts, failures
+from analysis.formats import is_numeric, markdown, write_csv
+from analysis.frames import rows as to_rows
+from analysis.matched import best_at, matched, matched_display
+from analysis.per_task import task_changes, task_table
 from analysis.store import reachable_uri, without_password
-from analysis.tables import comparison_table, display, interquartile_mean, markdown, paired_table, write_csv
+from analysis.tables import COST, QUALITY, comparison_table, display
+from analysis.trials import selected
 from ms_automl.errors import TrackingError
 
 
-def rows_of(meta, optuna, status="ok"):
+def rows_of(**arms):
+    """A row per arm and seed, `arm=[J, …]`; underscores in names are hyphens."""
     records = [
-        {"arm": arm, "seed": seed, "space": "scalar", "status": status, "objective": j, "test_objective": j}
-        | {"sparsity_group": 0.5, "limit_passes": 800, "trials": 1, "failed_trials": 0, "passes": 100}
-        for arm, values in {"meta": meta, "optuna": optuna}.items()
+        {"arm": arm.replace("_", "-"), "seed": seed, "space": "scalar", "status": "ok"}
+        | {"objective": j, "test_objective": j, "sparsity_group": 0.5, "sparsity_param": 0.5}
+        | {"limit_passes": 800, "trials": 1, "failed_trials": 0, "passes": 100}
+        for arm, values in arms.items()
         for seed, j in enumerate(values)
     ]
-    return _rows(records)
+    return to_rows(records)
 
 
-def curve(arm, seed, points):
-    return [
-        {"arm": arm, "seed": seed, "passes": passes, "objective": j, "test_objective": j, "wall_seconds": 1.0}
-        for passes, j in points
-    ]
-
-
-CURVES = pd.DataFrame(curve("meta", 0, [(200, 1.5)]) + curve("optuna", 0, [(100, 1.9), (300, 1.6), (800, 1.55)]))
-
-
-def test_cost_to_match_is_the_first_budget_at_or_below_the_others_final_value():
-    costs = cost_to_match(CURVES).set_index(["arm", "other"])["passes"]
-    assert costs["meta", "optuna"] == 200
-
-
-def test_cost_to_match_is_censored_where_an_arm_never_gets_there():
-    costs = cost_to_match(CURVES)
-    assert math.isnan(costs.set_index(["arm", "other"])["passes"]["optuna", "meta"])
-    table = match_table(costs, 100.0)
-    assert list(table.iloc[0])[2:] == ["2.0", NOT_REACHED]
-
-
-def test_a_seed_in_which_an_arm_failed_counts_as_not_reached():
-    curves = pd.concat([CURVES, pd.DataFrame(curve("optuna", 1, [(100, 1.7)]))])
-    costs = cost_to_match(curves)
-    assert math.isnan(costs[(costs["arm"] == "meta") & (costs["seed"] == 1)]["passes"].item())
-
-
-def test_the_passes_of_one_trial_come_from_the_limit():
-    assert trial_passes(rows_of([1.0], [1.0]), pd.DataFrame(), {"budget": {"trials": 8}}) == 100
-
-
-def test_one_seed_claims_nothing():
-    result = paired(rows_of([1.4], [1.6]), "meta", "optuna", "test_objective")
-    assert verdict(result).startswith("One seed claims nothing.")
-
-
-def test_two_to_four_seeds_are_a_hint_at_most():
-    result = paired(rows_of([1.4, 1.41, 1.4], [1.6, 1.6, 1.61]), "meta", "optuna", "test_objective")
-    assert verdict(result).startswith("A hint that meta is better.")
-    assert "A claim needs 5 seeds" in verdict(result)
-
-
-@pytest.mark.parametrize(
-    ("shift", "spread", "words"),
-    [
-        (-0.1, 0.01, "meta is better"),
-        (0.1, 0.01, "optuna is better"),
-        (0.0, 0.01, "meta is no worse (margin 0.02)"),
-        (0.0, 0.2, "no difference shown"),
-    ],
-)
-def test_with_five_seeds_the_reading_follows_the_interval(shift, spread, words):
-    meta = [1.5 + shift + spread * step for step in (-1, -0.5, 0, 0.5, 1)]
-    assert reading(paired(rows_of(meta, [1.5] * 5), "meta", "optuna", "objective")) == words
-
-
-def test_seeds_without_a_valid_result_in_both_are_left_out_and_counted():
-    result = paired(rows_of([1.4, math.nan, 1.5], [1.5, 1.6, 1.7]), "meta", "optuna", "objective")
-    assert result.seeds == (0, 2)
-    assert result.left_out == 1
-
-
-def test_partial_results_and_results_below_the_target_do_not_count():
-    assert paired(rows_of([1.4], [1.5], "partial"), "meta", "optuna", "objective").seeds == ()
-    assert paired(rows_of([1.4], [1.5]), "meta", "optuna", "objective", target=0.6).seeds == ()
-
-
-def test_the_interval_is_students():
-    low, high = interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert (low, high) == pytest.approx((3 - 1.96324, 3 + 1.96324), abs=1e-4)
-    assert all(math.isnan(bound) for bound in interval(np.array([1.0])))
-
-
-def test_the_rivals_are_fixed_beforehand():
-    assert rivals(rows_of([1.0], [1.0])) == ("meta", "optuna")
-    assert rivals(rows_of([1.0], [])) is None
+def trials_of(*records):
+    """Trials with every column that a trial always has."""
+    usual = {"run_id": "", "seed": 0, "method": "fixed_lambda", "status": "FINISHED", "outcome": "", "error": ""}
+    return pd.DataFrame([usual | {"index": index} | record for index, record in enumerate(records)])
 
 
 def test_the_table_is_ordered_by_test_j_and_leaves_out_empty_columns():
-    table = comparison_table(rows_of([1.6, 1.6], [1.5, 1.5]), 50.0)
+    table = comparison_table(rows_of(meta=[1.6, 1.6], optuna=[1.5, 1.5]), 50.0)
     assert list(table["arm"]) == ["optuna", "meta"]
-    assert list(table["spent"]) == [2.0, 2.0]
-    assert "Latency (% of dense)" not in display(table)
+    assert list(table["spent_trials"]) == [2.0, 2.0]
+    shown = display(table)
+    assert "Latency (% of dense)" not in shown and "Failed trials" not in shown and "λ space" not in shown
 
 
-def test_the_interquartile_mean_ignores_both_ends():
-    assert interquartile_mean(pd.Series([0.0, 2.0, 4.0, 100.0])) == 3
-    assert math.isnan(interquartile_mean(pd.Series([1.0, 2.0, 3.0])))
+def test_the_table_is_ordered_by_retrained_j_and_shows_it_with_its_iqm():
+    rows = rows_of(meta=[1.6] * 4, optuna=[1.5] * 4)
+    rows["retrained_test_objective"] = [1.4, 1.4, 1.5, 9.0, *[1.7] * 4]
+    table = comparison_table(rows)
+    assert list(table["arm"]) == ["optuna", "meta"]
+    assert display(table)["Test J, retrained, IQM"].tolist() == ["1.700", "1.450"]
 
 
-def test_a_single_seed_has_no_paired_table():
-    assert paired_table(rows_of([1.4], [1.5])).empty
+def test_both_halves_of_the_comparison_hold_every_column_once():
+    table = comparison_table(rows_of(meta=[1.5], optuna=[1.5]), 50.0)
+    halves = [*display(table, QUALITY), *display(table, COST)]
+    assert sorted(halves) == sorted([*display(table), "Arm"])
+
+
+def test_what_exceeds_the_limit_is_shown_in_the_unit_of_the_budget():
+    rows = rows_of(meta=[1.5])
+    rows["overshoot"] = 2.5
+    assert "Overshoot (device seconds)" in display(comparison_table(rows), unit="device_seconds")
+
+
+def test_records_of_earlier_versions_get_the_columns_they_lack():
+    row = rows_of(meta=[1.5]).iloc[0]
+    assert (row["unit"], row["limit"], row["spent"]) == ("passes", 800, 100)
+    assert math.isnan(row["retrained_test_objective"])
+
+
+def test_the_mean_of_the_retrainings_is_taken_where_the_record_has_none():
+    entries = [{"test_objective": 1.0, "delta_m": 2.0}, {"test_objective": 2.0, "delta_m": None}]
+    row = to_rows([{"arm": "meta", "seed": 0, "status": "ok", "retrained": entries}]).iloc[0]
+    assert row["retrained_test_objective"] == 1.5
+    assert row["retrained_delta_m"] == 2.0
+
+
+def trial(arm, objective, density, **more):
+    return {"arm": arm, "val/objective": objective, "test/objective": objective, "density": density, **more}
+
+
+def test_at_a_sparsity_the_model_of_least_loss_is_taken_not_the_sparsest():
+    trials = trials_of(trial("optuna", 1.5, 0.5), trial("optuna", 1.4, 0.2), trial("optuna", 1.3, 0.7))
+    assert best_at(trials, 0.44, price=1.0)["val/objective"].item() == 1.5  # losses 1.0, 1.2 and, too dense, 0.6
+    assert best_at(trials, 0.44, price=0.0)["val/objective"].item() == 1.4
+
+
+def test_stopped_and_failed_trials_are_no_models():
+    trials = trials_of(
+        trial("optuna", 1.0, 0.1, outcome="stopped"),
+        trial("optuna", 1.1, 0.1, status="FAILED"),
+        trial("optuna", 1.2, 0.1),
+    )
+    assert best_at(trials, 0.44, 1.0)["val/objective"].item() == 1.2
+
+
+def test_tuning_is_what_an_arm_costs_beyond_the_training_of_its_model():
+    rows = rows_of(optuna=[1.5], meta=[1.6])
+    rows["device_seconds"], rows["searcher_seconds"] = [400.0, 210.0], [20.0, 0.0]
+    trials = trials_of(
+        trial("optuna", 1.5, 0.5, **{"cost/device_seconds": 100.0}),
+        trial("meta", 1.6, 0.9, **{"cost/device_seconds": 210.0}),
+    )
+    table = matched(rows, trials, 0.44, 1.0, 50.0).set_index("arm")
+    assert table.loc["optuna", ["run_seconds", "tuning_seconds", "total_seconds"]].tolist() == [100, 320, 420]
+    assert table.loc["optuna", "total_trials"] == 2
+    assert table.loc["meta", "reached"] == 0 and math.isnan(table.loc["meta", "objective"])
+    assert matched_display(table.reset_index()).iloc[1]["Seeds"] == "0 of 1"
+
+
+def test_idle_is_what_is_left_of_the_device_time():
+    rows = rows_of(dense=[2.0], meta=[1.5])
+    rows[["device_seconds", "training_seconds", "evaluation_seconds"]] = [[9, 9, 9], [100, 70, 20]]
+    rows["searcher_seconds"] = 10.0
+    breakdown = cost_breakdown(rows)
+    assert breakdown.loc["meta"].tolist() == [70, 20, 0, 10, 10]
+    assert cost_table(breakdown)["Searcher (% of total)"].tolist() == ["9.1"]
+
+
+def test_time_that_was_not_taken_apart_is_not_shown():
+    assert cost_table(cost_breakdown(rows_of(meta=[1.5]))).empty
+
+
+def test_tasks_are_compared_with_dense_of_the_same_seed_and_marked_by_direction():
+    names = ("test/seg/miou", "test/depth/error", "test/x/quux")
+    values = {("dense", 0): (0.4, 0.2, 1.0), ("dense", 1): (0.8, 0.2, 1.0)}
+    values |= {("meta", 0): (0.2, 0.1, 2.0), ("meta", 1): (0.8, 0.2, 2.0)}
+    trials = trials_of(
+        *(
+            {"arm": arm, "seed": seed, **dict(zip(names, numbers, strict=True))}
+            for (arm, seed), numbers in values.items()
+        )
+    )
+    changes = task_changes(trials, pd.Series(True, index=trials.index))
+    table = task_table(changes, {}).set_index("Metric")["meta"]
+    assert table.to_dict() == {"seg miou ↑": "−25.0 ▼", "depth error ↓": "−25.0 ▲", "x quux": "+100.0"}
+    assert "x quux ↓" in set(task_table(changes, {"x/quux": "min"})["Metric"])
+
+
+def test_the_selected_trial_is_the_one_the_row_names_else_the_nearest_finished_one():
+    rows = rows_of(meta=[1.5])
+    trials = trials_of(
+        trial("meta", 1.5, 0.5, outcome="stopped"), trial("meta", 1.51, 0.5), trial("meta", 1.7, 0.5)
+    )
+    assert selected(rows, trials).tolist() == [False, True, False]
+    rows["selected_trial"] = "meta-0/02"
+    assert selected(rows, trials).tolist() == [False, False, True]
+
+
+def test_failures_are_listed_and_stopped_trials_only_counted():
+    rows = rows_of(optuna=[1.5])
+    rows["note"] = ["1 trial failed"]
+    trials = trials_of(
+        {"arm": "optuna", "status": "FAILED", "error": "it broke"},
+        {"arm": "optuna", "status": "KILLED"},
+        {"arm": "optuna", "status": "KILLED", "outcome": "stopped"},
+    )
+    assert failures(rows, trials)["Error"].tolist() == ["it broke", "killed", "1 trial failed"]
+    assert counts(rows, trials).startswith("Of 3 trials, 1 failed, 1 stopped")
 
 
 def test_markdown_aligns_numbers_right_and_escapes_bars():
     lines = markdown(pd.DataFrame({"Arm": ["a|b"], "J": ["−1.5"]})).splitlines()
     assert lines == ["| Arm | J |", "| :-- | --: |", "| a\\|b | −1.5 |"]
+
+
+@pytest.mark.parametrize(
+    "cell", ["1,234.5", "–", "−0.3 ▼", "2.1 min", "not reached (0 of 5 seeds)", "2.0 (5 of 5)"]
+)
+def test_numbers_with_units_and_notes_are_numbers(cell):
+    assert is_numeric(pd.Series([cell]))
+    assert not is_numeric(pd.Series([cell, "meta is better"]))
 
 
 def test_csv_keeps_nested_lambda_as_json(tmp_path):
@@ -132,13 +180,13 @@ def test_csv_keeps_nested_lambda_as_json(tmp_path):
 
 
 def test_html_is_escaped():
-    assert "<script>" not in page.table(pd.DataFrame({"Error": ["<script>"]}))
+    assert "<script>" not in page.table(pd.DataFrame({page.WHAT_HAPPENED: ["<script>"]}))
+    assert "<script>" not in page.page("<script>", "<script>", "<script>", "<script>", {"<script>": "x"})
 
 
-def test_figures_take_frames_without_points():
-    empty = CURVES.head(0)
-    assert anytime_figure(empty, empty[["arm", "seed", "passes"]]).axes
-    assert lambda_figure(rows_of([1.0], [1.0])) is None
+def test_a_section_without_content_leaves_no_heading():
+    html = page.page("t", "a", "v", "", {"Rungs": "", "Tasks": page.text("x")})
+    assert "Rungs" not in html and html.count("Tasks") == 2  # once in the contents
 
 
 def test_a_missing_store_is_named_and_not_made(tmp_path, monkeypatch):

@@ -1,0 +1,88 @@
+"""How numbers and tables are written: for people, as Markdown, and as CSV."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import is_object_dtype
+
+EMPTY = "–"
+_NUMBER = r"[−+-]?[\d.,]+( ?[▲▼=])?|–|not reached"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Decimals with a sign, and a true minus.
+
+    What is not 0 but would be written as 0 gets up to two more decimals: on which side of 0 a bound lies matters.
+
+    >>> signed(-0.0312), signed(0.0), signed(12.34, 1), signed(math.nan), signed(-0.00004)
+    ('−0.031', '0.000', '+12.3', '–', '−0.00004')
+    """
+    if math.isnan(value):
+        return EMPTY
+    if value and not round(value, digits) and round(value, digits + 2):
+        digits += 1 if round(value, digits + 1) else 2
+    shown = round(value, digits) + 0.0
+    return f"{shown:.{digits}f}" if shown == 0 else f"{shown:+.{digits}f}".replace("-", "−")
+
+
+def fixed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
+    """A writer of so many decimals of factor × value; what is missing is a dash.
+
+    >>> fixed(1, 100)(0.5), fixed(0)(math.nan)
+    ('50.0', '–')
+    """
+    return lambda value: EMPTY if math.isnan(value) else f"{factor * value:,.{digits}f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(41.6), duration(600), duration(9000), duration(math.nan)
+    ('42 s', '10.0 min', '2.5 h', '–')
+    """
+    if math.isnan(seconds):
+        return EMPTY
+    if 0 < seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Whether a column of a printed table is to be aligned right."""
+    return all(re.fullmatch(rf"({_NUMBER})( (s|min|h))?( \(.*\))?", str(value)) for value in values)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a printed table as GitHub Markdown, numbers aligned right.
+
+    >>> print(markdown(pd.DataFrame({"Arm": ["meta"], "J": ["1.50"]})), end="")
+    | Arm | J |
+    | :-- | --: |
+    | meta | 1.50 |
+    """
+    cells: list[list[str]] = table.to_numpy(dtype=object).tolist()
+    rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
+    lines: list[list[str]] = [[_cell(str(name)) for name in table], rules, *cells]
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def write_csv(table: pd.DataFrame, file: Path) -> None:
+    """Write all columns at full precision; λ and other nested values as JSON."""
+    nested = table.copy()
+    for name in filter(lambda name: is_object_dtype(table[name]), table.columns):
+        nested[name] = table[name].map(
+            lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        )
+    nested.to_csv(file, index=False, encoding="utf-8", lineterminator="\n")

@@ -1,0 +1,31 @@
+"""The figures: pure functions from frames to matplotlib figures, readable at the width of a phone."""
+
+from analysis.plots.anytime import anytime_arms_figure, anytime_figure
+from analysis.plots.costs import cost_figure
+from analysis.plots.lambdas import course_figure, lambda_figure
+from analysis.plots.paired import paired_figure
+from analysis.plots.pattern import pattern_figure
+from analysis.plots.scatter import front_figure, scatter_figure
+from analysis.plots.study import study_figure, study_pattern_figure
+from analysis.plots.style import BLACK, BLUE, LOOK, VERMILION, WIDTH, save, style
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "LOOK",
+    "VERMILION",
+    "WIDTH",
+    "anytime_arms_figure",
+    "anytime_figure",
+    "cost_figure",
+    "course_figure",
+    "front_figure",
+    "lambda_figure",
+    "paired_figure",
+    "pattern_figure",
+    "save",
+    "scatter_figure",
+    "study_figure",
+    "study_pattern_figure",
+    "style",
+]
