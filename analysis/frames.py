@@ -14,7 +14,7 @@ ROW_COLUMNS = (
     *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m"),
     *("sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
     *("retrained", "retrained_objective", "retrained_test_objective"),
-    *("unit", "limit", "spent", "overshoot", "passes", "limit_passes"),
+    *("unit", "limit", "spent", "overshoot", "passes"),
     *("device_seconds", "wall_seconds", "training_seconds", "evaluation_seconds", "startup_seconds"),
     *("searcher_seconds", "trials", "failed_trials", "stopped_trials", "selected_trial", "note"),
 )
@@ -45,7 +45,6 @@ def rows(records: list[dict[str, Any]]) -> pd.DataFrame:
         frame[mean] = frame[mean].fillna(frame["retrained"].map(lambda entries, name=name: _mean(entries, name)))
     passes = frame["unit"].isna() | (frame["unit"] == "passes")
     frame["unit"] = frame["unit"].where(frame["unit"].notna(), "passes")
-    frame["limit"] = frame["limit"].fillna(frame["limit_passes"].where(passes))
     frame["spent"] = frame["spent"].fillna(frame["passes"].where(passes))
     return frame.astype(dict.fromkeys(TEXT, object)).reset_index(drop=True)
 

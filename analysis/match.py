@@ -18,7 +18,7 @@ COLUMNS = ["arm", "other", "seed", "goal", "spent"]
 def trial_passes(rows: pd.DataFrame, trials: pd.DataFrame, config: dict[str, Any]) -> float | None:
     """Passes of one fixed-λ trial: limit / `budget.trials`, else the finished ones' median, else `None`."""
     number = config.get("budget", {}).get("trials")
-    limits = rows.loc[~rows["arm"].str.endswith("-2x"), "limit_passes"].dropna()
+    limits = rows.loc[(rows["unit"] == "passes") & ~rows["arm"].str.endswith("-2x"), "limit"].dropna()
     if number and len(limits) and limits.min() > 0:
         return float(limits.min()) / float(number)
     if "cost/passes" in trials:

@@ -71,6 +71,7 @@ def load(comparison: str | Path) -> Comparison:
     with _clear_errors(run_id, uri):
         client = MlflowClient(tracking_uri=uri)
         parent = _parent(client, run_id)
+        record = record or _record(client, run_id)
         arms = list(_children(client, parent, "arm"))
         return Comparison(
             run_id=run_id,
@@ -78,7 +79,7 @@ def load(comparison: str | Path) -> Comparison:
             rows=frames.rows(record["rows"] if record else _tagged_rows(arms)),
             trials=frames.trials(trial for arm in arms for trial in _children(client, arm, "trial")),
             anytime=_anytime(client, arms),
-            config=record["config"] if record else _config(client, run_id),
+            config=record["config"] if record else _json(client, run_id, "config.json"),
             versions=json.loads(parent.data.tags.get("ms_automl.versions", "{}")),
             tags=_facts(record) | _own_tags(parent),
             metrics=dict(parent.data.metrics),
@@ -163,9 +164,16 @@ def _children(client: MlflowClient, parent: Run, kind: str) -> Iterator[Run]:
 
 
 def _tagged_rows(arms: list[Run]) -> list[dict[str, Any]]:
-    """The rows as the arms' runs hold them; an arm that has not ended has none."""
+    """The rows as the arms' runs hold them, without λ; an arm that has not ended has none."""
     tags = [arm.data.tags.get("ms_automl.row") for arm in arms]
     return [json.loads(tag) for tag in tags if tag]
+
+
+def _record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+    """The `comparison.json` that the parent run keeps; None where the comparison has not ended."""
+    if not any(item.path == "comparison.json" for item in client.list_artifacts(run_id)):
+        return None
+    return _json(client, run_id, "comparison.json")
 
 
 def _facts(record: dict[str, Any] | None) -> dict[str, str]:
@@ -178,11 +186,11 @@ def _own_tags(run: Run) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in run.data.tags.items() if key.startswith(prefix)}
 
 
-def _config(client: MlflowClient, run_id: str) -> dict[str, Any]:
+def _json(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        file = client.download_artifacts(run_id, "config.json", temporary)
-        config: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-    return config
+        file = client.download_artifacts(run_id, name, temporary)
+        content: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    return content
 
 
 def _anytime(client: MlflowClient, arms: list[Run]) -> pd.DataFrame:

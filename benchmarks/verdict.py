@@ -140,7 +140,8 @@ def new(
     if trained["error"]:
         return head | trained
     tasks = experiment.data(stream.seed).tasks
-    return _rounded(head | trained | judged(tasks, stream.config.objective.build(), trained, dense))
+    row: Row = _rounded(head | trained | judged(tasks, stream.config.objective.build(), trained, dense))
+    return row
 
 
 def twin(path: Path, head: Row) -> Row | None:

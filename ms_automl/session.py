@@ -79,6 +79,9 @@ def run_comparison(
         space = experiment.space()
         streams = _streams(config, experiment)
         tracker = opening.result()
+    tags["directions"] = json.dumps(
+        {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
+    )
     known = [] if record is None else ended(out)
     unit = experiment.unit()
     limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}

@@ -172,7 +172,9 @@ class Tracker:
             f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")
         }
         metrics = [Metric(key, value, now, 0) for key, value in kept.items()]
-        self._put(lambda: self.client.set_tag(self.runs[run], "ms_automl.row", json.dumps(row)))
+        # A tag holds some thousand characters: comparison.json has the whole row, with λ's course.
+        short = {key: value for key, value in row.items() if key != "lambda"}
+        self._put(lambda: self.client.set_tag(self.runs[run], "ms_automl.row", json.dumps(short)))
         self._put(lambda: self.client.set_tag(self.runs[run], "ms_automl.status", row["status"]))
         self._put(lambda: self.client.log_batch(self.runs[run], metrics=metrics))
         if model is not None:

@@ -236,7 +236,7 @@ class FakeSearch:
             "trials": len(trials),
             "failed_trials": len(failed),
             "stopped_trials": len(early),
-            "limit_passes": TRIALS * TRIAL_PASSES,
+            "limit": TRIALS * TRIAL_PASSES,
             "selected_trial": f"{arm}-{seed}/{best:02d}",
             "note": "" if reached else f"target sparsity {self.target:g} not reached",
         }

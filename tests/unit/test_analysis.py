@@ -23,7 +23,7 @@ def rows_of(**arms):
     records = [
         {"arm": arm.replace("_", "-"), "seed": seed, "space": "scalar", "status": "ok"}
         | {"objective": j, "test_objective": j, "sparsity_group": 0.5, "sparsity_param": 0.5}
-        | {"limit_passes": 800, "trials": 1, "failed_trials": 0, "passes": 100}
+        | {"limit": 800, "trials": 1, "failed_trials": 0, "passes": 100}
         for arm, values in arms.items()
         for seed, j in enumerate(values)
     ]

@@ -103,7 +103,7 @@ def test_the_median_cost_counts_censored_seeds_as_infinite():
 
 
 def test_the_passes_of_one_trial_come_from_the_limit():
-    rows = to_rows([{"arm": "meta", "seed": 0, "limit_passes": 800}])
+    rows = to_rows([{"arm": "meta", "seed": 0, "limit": 800}])
     assert trial_passes(rows, NO_TRIALS, {"budget": {"trials": 8}}) == 100
 
 
