@@ -236,7 +236,6 @@ class FakeSearch:
             "trials": len(trials),
             "failed_trials": len(failed),
             "stopped_trials": len(early),
-            "limit": TRIALS * TRIAL_PASSES,
             "selected_trial": f"{arm}-{seed}/{best:02d}",
             "note": "" if reached else f"target sparsity {self.target:g} not reached",
         }
