@@ -13,6 +13,7 @@ DESCRIPTION = """\
 Turns the records of a finished comparison into tables, plots and one page.
 
   index.html               verdict, tables and plots in one file that needs no network
+  summary.md               verdict and table: the description of the parent MLflow run
   table, paired, matched   one line per arm; per pair of arms; per arm at a sparsity (.csv, .md)
   seeds, trials            one line per arm and seed; one line per trial (.csv)
   match, anytime, tasks,   cost to match, curves, test metrics by task, where the time went,

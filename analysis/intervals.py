@@ -12,12 +12,11 @@ from scipy import stats
 def interval(values: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of n values, in their unit; (NaN, NaN) for n < 2.
 
-    Student-t, mean ± t(.975, n - 1) · s / sqrt(n). What it covers, measured with 200,000 samples a case at n = 5
-    (and 40,000 at n = 20): 95.0 % (95.0) where the values are normal, 88.2 (91.9) where they are exponential, 82.2
-    (86.6) where they are lognormal with σ = 1. The difference of two arms that are skewed alike is symmetric, and
-    there it errs to the safe side: 96.6 % (95.3) for two exponentials, 97.4 (96.1) for two lognormals. A percentile
-    bootstrap covers less in every case, also at n = 20: 92.8, 89.9 and 85.4 % of normal, exponential and lognormal
-    values.
+    Student-t, mean ± t(.975, n - 1) · s / sqrt(n). What it covers at n = 5 (200,000 samples a case) and at n = 20
+    (40,000), in %, beside the percentile bootstrap at n = 20: normal values 95.0, 95.0 and 92.8, exponential 88.2,
+    91.9 and 89.9, lognormal with σ = 1 82.2, 86.6 and 85.4. The difference of two arms that are skewed alike is
+    symmetric, and there it errs to the safe side: 96.6 and 95.3 for two exponentials, 97.4 and 96.1 for two
+    lognormals.
     """
     n = len(values)
     if n < 2:

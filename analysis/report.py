@@ -19,6 +19,9 @@ from analysis.store import reachable_uri
 from analysis.tables import display, paired_table
 from ms_automl.errors import DataError, TrackingError
 
+WHERE = """\
+The whole report is the artifact `report/index.html` of this run. Below this run is one for each arm and seed, with
+the anytime curve and the selected model, and below that one for each trial."""
 TRIAL_METRICS = {"test_objective": "test/objective", "objective": "val/objective"}
 
 
@@ -61,10 +64,15 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
 
 
 def log_report(comparison: Comparison, folder: Path) -> bool:
-    """Add the files to the parent run as artifacts `report/`; a store that is gone is only a warning."""
+    """Add the files to the parent run as artifacts `report/`, and the summary as its description.
+
+    A store that is gone is only a warning.
+    """
     try:
-        uri = reachable_uri(comparison.tracking_uri, comparison.folder)
-        MlflowClient(tracking_uri=uri).log_artifacts(comparison.run_id, str(folder), "report")
+        client = MlflowClient(tracking_uri=reachable_uri(comparison.tracking_uri, comparison.folder))
+        client.log_artifacts(comparison.run_id, str(folder), "report")
+        # MLflow shows this tag as the run's description: the first thing that a visitor reads.
+        client.set_tag(comparison.run_id, "mlflow.note.content", (folder / "summary.md").read_text("utf-8")[:5000])
     except (MlflowException, TrackingError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         print(f"warning: the report was not logged to MLflow: {reason}", file=sys.stderr)
@@ -95,6 +103,8 @@ def write_tables(findings: Findings, folder: Path) -> None:
         if len(table):
             write_csv(table, folder / f"{name}.csv")
     shown = {"table": display(findings.table, unit=findings.unit), "paired": paired_table(findings.pairs)}
+    summary = f"{findings.verdict}\n\n{markdown(shown['table'])}\n{WHERE}\n"
+    (folder / "summary.md").write_text(summary, encoding="utf-8")
     for name, table in shown.items():
         if len(table):
             (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")

@@ -230,7 +230,7 @@ class Comparison:
         if trial.status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics
-        if scored and trial.method in stream.winners and self._better(trial, stream.best):
+        if scored and trial.method in stream.winners and self.better(trial, stream.best):
             stream.best = trial
         if stream.best is not None and stream.best.status == "FINISHED" and self.last_end is not None:
             best, spent = stream.best.metrics, self.ledger.totals(stream.name)
@@ -240,7 +240,8 @@ class Comparison:
     def _running_for(self, trial: Trial) -> float:
         return 0.0 if trial.started is None else self.clock() - trial.started
 
-    def _better(self, trial: Trial, best: Trial | None) -> bool:
+    def better(self, trial: Trial, best: Trial | None) -> bool:
+        """Whether a trial is to be selected in the place of another."""
         if best is None:
             return True
         return self.rank(trial) < self.rank(best)

@@ -17,13 +17,15 @@ from typing import Any
 
 from rich.console import Console
 
+from ms_automl.archive import load
 from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
 from ms_automl.comparison import FORMAT, Comparison, write_json
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import BudgetError, ConfigError, unknown_name
+from ms_automl.errors import BudgetError, ConfigError, NetworkError, unknown_name
 from ms_automl.journal import Journal, ended
+from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.trials import Stream
@@ -107,6 +109,9 @@ def run_comparison(
     with ray_session(address, slots, config.resources):
         if record is None:
             tracker.begin(out.name, tags, config.to_dict())
+            source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
+            samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
+            tracker.dataset_used(data.name, source, samples)
         else:
             tracker.resume(record["mlflow"]["run_id"], config.to_dict())
         content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)}
@@ -143,8 +148,12 @@ def _finish(
     stopped: BaseException | None,
 ) -> int:
     status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
+    models = {stream.name: _keep_best(stream, out) for stream in comparison.streams.values()}
+    shape = experiment.data(experiment.config.first_seed).image_shape
+    for stream in _best_of_each_arm(comparison):
+        _export(console, tracker, stream, models[stream.name], shape)
     for stream in comparison.streams.values():
-        row, model = comparison.row(stream), _keep_best(stream, out)
+        row, model = comparison.row(stream), models[stream.name]
         ended = status if not stream.closed else "FAILED" if row["status"] == "failed" else "FINISHED"
         tracker.stream_closed(stream, row, model, ended)
     useful = comparison.useful_share / slots
@@ -298,6 +307,28 @@ def _new_folder(out: Path) -> Path:
             f"--out {_shown(out)} cannot be written ({error.strerror}): name another folder"
         ) from error
     return out
+
+
+def _best_of_each_arm(comparison: Comparison) -> list[Stream]:
+    """One stream of each arm: the seed whose selected model is best on validation."""
+    best: dict[str, Stream] = {}
+    for stream in comparison.streams.values():
+        other = best.get(stream.arm)
+        if stream.best is not None and (other is None or comparison.better(stream.best, other.best)):
+            best[stream.arm] = stream
+    return list(best.values())
+
+
+def _export(
+    console: Console, tracker: Tracker, stream: Stream, model: Path | None, image_shape: tuple[int, int, int]
+) -> None:
+    """Log the arm's model in ONNX as well, where that is possible: what is kept is not in doubt."""
+    if model is None:
+        return
+    try:
+        tracker.model_exported(stream, to_onnx(load(model), image_shape))
+    except NetworkError as error:
+        console.print(f"{stream.name}: not in MLflow as ONNX: {error}", markup=False, soft_wrap=True)
 
 
 def _keep_best(stream: Stream, out: Path) -> Path | None:

@@ -6,25 +6,32 @@ answering holds nothing up: what is not written yet is tried again, and said at 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from ms_automl.comparison import FORMAT
 from ms_automl.config import flat
 from ms_automl.errors import TrackingError
 from ms_automl.tracking.writer import Writer, public, reason
 from ms_automl.trials import Stream, Trial
+
+if TYPE_CHECKING:
+    import onnx
 
 EXPERIMENT = "ms_automl"
 SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -181,6 +188,36 @@ class Tracker:
             self._put(lambda: self.client.log_artifacts(self.runs[run], str(model), "model"))
         self._put(lambda: self.client.set_terminated(self.runs[run], status))
 
+    def dataset_used(self, name: str, source: dict[str, Any], samples: dict[str, int]) -> None:
+        """Log what the comparison was trained on, in MLflow's form, on the parent run.
+
+        Args:
+            name: of the data.
+            source: what it is built from: factory, arguments, seeds.
+            samples: by split.
+        """
+        told = json.dumps(source, sort_keys=True)
+        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+        data = Dataset(name, digest, "code", told, profile=json.dumps(samples))
+        used = DatasetInput(data, [InputTag("mlflow.data.context", "training and evaluation")])
+        self._put(lambda: self.client.log_inputs(self.run_id, [used]))
+
+    def model_exported(self, stream: Stream, model: onnx.ModelProto) -> None:
+        """Log an arm's selected network in MLflow's ONNX flavour: no pickle in it, and no torch to load it.
+
+        Args:
+            stream: the arm and seed.
+            model: with its batch axis free.
+        """
+
+        def log() -> None:
+            with mlflow.start_run(run_id=self.runs[stream.name]):
+                mlflow.onnx.log_model(
+                    model, name=stream.name, signature=_signature(model), pip_requirements=["onnxruntime>=1.20"]
+                )
+
+        self._put(log)
+
     def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
         """Log comparison.json, end the parent run, and wait until everything is written."""
         now = _milliseconds()
@@ -248,6 +285,19 @@ def short_timeouts() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _signature(model: onnx.ModelProto) -> ModelSignature:
+    """Names, types and shapes of the inputs and outputs; -1 where an axis is free."""
+
+    def schema(values: Iterable[onnx.ValueInfoProto]) -> Schema:
+        specs: list[ColSpec | TensorSpec] = []
+        for value in values:
+            axes = [axis.dim_value or -1 for axis in value.type.tensor_type.shape.dim]
+            specs.append(TensorSpec(np.dtype("float32"), tuple(axes), value.name))
+        return Schema(specs)
+
+    return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))
 
 
 def _milliseconds() -> int:

@@ -1,0 +1,98 @@
+"""A network in ONNX, the form that runs without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.models.network import MultiTaskNet
+
+if TYPE_CHECKING:
+    import onnx
+
+TOLERANCE = 1e-4
+"""Largest difference to torch, relative to the largest output of the head."""
+
+
+class _Outputs(nn.Module):
+    """The heads' outputs as a tuple: ONNX names outputs by their place."""
+
+    def __init__(self, network: MultiTaskNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(images).values())
+
+
+def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """The network in evaluation mode: input ``images`` [N, C, H, W], an output per head, any N.
+
+    The result is run by onnxruntime and compared with torch before it is given back.
+
+    Args:
+        network: it is copied.
+        image_shape: (C, H, W).
+
+    Raises:
+        NetworkError: where it has an operation that ONNX does not, or gives other outputs there.
+    """
+    network = copy.deepcopy(network).eval().to(memory_format=torch.contiguous_format)
+    images = torch.randn(3, *image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(images)
+    shapes = {"images": {0: torch.export.Dim("batch")}}
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                _Outputs(network).eval(),
+                (images,),
+                input_names=["images"],
+                output_names=list(expected),
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # its own kinds are many
+        raise NetworkError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
+    assert program is not None
+    model = program.model_proto
+    _check(model, images, expected)
+    return model
+
+
+def _check(model: onnx.ModelProto, images: Tensor, expected: Mapping[str, Tensor]) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {"images": images.numpy()})
+    for (name, wanted), output in zip(expected.items(), outputs, strict=True):
+        off = float((torch.from_numpy(output) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+        if not off <= TOLERANCE:
+            raise NetworkError(f"the ONNX form's output '{name}' is off by {off:.1e} of its largest value")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter talks of what it does on every channel there is."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
