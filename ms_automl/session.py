@@ -210,8 +210,8 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
     if tracker.writer.lost:
         line = f"MLflow lacks some records: {tracker.writer.lost}; comparison.json is complete"
         say(line, style="red", markup=False, soft_wrap=True)
-    line = f"models: {_shown(out / 'best')}/<arm>-<seed>; all runs: mlflow ui"
-    say(line, markup=False, soft_wrap=True)
+    say(f"models: {_shown(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
+    say(f"all runs: mlflow ui, and there {tracker.page}", markup=False, soft_wrap=True)
 
 
 def _check_names(config: Config) -> None:

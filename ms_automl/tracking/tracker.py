@@ -27,6 +27,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from ms_automl.comparison import FORMAT
 from ms_automl.config import flat
 from ms_automl.errors import TrackingError
+from ms_automl.tracking.views import arms_view
 from ms_automl.tracking.writer import Writer, public, reason
 from ms_automl.trials import Stream, Trial
 
@@ -90,6 +91,13 @@ class Tracker:
         params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
         self._put(lambda: self.client.log_batch(self.run_id, params=params))
         self._put(lambda: self.client.log_dict(self.run_id, config, "config.json"))
+        key, view = arms_view(name, self.run_id, _milliseconds())
+        self._put(lambda: self.client.set_experiment_tag(self.experiment, key, view))
+
+    @property
+    def page(self) -> str:
+        """The part of MLflow's address that opens the comparison's arms with their columns and charts."""
+        return f"#/experiments/{self.experiment}/runs?viewStateShareKey={self.run_id}&compareRunsMode=CHART"
 
     def resume(self, run_id: str, config: dict[str, Any]) -> None:
         """Go on with a parent run: its arm and trial runs are found by name, and none is made twice.

@@ -1,10 +1,15 @@
 """`python -m ms_automl.search` as a user runs it, each comparison in a folder of its own."""
 
+import base64
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+import zlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,6 +123,56 @@ def test_the_best_model_of_every_arm_is_given_back_with_its_zeros(search):
             assert all(bool(out.isfinite().all()) for out in network(torch.zeros(1, 3, 32, 32)).values())
 
 
+def test_an_arms_model_in_mlflow_gives_the_same_without_torch(search, tmp_path):
+    run = search.runs()["meta-0"]
+    (output,) = search.client().get_run(run.info.run_id).outputs.model_outputs
+    images = torch.randn(3, 3, 32, 32)
+    np.save(tmp_path / "images.npy", images.numpy())
+    script = (
+        "import sys, numpy, mlflow; m = mlflow.pyfunc.load_model(sys.argv[1]); "
+        "numpy.savez(sys.argv[3], **m.predict({'images': numpy.load(sys.argv[2])})); "
+        "assert not {'torch', 'ray', 'ms_automl'} & set(sys.modules), 'imported'"
+    )
+    model, given, answer = f"models:/{output.model_id}", tmp_path / "images.npy", tmp_path / "answer.npz"
+    store = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{search.folder / 'mlflow.db'}"}
+    command = [sys.executable, "-c", script, model, str(given), str(answer)]
+    subprocess.run(command, check=True, env=store, cwd=search.folder)
+    network = ms_automl.load(search.out / "best" / "meta-0")
+    with torch.no_grad():
+        expected = network(images)
+    found = np.load(answer)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_parent_run_says_what_data_and_what_came_out(search):
+    parent = search.runs()["out"]
+    (used,) = search.client().get_run(parent.info.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, json.loads(used.dataset.profile)["train"]) == ("rooms", 64)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("One seed claims nothing.") and "| meta-optuna |" in note
+
+
+def test_the_view_that_the_command_names_has_the_arms(search):
+    experiment = search.client().get_experiment_by_name("ms_automl")
+    assert f"viewStateShareKey={search.record['mlflow']['run_id']}" in search.shown
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{search.record['mlflow']['run_id']}"])
+    assert view["name"] == "out"
+    state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+    runs = search.client().search_runs([experiment.experiment_id], state["searchFilter"], order_by=[
+        f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
+    ])  # fmt: skip
+    shown = {run.info.run_name: run.data.metrics["test/objective"] for run in runs}
+    assert shown == {f"{arm}-0": row["test_objective"] for arm, row in search.rows.items()}
+    assert list(shown.values()) == sorted(shown.values())
+    logged = {f"metrics.`{key}`" for key in runs[0].data.metrics} | {
+        f"params.`{key}`" for key in runs[0].data.params
+    }
+    assert set(state["selectedColumns"]) <= logged
+    assert {chart["metricKey"] for chart in state["compareRunCharts"]} <= set(runs[0].data.metrics)
+
+
 def test_the_report_is_there(search):
     assert (search.out / "report" / "index.html").exists()
     assert "report: out/report/index.html" in search.shown
@@ -143,7 +198,7 @@ def broken(folder, how, arms, *settings):
     ("how", "settings", "said"),
     [
         ("import os; os._exit(1)", [], "the trial's process died"),
-        ("import time; time.sleep(10_000)", ["resources.report_timeout=6"], "no report for 6 s"),
+        ("import time; time.sleep(10_000)", ["resources.report_timeout=15"], "no report for 15 s"),
     ],
 )
 def test_a_trial_whose_process_dies_or_hangs_is_failed_and_charged_and_the_others_go_on(
@@ -154,7 +209,7 @@ def test_a_trial_whose_process_dies_or_hangs_is_failed_and_charged_and_the_other
     rows, runs = search.rows, search.runs()
     assert (rows["fixed"]["status"], rows["random"]["status"]) == ("ok", "failed")
     assert rows["random"]["failed_trials"] == 2 and 0 < rows["random"]["spent"] <= rows["random"]["limit"]
-    assert rows["random"]["device_seconds"] > (11 if settings else 0)
+    assert rows["random"]["device_seconds"] > (29 if settings else 0)
     assert all(said in runs[f"random-0/{index:02d}"].data.tags["ms_automl.error"] for index in (0, 1))
     assert {run.info.status for name, run in runs.items() if name.startswith("random-0")} == {"FAILED"}
 
@@ -166,7 +221,7 @@ def test_a_budget_in_seconds_stops_trials_on_the_way(tmp_path):
     for arm, row in search.rows.items():
         assert row["unit"] == "device_seconds"
         if arm != "dense":
-            assert row["limit"] == pytest.approx(2 * search.rows["dense"]["spent"])
+            assert row["limit"] == pytest.approx(2 * search.rows["dense"]["spent"], rel=1e-3)  # the sampler's time
             assert row["spent"] == pytest.approx(row["device_seconds"] + row["searcher_seconds"])
             assert row["spent"] > 0.9 * row["limit"]
 
