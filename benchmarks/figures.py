@@ -4,7 +4,8 @@
 
 λ by layer over the sparsifying phase and the pattern of zeros come from one seed of the meta-learner, the pattern
 beside the arms that search. The third figure has every meta run of the preset: the rise of the loss at the
-end as each report before the freeze foretells it (by the model of docs/method.md), against the one that came.
+end as each report before the freeze foretells it (by the model of docs/method.md), against the one that came. The
+last has all seeds: what each arm has to show as its budget is spent, and loss against sparsity of all its trials.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.plots import BLACK, BLUE, LOOK, VERMILION, WIDTH
+from analysis.plots.style import GREEN, GREY, SKY, Style
 from ms_automl.meta.level import PricedLevel
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "docs" / "figures"
+TUNING_SEEDS = 1000
+VERDICT = {
+    ("meta", "per_layer"): Style(VERMILION, "o"),
+    ("prune-taylor", "per_layer"): Style(GREEN, "^"),
+    ("optuna", "per_stage"): Style(SKY, "v"),
+    ("optuna", "per_layer"): Style(BLUE, "s"),
+    ("random", "per_layer"): Style(GREY, "X"),
+}
 Row = dict[str, Any]
 
 
@@ -44,6 +54,7 @@ def main() -> None:
         save(course(chosen["meta"]), args.out / f"{args.preset}-lambda")
         save(pattern(chosen, chosen["meta"]["schedule"]["layers"]), args.out / f"{args.preset}-pattern")
         save(rise(rows), args.out / f"{args.preset}-rise")
+        save(verdict(rows), args.out / f"{args.preset}-verdict")
 
 
 def best(rows: list[Row], arm: str, seed: int) -> Row:
@@ -87,7 +98,7 @@ def pattern(chosen: dict[str, Row], layers: list[str]) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(layers))
-    looks = {"meta": (VERMILION, ""), "prune-taylor": ("#009E73", "///"), "optuna": (BLUE, "...")}
+    looks = {"meta": (VERMILION, ""), "prune-taylor": (GREEN, "///"), "optuna": (BLUE, "...")}
     for index, (arm, row) in enumerate(chosen.items()):
         colour, hatch = looks[arm]
         label = f"{arm}: {100 * (1 - row['density']):.0f} % of the weights, J {row['objective_test']:.3f}"
@@ -128,6 +139,55 @@ def rise(rows: list[Row]) -> Figure:
     axes.set_ylabel("as a report foretells it (share)")
     axes.legend()
     return figure
+
+
+def verdict(rows: list[Row]) -> Figure:
+    """Test J of the selected trial over the spent budget; Δm on test against the zeros of all trials."""
+    rows = [row for row in rows if row["seed"] < TUNING_SEEDS]
+    trial = min(row["passes"] for row in rows if row["method"] == "fixed_lambda")
+    figure = Figure(figsize=(2 * WIDTH, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (arm, space), style in VERDICT.items():
+        name = arm if arm in ("meta", "prune-taylor") else f"{arm}, {space.replace('_', ' ')}"
+        look = {"color": style.colour, "marker": style.marker, "label": name}
+        curves = incumbents(rows, f"{arm}/{space}/tradeoff")
+        if len(curves):
+            spent = curves[:, :, 0].mean(0) / trial
+            found = curves[:, :, 1]
+            left.plot(spent, found.mean(0), linestyle=style.line, markersize=4, drawstyle="steps-post", **look)
+            left.fill_between(spent, found.min(0), found.max(0), step="post", color=style.colour, alpha=0.12, lw=0)
+        mine = [row for row in rows if row["label"].split("/")[:2] == [arm, space]]
+        zeros = [100 * (1 - row["density"]) for row in mine]
+        gains = [row["delta_m_test"] for row in mine]
+        front = 3 if arm == "meta" else 2
+        right.scatter(
+            zeros, gains, s=14, color=style.colour, marker=style.marker, alpha=0.7, linewidths=0, zorder=front
+        )
+    left.set_xscale("log")
+    left.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    left.minorticks_off()
+    left.set_xlabel("spent budget (fixed-λ trials, in passes)")
+    left.set_ylabel("test J of the trial selected so far")
+    right.set_ylim(-45, 8)
+    right.axhline(0, color="#8A8A8A", linewidth=0.8)
+    right.set_xlabel("parameter sparsity, %")
+    right.set_ylabel("Δm on test, %")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def incumbents(rows: list[Row], label: str) -> np.ndarray:
+    """Passes so far and test J of the trial of least validation J so far: [seeds, trials, 2], of whole streams."""
+    streams: dict[int, list[Row]] = {}
+    for row in (row for row in rows if row["label"] == label):
+        streams.setdefault(row["seed"], []).append(row)
+    longest = max(map(len, streams.values()), default=0)
+    curves = []
+    for trials in (stream for stream in streams.values() if len(stream) == longest):
+        best = [min(trials[: end + 1], key=lambda row: row["objective"]) for end in range(longest)]
+        spent = np.cumsum([row["passes"] for row in trials])
+        curves.append(np.column_stack([spent, [row["objective_test"] for row in best]]))
+    return np.array(curves)
 
 
 def _paid(row: Row) -> float:

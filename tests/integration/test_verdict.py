@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
+KINDS = ("lambda", "pattern", "rise", "verdict")
 
 
 def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -46,7 +47,7 @@ def test_a_verdict_that_was_stopped_goes_on_where_it_was_and_its_tables_follow(t
     drawn = run("figures.py", "--preset", "smoke", "--seed", "3", "--runs", whole, "--out", tmp_path / "figures")
     assert drawn.returncode == 0, drawn.stderr
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {f"smoke-{name}.{kind}" for name in ("lambda", "pattern", "rise") for kind in ("png", "svg")}
+    assert names == {f"smoke-{name}.{kind}" for name in KINDS for kind in ("png", "svg")}
 
     other = run("verdict.py", *arguments, "optuna", "--runs", cut, "--set", "training.lr=0.01")
     assert other.returncode == 0, other.stderr
