@@ -46,7 +46,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     from ms_automl.arms import ARMS
 
-    arms = "\n".join(f"  {name:<14}{arm.about}" for name, arm in ARMS.items())
+    wide = max(map(len, ARMS)) + 2
+    arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
     parser = _Parser(
         prog="python -m ms_automl.search",
         description=__doc__,
