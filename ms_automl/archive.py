@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from ms_automl.errors import DataError
+from ms_automl.errors import DataError, NetworkError
 from ms_automl.factories import build_network
 from ms_automl.models import MultiTaskNet, contract
+from ms_automl.models.surgery import Surgery, operate
 from ms_automl.tasks import HeadSpec
 
 FORMAT = 1
@@ -26,8 +27,19 @@ def save_model(
     args: Mapping[str, Any],
     image_shape: tuple[int, int, int],
     heads: Mapping[str, HeadSpec],
+    surgery: Surgery | None = None,
 ) -> None:
-    """Write a network with what is needed to build it again; factored convolutions are contracted."""
+    """Write a network with what is needed to build it again; factored convolutions are contracted.
+
+    Args:
+        network: as trained, or compact.
+        folder: is made.
+        factory: builds the network as trained.
+        args: of the factory.
+        image_shape: (channels, H, W).
+        heads: by task.
+        surgery: what makes the network as trained this compact one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Memory may be shared or strided (channels_last): safetensors takes neither.
     state = contract(network).state_dict()
@@ -40,22 +52,26 @@ def save_model(
         "image_shape": list(image_shape),
         "heads": {name: asdict(spec) for name, spec in heads.items()},
     }
+    if surgery is not None:
+        architecture["surgery"] = surgery.to_dict()
     (folder / "model.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
 
 
 def load(path: str | Path) -> MultiTaskNet:
-    """Give a selected model back, in evaluation mode, on the CPU.
+    """Give a selected or exported model back, in evaluation mode, on the CPU.
 
     Args:
-        path: a folder ``<out>/best/<arm>-<seed>``. The network factory that it names is imported and called,
-            so load models of people you trust.
+        path: a folder ``<out>/best/<arm>-<seed>``, or one that ``python -m ms_automl.export`` made. The network
+            factory that it names is imported and called, so load models of people you trust.
 
     Raises:
         DataError: where the folder holds no model, or one of another format.
     """
     folder = Path(path)
-    architecture, shape, heads = _architecture(folder / "model.json")
-    network = build_network(architecture["factory"], architecture["args"], image_shape=shape, heads=heads)
+    found = read_architecture(folder)
+    network = build_network(found.factory, found.args, image_shape=found.image_shape, heads=found.heads)
+    if found.surgery is not None:
+        operate(network, found.surgery)
     try:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:  # safetensors raises its own, without a common root
@@ -63,15 +79,33 @@ def load(path: str | Path) -> MultiTaskNet:
     return network.eval()
 
 
-def _architecture(path: Path) -> tuple[dict[str, Any], tuple[int, int, int], dict[str, HeadSpec]]:
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is built of: the arguments of :func:`save_model`."""
+
+    factory: str
+    args: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    heads: dict[str, HeadSpec]
+    surgery: Surgery | None
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """Read ``model.json``.
+
+    Raises:
+        DataError: where the folder has none, or a damaged one, or one of another format.
+    """
+    path = folder / "model.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
-            raise DataError(f"{path.parent}: format {found['format']}, this version reads {FORMAT}")
+            raise DataError(f"{folder}: format {found['format']}, this version reads {FORMAT}")
         channels, height, width = found["image_shape"]
         heads = {name: HeadSpec(**spec) for name, spec in found["heads"].items()}
-        return {"factory": found["factory"], "args": found["args"]}, (channels, height, width), heads
+        surgery = Surgery.from_dict(found["surgery"]) if "surgery" in found else None
+        return Architecture(found["factory"], found["args"], (channels, height, width), heads, surgery)
     except FileNotFoundError as error:
-        raise DataError(f"{path.parent} holds no model.json: give a folder <out>/best/<arm>-<seed>") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder} holds no model.json: give a folder <out>/best/<arm>-<seed>") from error
+    except (AttributeError, KeyError, NetworkError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error!r}): copy the folder again") from error

@@ -50,19 +50,29 @@ class Coupling:
 
 
 @dataclass
-class _Channels:
-    """Union-find over output channels, and who reads them."""
+class Channels:
+    """Union-find over output channels, and who reads them.
+
+    Attributes:
+        parent: of the forest; use :meth:`find`.
+        readers: an input channel to an output channel that it reads.
+        seen: output channels that reach the traced module's own output.
+        fed: output channels that the images are added to.
+    """
 
     parent: dict[Place, Place] = field(default_factory=dict)
-    readers: dict[Place, Place] = field(default_factory=dict)  # an input channel to an output channel it reads
-    seen: set[Place] = field(default_factory=set)  # output channels that a head reads
+    readers: dict[Place, Place] = field(default_factory=dict)
+    seen: set[Place] = field(default_factory=set)
+    fed: set[Place] = field(default_factory=set)
 
     def find(self, place: Place) -> Place:
+        """The one that stands for all channels which are one with this."""
         while (up := self.parent.setdefault(place, place)) != place:
             self.parent[place] = place = self.parent[up]
         return place
 
     def join(self, one: Place, other: Place) -> None:
+        """Say that two are one."""
         self.parent[self.find(one)] = self.find(other)
 
 
@@ -83,32 +93,66 @@ def couple(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> Coupling
     except Exception as error:  # a stranger's trunk may hold what cannot be copied
         raise NetworkError(f"the trunk cannot be copied to be traced ({error}); {INSTEAD}") from error
     images = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
-    channels = _Channels()
-    for root, module, kind, index, root_index in _dependencies(trunk, convs, images):
-        source = (root, root_index)
-        if kind == "head":
-            channels.seen.add(source)
-        elif kind == "read":
-            channels.readers[module, index] = source
-        else:
-            channels.join(source, (module, index))
+    try:
+        channels = follow(trunk, convs, images)
+    except NetworkError as error:
+        raise NetworkError(f"{error}; {INSTEAD}") from error
     coupling = _number(network, trunk, channels)
     _check(trunk, coupling, images)
     return coupling
 
 
+class _Fed(nn.Module):
+    """A module and its images as a parameter: the tracer follows nothing else back to where it comes from."""
+
+    def __init__(self, module: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.module, self.images = module, nn.Parameter(images)
+
+    def forward(self, _: Tensor) -> Any:
+        return self.module(self.images)
+
+
+def follow(module: nn.Module, convs: Mapping[str, nn.Conv2d], images: Tensor) -> Channels:
+    """Trace where the output channels of convolutions go: up to who mixes them, or out of the module.
+
+    Args:
+        module: a trunk or a whole network; it is changed on the way, so give a copy.
+        convs: those of its convolutions that are followed, by name.
+        images: [B, channels, H, W].
+
+    Raises:
+        NetworkError: where it cannot be traced, or mixes channels in what is no convolution or linear layer.
+    """
+    channels = Channels()
+    for root, name, kind, index, root_index in _dependencies(module, convs, images):
+        source = (root, root_index)
+        if kind == "out":
+            channels.seen.add(source)
+        elif kind == "in":
+            channels.fed.add(source)
+        elif kind == "read":
+            channels.readers[name, index] = source
+        else:
+            channels.join(source, (name, index))
+    return channels
+
+
 def _dependencies(
     trunk: nn.Module, convs: Mapping[str, nn.Conv2d], images: Tensor
 ) -> Iterator[tuple[str, str, str, int, int]]:
-    """(convolution, module, 'write' | 'read' | 'head', the module's channel, the convolution's channel)."""
+    """(convolution, module, 'write' | 'read' | 'in' | 'out', the module's channel, the convolution's channel)."""
     import torch_pruning  # here, so that only a coupled training waits for it and needs it
 
     names = {module: name for name, module in trunk.named_modules()}
+    fed = _Fed(trunk, images)
     for parameter in trunk.parameters():
         parameter.requires_grad_(True)  # it follows autograd's graph
     try:
         with torch.enable_grad():
-            graph = torch_pruning.DependencyGraph().build_dependency(trunk, (images,), verbose=False)
+            graph = torch_pruning.DependencyGraph().build_dependency(
+                fed, (images,), unwrapped_parameters=[(fed.images, 1)], verbose=False
+            )
         found = {
             name: graph.get_pruning_group(
                 trunk.get_submodule(name), torch_pruning.prune_conv_out_channels, range(conv.out_channels)
@@ -117,15 +161,16 @@ def _dependencies(
         }
     except Exception as error:  # whatever a stranger's network does to the tracer
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise NetworkError(f"the trunk's coupled channels cannot be traced ({reason}); {INSTEAD}") from error
+        raise NetworkError(f"the trunk's coupled channels cannot be traced ({reason})") from error
     for root, group in found.items():
         for item in group.items:
             module, name = item.dep.target.module, names.get(item.dep.target.module)
             if name is None and type(module).__name__ != "_OutputOp" and not isinstance(module, nn.Parameter):
                 continue  # an addition, an activation
-            _refuse_mixing(name, module)
+            if module is not fed.images:
+                _refuse_mixing(name, module)
             reads = graph.is_in_channel_pruning_fn(item.dep.handler) and _mixes(module)
-            kind = "head" if name is None else "read" if reads else "write"
+            kind = "in" if module is fed.images else "out" if name is None else "read" if reads else "write"
             for index, root_index in zip(item.idxs, item.root_idxs, strict=True):
                 yield root, name or "", kind, index, root_index
 
@@ -142,10 +187,10 @@ def _refuse_mixing(name: str | None, module: object) -> None:
         name is not None and not (depthwise or _mixes(module) or isinstance(module, by_channel))
     ):
         what = "a parameter of its own" if name is None else f"'{name}' ({type(module).__name__})"
-        raise NetworkError(f"the trunk's channels cannot be coupled through {what}; {INSTEAD}")
+        raise NetworkError(f"the trunk's channels cannot be coupled through {what}")
 
 
-def _number(network: MultiTaskNet, trunk: nn.Module, channels: _Channels) -> Coupling:
+def _number(network: MultiTaskNet, trunk: nn.Module, channels: Channels) -> Coupling:
     convs = network.penalised()
     group: dict[Place, int] = {}
     counts: dict[str, int] = {}

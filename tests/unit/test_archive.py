@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from torch import nn
 
 import ms_automl
-from ms_automl.archive import load, save_model
+from ms_automl.archive import load, read_architecture, save_model
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.models import MultiTaskNet, head_specs
+from ms_automl.sparsity.compact import compact
 from ms_automl.tasks import HeadSpec
 
 Build = Callable[[], MultiTaskNet]
@@ -29,6 +31,19 @@ def saved(tmp_path: Path, tiny_network: Build, tiny_data: MultiTaskData) -> tupl
         heads=head_specs(tiny_data.tasks),
     )
     return tmp_path / "best" / "meta-0", network.eval()
+
+
+def test_a_compact_model_comes_back_compact(saved: tuple[Path, MultiTaskNet], tmp_path: Path) -> None:
+    folder, network = saved
+    for conv in network.penalised().values():
+        conv.weight.data[:, 1::2] = 0
+    small, surgery = compact(network, (2, 8, 8))
+    known = asdict(read_architecture(folder)) | {"surgery": surgery}
+    save_model(small, tmp_path / "compact", **(known | {"heads": read_architecture(folder).heads}))
+    again, images = load(tmp_path / "compact"), torch.randn(3, 2, 8, 8)
+    assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in network.parameters())
+    for name, output in small(images).items():
+        assert torch.equal(again(images)[name], output)
 
 
 def test_a_loaded_model_gives_identical_outputs_in_evaluation_mode(saved: tuple[Path, MultiTaskNet]) -> None:

@@ -1,0 +1,182 @@
+"""What a compact network is built of, and how it is cut out of its dense form.
+
+A :class:`Surgery` says which channels of which modules stay. It is applied to the trained network when it is
+compacted, and to a new one when a compact model is loaded: its tensors alone do not say which channels they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+
+Kept = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """The channels that stay, by the module's name; a module that is not named stays as it is.
+
+    Attributes:
+        outputs: entries along the first axis of a module's parameters: output channels, features, a batch norm's.
+        inputs: input channels or features of convolutions and linear layers.
+        selected: of convolutions, those of the channels given to it that it reads, after ``inputs``.
+        empty: convolutions without any weight left: their output is their bias.
+    """
+
+    outputs: Kept = field(default_factory=dict)
+    inputs: Kept = field(default_factory=dict)
+    selected: Kept = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Surgery:
+        """Inverse.
+
+        Raises:
+            NetworkError: where something is missing or of another type.
+        """
+        try:
+            outputs, inputs, selected = (_kept(values[name]) for name in ("outputs", "inputs", "selected"))
+            empty = values["empty"]
+            if not isinstance(empty, list | tuple) or not all(isinstance(name, str) for name in empty):
+                raise TypeError("`empty` must list names")
+        except (KeyError, TypeError, ValueError) as error:
+            raise NetworkError(f"the description of the compact network is damaged ({error!r})") from error
+        return cls(outputs, inputs, selected, tuple(empty))
+
+
+def _kept(value: object) -> Kept:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected channels by name, but got {type(value).__name__}")
+    return {str(name): [int(index) for index in indices] for name, indices in value.items()}
+
+
+class SelectedConv2d(nn.Conv2d):
+    """A convolution that reads some of the channels it is given; others read the rest.
+
+    Args:
+        conv: gives geometry, weight [out, len(selected), kh, kw] and bias.
+        selected: the channels it reads.
+    """
+
+    selected: Tensor
+
+    def __init__(self, conv: nn.Conv2d, selected: Tensor) -> None:
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            _pair(conv.kernel_size),
+            _pair(conv.stride),
+            conv.padding if isinstance(conv.padding, str) else _pair(conv.padding),
+            _pair(conv.dilation),
+            bias=False,
+            padding_mode=conv.padding_mode,
+            device="meta",
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.register_buffer("selected", selected)
+        self.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, channels, H, W] to [B, out, H', W']."""
+        output: Tensor = self._conv_forward(input.index_select(1, self.selected), self.weight, self.bias)
+        return output
+
+
+class EmptyConv2d(nn.Module):
+    """A convolution of which only the bias is left: the same in every pixel, whatever it reads.
+
+    Args:
+        conv: gives geometry and bias.
+    """
+
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        same = isinstance(conv.padding, str) and conv.padding == "same"
+        padding = (0, 0) if isinstance(conv.padding, str) else _pair(conv.padding)
+        self.shrinks = (0, 0) if same else (reach[0] - 2 * padding[0], reach[1] - 2 * padding[1])
+        self.stride = _pair(conv.stride)
+        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+        self.register_buffer("bias", bias.clone())
+        self.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, channels, H, W] to [B, out, H', W'], a view of the bias."""
+        height, width = (
+            (size - shrink - 1) // stride + 1
+            for size, shrink, stride in zip(input.shape[2:], self.shrinks, self.stride, strict=True)
+        )
+        return self.bias.to(input.dtype).view(1, -1, 1, 1).expand(input.shape[0], -1, height, width)
+
+
+def operate(network: nn.Module, surgery: Surgery) -> None:
+    """Cut a network in place.
+
+    Args:
+        network: in its dense form.
+        surgery: what stays of it.
+
+    Raises:
+        NetworkError: where a name or an index is not there.
+    """
+    try:
+        for name in dict.fromkeys([*surgery.outputs, *surgery.inputs]):
+            _cut(network.get_submodule(name), surgery.outputs.get(name), surgery.inputs.get(name))
+        for name, selected in surgery.selected.items():
+            conv = _conv(network, name)
+            conv.weight = nn.Parameter(conv.weight.detach()[:, selected].clone())
+            conv.in_channels = len(selected)
+            network.set_submodule(name, SelectedConv2d(conv, torch.tensor(selected)))
+        for name in surgery.empty:
+            network.set_submodule(name, EmptyConv2d(_conv(network, name)))
+    except (AttributeError, IndexError) as error:
+        raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
+
+
+def _conv(network: nn.Module, name: str) -> nn.Conv2d:
+    conv = network.get_submodule(name)
+    if not isinstance(conv, nn.Conv2d):
+        raise AttributeError(f"'{name}' is a {type(conv).__name__}")
+    return conv
+
+
+@torch.no_grad()
+def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None) -> None:
+    """Keep entries of a module's tensors along the first axis (``outputs``) and the second (``inputs``)."""
+    reads = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if not tensor.ndim or (isinstance(module, nn.PReLU) and tensor.numel() == 1):
+            continue  # batch norm's counter; one slope for all channels
+        kept = tensor.detach() if outputs is None else tensor.detach()[outputs]
+        if reads and inputs is not None and name == "weight":
+            kept = kept[:, inputs]
+        setattr(module, name, nn.Parameter(kept.clone()) if isinstance(tensor, nn.Parameter) else kept.clone())
+    sizes = {
+        "out_channels": outputs,
+        "out_features": outputs,
+        "num_features": outputs,
+        "num_parameters": outputs if getattr(module, "num_parameters", 1) > 1 else None,
+        "in_channels": inputs if reads else outputs,
+        "in_features": inputs,
+        "groups": None if reads else outputs,
+    }
+    for name, channels in sizes.items():
+        if channels is not None and hasattr(module, name):
+            setattr(module, name, len(channels))
+
+
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    height, width = value
+    return height, width
