@@ -64,7 +64,7 @@ def load(comparison: str | Path) -> Comparison:
         DataError: No such folder, no such run, not a comparison, or another format.
         TrackingError: The store does not exist or the server does not answer.
     """
-    folder, record = _find(comparison)
+    folder, record = find(comparison)
     run_id = str(comparison) if record is None else str(record["mlflow"]["run_id"])
     recorded = None if record is None else record["mlflow"].get("tracking_uri")
     uri = reachable_uri(os.environ.get("MLFLOW_TRACKING_URI") or recorded, folder)
@@ -87,7 +87,7 @@ def load(comparison: str | Path) -> Comparison:
         )
 
 
-def _find(comparison: str | Path) -> tuple[Path | None, dict[str, Any] | None]:
+def find(comparison: str | Path) -> tuple[Path | None, dict[str, Any] | None]:
     """Tell a folder from a run id: (folder, its `comparison.json`), or (None, None) for a run id."""
     path = Path(comparison)
     path = path.parent if path.name == "comparison.json" else path

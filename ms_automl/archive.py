@@ -19,42 +19,48 @@ from ms_automl.tasks import HeadSpec
 FORMAT = 1
 
 
-def save_model(
-    network: MultiTaskNet,
-    folder: Path,
-    *,
-    factory: str,
-    args: Mapping[str, Any],
-    image_shape: tuple[int, int, int],
-    heads: Mapping[str, HeadSpec],
-    surgery: Surgery | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is built of.
+
+    Attributes:
+        factory: a name in ``NETWORKS`` or ``pkg.module:function``, which builds it as it was trained.
+        args: of the factory.
+        image_shape: (channels, H, W).
+        heads: by task.
+        surgery: what makes the network as trained a compact one; None where it is not compact.
+    """
+
+    factory: str
+    args: Mapping[str, Any]
+    image_shape: tuple[int, int, int]
+    heads: Mapping[str, HeadSpec]
+    surgery: Surgery | None = None
+
+
+def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) -> None:
     """Write a network with what is needed to build it again; factored convolutions are contracted.
 
     Args:
         network: as trained, or compact.
         folder: is made.
-        factory: builds the network as trained.
-        args: of the factory.
-        image_shape: (channels, H, W).
-        heads: by task.
-        surgery: what makes the network as trained this compact one.
+        architecture: of the network.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Memory may be shared or strided (channels_last): safetensors takes neither.
     state = contract(network).state_dict()
     tensors = {name: value.cpu().clone().contiguous() for name, value in state.items()}
     save_file(tensors, folder / "model.safetensors")
-    architecture = {
+    content = {
         "format": FORMAT,
-        "factory": factory,
-        "args": dict(args),
-        "image_shape": list(image_shape),
-        "heads": {name: asdict(spec) for name, spec in heads.items()},
+        "factory": architecture.factory,
+        "args": dict(architecture.args),
+        "image_shape": list(architecture.image_shape),
+        "heads": {name: asdict(spec) for name, spec in architecture.heads.items()},
     }
-    if surgery is not None:
-        architecture["surgery"] = surgery.to_dict()
-    (folder / "model.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+    if architecture.surgery is not None:
+        content["surgery"] = architecture.surgery.to_dict()
+    (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def load(path: str | Path) -> MultiTaskNet:
@@ -68,10 +74,7 @@ def load(path: str | Path) -> MultiTaskNet:
         DataError: where the folder holds no model, or one of another format.
     """
     folder = Path(path)
-    found = read_architecture(folder)
-    network = build_network(found.factory, found.args, image_shape=found.image_shape, heads=found.heads)
-    if found.surgery is not None:
-        operate(network, found.surgery)
+    network = build(read_architecture(folder))
     try:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:  # safetensors raises its own, without a common root
@@ -79,15 +82,14 @@ def load(path: str | Path) -> MultiTaskNet:
     return network.eval()
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What a network is built of: the arguments of :func:`save_model`."""
-
-    factory: str
-    args: dict[str, Any]
-    image_shape: tuple[int, int, int]
-    heads: dict[str, HeadSpec]
-    surgery: Surgery | None
+def build(architecture: Architecture) -> MultiTaskNet:
+    """A new network of an architecture, with weights that nobody has trained."""
+    network = build_network(
+        architecture.factory, architecture.args, image_shape=architecture.image_shape, heads=architecture.heads
+    )
+    if architecture.surgery is not None:
+        operate(network, architecture.surgery)
+    return network
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import resource
-import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from typing import Any
 
 from rich.console import Console
 
-from ms_automl.archive import load
 from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
 from ms_automl.comparison import FORMAT, Comparison, write_json
@@ -27,6 +25,7 @@ from ms_automl.errors import BudgetError, ConfigError, NetworkError, unknown_nam
 from ms_automl.journal import Journal, ended
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
+from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
@@ -148,10 +147,9 @@ def _finish(
     stopped: BaseException | None,
 ) -> int:
     status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
-    models = {stream.name: _keep_best(stream, out) for stream in comparison.streams.values()}
-    shape = experiment.data(experiment.config.first_seed).image_shape
-    for stream in _best_of_each_arm(comparison):
-        _export(console, tracker, stream, models[stream.name], shape)
+    models = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
+    if stopped is None:
+        _compact(console, comparison, tracker, experiment, models)
     for stream in comparison.streams.values():
         row, model = comparison.row(stream), models[stream.name]
         ended = status if not stream.closed else "FAILED" if row["status"] == "failed" else "FINISHED"
@@ -177,6 +175,36 @@ def _finish(
     if stopped is not None:
         raise stopped
     return 0 if any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense") else 1
+
+
+def _compact(
+    console: Console,
+    comparison: Comparison,
+    tracker: Tracker,
+    experiment: Experiment,
+    models: dict[str, Path | None],
+) -> None:
+    """Compact and measure every selected model, and log the best one of each arm in ONNX."""
+    data, grouping = experiment.data(experiment.config.first_seed), experiment.config.training.grouping
+    images = real_images(data)
+    streams = comparison.streams.values()
+    logged = {stream.name for stream in best_of_each_arm(streams, comparison.better)}
+    troubles: dict[str, list[str]] = {}
+    for stream in streams:
+        model = models[stream.name]
+        if model is None:
+            continue
+        small = compacted(model, grouping, images)
+        stream.macs_ratio, stream.latency_ratio = small.macs_ratio, small.latency_ratio
+        if small.why:
+            troubles.setdefault(f"not compacted: {small.why}", []).append(stream.name)
+        if stream.name in logged:
+            try:
+                tracker.model_exported(stream, to_onnx(small.network, data.image_shape))
+            except NetworkError as error:
+                troubles.setdefault(f"not in MLflow as ONNX: {error}", []).append(stream.name)
+    for trouble, names in troubles.items():
+        console.print(f"{', '.join(names)}: {trouble}", markup=False, soft_wrap=True)
 
 
 def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker) -> None:
@@ -307,37 +335,6 @@ def _new_folder(out: Path) -> Path:
             f"--out {_shown(out)} cannot be written ({error.strerror}): name another folder"
         ) from error
     return out
-
-
-def _best_of_each_arm(comparison: Comparison) -> list[Stream]:
-    """One stream of each arm: the seed whose selected model is best on validation."""
-    best: dict[str, Stream] = {}
-    for stream in comparison.streams.values():
-        other = best.get(stream.arm)
-        if stream.best is not None and (other is None or comparison.better(stream.best, other.best)):
-            best[stream.arm] = stream
-    return list(best.values())
-
-
-def _export(
-    console: Console, tracker: Tracker, stream: Stream, model: Path | None, image_shape: tuple[int, int, int]
-) -> None:
-    """Log the arm's model in ONNX as well, where that is possible: what is kept is not in doubt."""
-    if model is None:
-        return
-    try:
-        tracker.model_exported(stream, to_onnx(load(model), image_shape))
-    except NetworkError as error:
-        console.print(f"{stream.name}: not in MLflow as ONNX: {error}", markup=False, soft_wrap=True)
-
-
-def _keep_best(stream: Stream, out: Path) -> Path | None:
-    best = stream.best
-    if best is None or best.checkpoint is None or not (best.checkpoint / "model.json").exists():
-        return None
-    folder = out / "best" / stream.name
-    shutil.copytree(best.checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    return folder
 
 
 def _shown(path: Path) -> Path:

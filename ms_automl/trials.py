@@ -104,6 +104,8 @@ class Stream:
         limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
         planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
         retrained: the selected model's method again, on fresh training seeds.
+        macs_ratio: multiply-adds of the selected model, compacted, over the dense network's; None before the end.
+        latency_ratio: the same of the time for a batch.
     """
 
     arm: str
@@ -118,6 +120,8 @@ class Stream:
     anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
     closed: bool = False
     note: str = ""
+    macs_ratio: float | None = None
+    latency_ratio: float | None = None
 
     @property
     def name(self) -> str:

@@ -6,7 +6,9 @@ compacted, and to a new one when a compact model is loaded: its tensors alone do
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -26,12 +28,14 @@ class Surgery:
         inputs: input channels or features of convolutions and linear layers.
         selected: of convolutions, those of the channels given to it that it reads, after ``inputs``.
         empty: convolutions without any weight left: their output is their bias.
+        folded: batch norms that became part of the convolution before them, and its name.
     """
 
     outputs: Kept = field(default_factory=dict)
     inputs: Kept = field(default_factory=dict)
     selected: Kept = field(default_factory=dict)
     empty: tuple[str, ...] = ()
+    folded: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -46,12 +50,14 @@ class Surgery:
         """
         try:
             outputs, inputs, selected = (_kept(values[name]) for name in ("outputs", "inputs", "selected"))
-            empty = values["empty"]
+            empty, folded = values["empty"], values["folded"]
             if not isinstance(empty, list | tuple) or not all(isinstance(name, str) for name in empty):
                 raise TypeError("`empty` must list names")
+            if not isinstance(folded, dict) or not all(isinstance(name, str) for name in folded.values()):
+                raise TypeError("`folded` must have names by name")
         except (KeyError, TypeError, ValueError) as error:
             raise NetworkError(f"the description of the compact network is damaged ({error!r})") from error
-        return cls(outputs, inputs, selected, tuple(empty))
+        return cls(outputs, inputs, selected, tuple(empty), folded)
 
 
 def _kept(value: object) -> Kept:
@@ -141,8 +147,59 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
             network.set_submodule(name, SelectedConv2d(conv, torch.tensor(selected)))
         for name in surgery.empty:
             network.set_submodule(name, EmptyConv2d(_conv(network, name)))
+        for name, before in surgery.folded.items():
+            _fold(network.get_submodule(name), network.get_submodule(before))
+            network.set_submodule(name, nn.Identity())
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
+
+
+@torch.no_grad()
+def _fold(norm: nn.Module, conv: nn.Module) -> None:
+    """γ (W x + b - μ) / σ + β as a convolution; σ² = running variance + ε."""
+    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d | EmptyConv2d):
+        raise AttributeError(f"a {type(norm).__name__} cannot become part of a {type(conv).__name__}")
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
+    bias = bias * scale if norm.bias is None else bias * scale + norm.bias
+    if isinstance(conv, EmptyConv2d):
+        conv.bias = bias
+    else:
+        conv.bias = nn.Parameter(bias)
+        conv.weight.mul_(scale.view(-1, 1, 1, 1))
+
+
+def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
+    """Batch norms that take in what a convolution puts out, and that convolution's name, found in one forward.
+
+    Whether something else takes it in as well cannot be seen: compare outputs after folding.
+
+    Args:
+        network: in evaluation mode.
+        images: [B, channels, H, W].
+    """
+    made: dict[int, tuple[str, Tensor]] = {}
+    calls: Counter[str] = Counter()
+    pairs: dict[str, str] = {}
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if not isinstance(module, nn.Conv2d | EmptyConv2d | nn.BatchNorm2d):
+                continue
+
+            def see(found: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                calls[name] += 1
+                if isinstance(found, nn.BatchNorm2d):
+                    if id(inputs[0]) in made and found.running_mean is not None:
+                        pairs[name] = made[id(inputs[0])][0]
+                else:
+                    made[id(output)] = name, output  # kept, so that no other tensor gets its id
+
+            hooks.enter_context(module.register_forward_hook(see))
+        network(images)
+    once = {name: conv for name, conv in pairs.items() if calls[name] == calls[conv] == 1}
+    return {name: conv for name, conv in once.items() if list(once.values()).count(conv) == 1}
 
 
 def _conv(network: nn.Module, name: str) -> nn.Conv2d:

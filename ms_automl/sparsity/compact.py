@@ -19,14 +19,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
-from ms_automl.models.surgery import Kept, Surgery, operate
+from ms_automl.models.surgery import Kept, Surgery, foldable, operate
 from ms_automl.sparsity.coupling import ABSENT, Channels, follow
 
 TOLERANCE = 1e-5
@@ -56,6 +56,8 @@ def compact(
 ) -> tuple[MultiTaskNet, Surgery]:
     """The network without its dead channels, in evaluation mode, and what was cut.
 
+    Batch norms become part of the convolutions before them, where that changes nothing.
+
     Its outputs are compared with the network's own, on random images and on those given.
 
     Args:
@@ -67,15 +69,24 @@ def compact(
         NetworkError: where the network cannot be traced, or where an output differs by more than `TOLERANCE`.
     """
     masked = contract(network).cpu().float().eval()
-    result = copy.deepcopy(masked)
     noise = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-    plan = _Plan(result, noise)
+    cut = copy.deepcopy(masked)
+    plan = _Plan(cut, noise)
     plan.run()
     surgery = plan.surgery()
-    operate(result, surgery)
-    for batch in (noise, *([] if images is None else [images.float()])):
-        check_equal(masked, result, batch)
-    return result, surgery
+    operate(cut, surgery)
+    batches = [noise] if images is None else [noise, images.float()]
+    for batch in batches:
+        check_equal(masked, cut, batch)
+    folded = Surgery(folded=foldable(cut, noise))
+    result = copy.deepcopy(cut)
+    operate(result, folded)
+    try:
+        for batch in batches:
+            check_equal(masked, result, batch)
+    except NetworkError:  # something else needs what a convolution gives to a batch norm
+        return cut, surgery
+    return result, replace(surgery, folded=folded.folded)
 
 
 @torch.no_grad()

@@ -220,9 +220,7 @@ class Tracker:
 
         def log() -> None:
             with mlflow.start_run(run_id=self.runs[stream.name]):
-                mlflow.onnx.log_model(
-                    model, name=stream.name, signature=_signature(model), pip_requirements=["onnxruntime>=1.20"]
-                )
+                mlflow.onnx.log_model(model, name=stream.name, **_form(model))
 
         self._put(log)
 
@@ -293,6 +291,17 @@ def short_timeouts() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def save_onnx(model: onnx.ModelProto, folder: Path) -> None:
+    """Write ``model.onnx``, and the same as an MLflow model in ``mlflow/``."""
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    mlflow.onnx.save_model(model, str(folder / "mlflow"), **_form(model))
+
+
+def _form(model: onnx.ModelProto) -> dict[str, Any]:
+    """What is needed to use a model without this project."""
+    return {"signature": _signature(model), "pip_requirements": ["onnxruntime>=1.20"]}
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ms_automl.archive import save_model
+from ms_automl.archive import Architecture, save_model
 from ms_automl.budget import DEVICE_SECONDS, PASSES, Unit, flops
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
@@ -140,14 +140,8 @@ class Experiment:
         """Write a trained network in the form that ``ms_automl.load`` reads."""
         data, section = self.data(seed), self.config.network
         specs = head_specs(data.tasks).items()
-        save_model(
-            network,
-            folder,
-            factory=section.factory,
-            args=section.args,
-            image_shape=data.image_shape,
-            heads={name: spec for name, spec in specs if name in network.heads},  # a single task has one
-        )
+        heads = {name: spec for name, spec in specs if name in network.heads}  # a single task has one
+        save_model(network, folder, Architecture(section.factory, section.args, data.image_shape, heads))
 
 
 def build_network_of(config: Config, data: MultiTaskData, seed: int) -> MultiTaskNet:

@@ -71,4 +71,6 @@ def has_trained(ledger, trial):
 
 
 def untimed(row):
-    return {key: value for key, value in row.items() if "seconds" not in key and key != "lost_passes"}
+    """A row without what differs from run to run."""
+    timed = ("seconds", "latency")
+    return {key: value for key, value in row.items() if key != "lost_passes" and not any(t in key for t in timed)}

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ms_automl
-from ms_automl.archive import load, read_architecture, save_model
+from ms_automl.archive import Architecture, load, read_architecture, save_model
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.models import MultiTaskNet, head_specs
@@ -22,14 +22,8 @@ Build = Callable[[], MultiTaskNet]
 def saved(tmp_path: Path, tiny_network: Build, tiny_data: MultiTaskData) -> tuple[Path, MultiTaskNet]:
     network = tiny_network()
     network(torch.randn(4, 2, 8, 8))  # moves the batch-norm buffers off their start
-    save_model(
-        network,
-        tmp_path / "best" / "meta-0",
-        factory="small_resnet",
-        args={"width": 4, "hidden": 4},
-        image_shape=(2, 8, 8),
-        heads=head_specs(tiny_data.tasks),
-    )
+    built = Architecture("small_resnet", {"width": 4, "hidden": 4}, (2, 8, 8), head_specs(tiny_data.tasks))
+    save_model(network, tmp_path / "best" / "meta-0", built)
     return tmp_path / "best" / "meta-0", network.eval()
 
 
@@ -38,8 +32,7 @@ def test_a_compact_model_comes_back_compact(saved: tuple[Path, MultiTaskNet], tm
     for conv in network.penalised().values():
         conv.weight.data[:, 1::2] = 0
     small, surgery = compact(network, (2, 8, 8))
-    known = asdict(read_architecture(folder)) | {"surgery": surgery}
-    save_model(small, tmp_path / "compact", **(known | {"heads": read_architecture(folder).heads}))
+    save_model(small, tmp_path / "compact", replace(read_architecture(folder), surgery=surgery))
     again, images = load(tmp_path / "compact"), torch.randn(3, 2, 8, 8)
     assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in network.parameters())
     for name, output in small(images).items():
@@ -65,7 +58,7 @@ def test_a_model_in_channels_last_memory_is_saved_whole(saved: tuple[Path, Multi
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     heads = {"depth": HeadSpec(1, True), "kind": HeadSpec(3, False)}
     args = {"width": 4, "hidden": 4}
-    save_model(network, folder, factory="small_resnet", args=args, image_shape=(2, 8, 8), heads=heads)
+    save_model(network, folder, Architecture("small_resnet", args, (2, 8, 8), heads))
     found = load(folder).state_dict()
     assert all(torch.equal(found[name], value) for name, value in network.state_dict().items())
 
@@ -80,7 +73,7 @@ def test_a_model_whose_layers_share_weights_comes_back(tmp_path: Path, monkeypat
     monkeypatch.setitem(ms_automl.models.NETWORKS, "tied", tied)
     heads = {"depth": HeadSpec(1, True)}
     network = tied((2, 8, 8), heads)
-    save_model(network, tmp_path, factory="tied", args={}, image_shape=(2, 8, 8), heads=heads)
+    save_model(network, tmp_path, Architecture("tied", {}, (2, 8, 8), heads))
     images = torch.randn(1, 2, 8, 8)
     assert torch.equal(load(tmp_path)(images)["depth"], network(images)["depth"])
 

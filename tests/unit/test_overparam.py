@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ms_automl.archive import load, save_model
+from ms_automl.archive import Architecture, load, save_model
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import NetworkError
 from ms_automl.meta import LambdaSchedule
@@ -218,7 +218,7 @@ def test_a_trained_network_is_saved_contracted_with_its_zeros(
     report = METHODS["overparam"](tiny_data, network, SETTINGS, 0, schedule=schedule).step()
     heads = head_specs(tiny_data.tasks)
     args = {"width": 4, "hidden": 4}
-    save_model(network, tmp_path, factory="small_resnet", args=args, image_shape=(2, 8, 8), heads=heads)
+    save_model(network, tmp_path, Architecture("small_resnet", args, (2, 8, 8), heads))
     loaded = load(tmp_path)
     assert not factored(loaded)
     assert gap(loaded(images()), network.eval()(images())) < 1e-5

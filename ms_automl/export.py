@@ -1,0 +1,264 @@
+"""A compact model out of a finished comparison.
+
+python -m ms_automl.export takes the selected model of an arm, removes the channels that are zero, and writes
+what is left in forms that other programs load. Its outputs are compared with those of the model as trained, on
+random and on real images, before anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.archive import Architecture, load, read_architecture, save_model
+from ms_automl.config import parse
+from ms_automl.errors import ConfigError, DataError, MsAutomlError, unknown_name
+from ms_automl.factories import build_data
+from ms_automl.models import MultiTaskNet
+from ms_automl.models.onnx_form import to_onnx
+from ms_automl.models.profile import latencies, peak_memory, size_of
+from ms_automl.selected import dense_rivals, real_images
+from ms_automl.sparsity.compact import compact, leftovers
+
+FORMATS = ("safetensors", "torch", "onnx")
+BATCHES = (1, 32)
+EPILOG = """\
+what it writes, below <out>:
+  model.safetensors, model.json   for ms_automl.load(<out>)                             (safetensors)
+  model.pt2                       for torch.export.load, without this project           (torch)
+  model.onnx, mlflow/             for onnxruntime, and as an MLflow model: neither needs torch   (onnx)
+  figures.json                    size, arithmetic, time and memory of the compact network, the masked one it
+                                  was made of, and the dense one, with batch norms folded (dense) and as trained
+
+examples:
+  python -m ms_automl.export --comparison comparisons/rooms-20260101-120000
+  python -m ms_automl.export --comparison comparisons/rooms-20260101-120000 --arm optuna --seed 2 --format onnx
+  python -m ms_automl.export --comparison 0123456789abcdef0123456789abcdef
+
+exit status: 0 the model is written, 2 bad input, or a model that cannot be compacted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m ms_automl.export --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m ms_automl.export",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
+    )
+    parser.add_argument("--arm", help="whose model (default: that of the lowest J on validation, but dense)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of which seed (default: as above)")
+    parser.add_argument(
+        "--format", default=",".join(FORMATS), metavar="A,B", help=f"of {', '.join(FORMATS)} (default: all)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder (default: exported/<arm>-<seed>)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
+    parser.add_argument(
+        "--rounds", type=int, default=30, metavar="N", help="timings of each network (default: 30)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        args = _parser().parse_args(arguments)
+        formats = [name.strip() for name in args.format.split(",")]
+        for name in formats:
+            if name not in FORMATS:
+                raise unknown_name("format", name, list(FORMATS))
+        if args.rounds < 2:
+            raise ConfigError(f"`--rounds 2` or more must hold, but got {args.rounds}")
+        record, folder = _record(args.comparison)
+        config = parse(record["config"])
+        if config.training.grouping == "weight":
+            raise ConfigError(
+                "this comparison zeroed single weights (training.grouping=weight), and a compact network needs "
+                "whole channels: there is nothing to take out"
+            )
+        row = chosen(record["rows"], args.arm, args.seed)
+        name = f"{row['arm']}-{row['seed']}"
+        out = args.out or Path("exported") / name
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out} is not empty: name a new folder with --out")
+        with ExitStack() as stack:
+            if folder is not None:
+                model = folder / "best" / name
+            else:
+                model = _downloaded(
+                    args.comparison, name, Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                )
+            section = config.data
+            data = build_data(section.factory, section.args, seed=row["seed"], data_dir=args.data_dir)
+            figures = export(model, out, formats, real_images(data, max(BATCHES)), args.rounds)
+        print(f"{name} (J on validation {row['objective']:.3f}) in {out}")
+        print(*told(figures), sep="\n")
+        return 0
+    except MsAutomlError as error:
+        if debug:
+            traceback.print_exc()
+        print("error:", *str(error).split(), file=sys.stderr)
+        return 2
+
+
+def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
+    """``comparison.json``, from the folder or from MLflow, and the folder."""
+    from analysis.records import find
+    from analysis.records import load as load_records
+
+    folder, record = find(comparison)
+    if record is None:
+        found = load_records(comparison)
+        record = {"rows": found.rows.to_dict("records"), "config": found.config}
+    return record, folder
+
+
+def chosen(rows: Sequence[dict[str, Any]], arm: str | None, seed: int | None) -> dict[str, Any]:
+    """The row of the lowest J on validation among those asked for.
+
+    Raises:
+        ConfigError: where no such row has a model.
+    """
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    if arm is not None and arm not in arms:
+        raise unknown_name("arm", arm, arms)
+    found = [
+        row
+        for row in rows
+        if row["status"] != "failed"
+        and (row["arm"] == arm if arm is not None else row["arm"] != "dense")
+        and (seed is None or int(row["seed"]) == seed)
+    ]
+    if not found:
+        asked = " ".join([arm or "no arm but dense", "" if seed is None else f"with seed {seed}"]).strip()
+        raise ConfigError(f"{asked}: the comparison has no valid result for that")
+    best = min(found, key=lambda row: row["objective"])
+    return best | {"seed": int(best["seed"])}
+
+
+def _downloaded(run_id: str, name: str, folder: Path) -> Path:
+    """The model of an arm from the comparison's records in MLflow."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient()
+    try:
+        experiment = client.get_run(run_id).info.experiment_id
+        wanted = f"tags.`ms_automl.comparison` = '{run_id}' and attributes.run_name = '{name}'"
+        (run,) = client.search_runs([experiment], wanted)
+        return Path(client.download_artifacts(run.info.run_id, "model", str(folder)))
+    except (MlflowException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"MLflow run {run_id} has no model of {name} ({reason})") from error
+
+
+def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, rounds: int = 30) -> dict[str, Any]:
+    """Compact a selected model, and write it.
+
+    Args:
+        model: folder of the model.
+        out: folder to write to; is made.
+        formats: of `FORMATS`.
+        images: [B, channels, H, W] real ones, for the comparison of outputs and for timing.
+        rounds: timings.
+
+    Returns:
+        What ``figures.json`` holds.
+
+    Raises:
+        NetworkError: where the network cannot be compacted or exported.
+    """
+    known = read_architecture(model)
+    masked = load(model)
+    small, surgery = compact(masked, known.image_shape, images)
+    program = to_onnx(small, known.image_shape) if "onnx" in formats else None
+    out.mkdir(parents=True, exist_ok=True)
+    save_model(small, out, replace(known, surgery=surgery))
+    if "torch" in formats:
+        save_program(small, images, out / "model.pt2")
+    if program is not None:
+        from ms_automl.tracking.tracker import save_onnx
+
+        save_onnx(program, out)
+    networks = dense_rivals(model, images) | {"masked": masked, "compact": small}
+    figures = measured(networks, known, images, rounds)
+    figures["leftovers"] = {name: asdict(left) for name, left in leftovers(masked, surgery).items()}
+    figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
+    if "safetensors" not in formats:
+        for name in ("model.safetensors", "model.json"):
+            (out / name).unlink()
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
+    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N."""
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
+    torch.export.save(program, path)
+
+
+def measured(
+    networks: dict[str, MultiTaskNet], known: Architecture, images: Tensor, rounds: int
+) -> dict[str, Any]:
+    """Size, arithmetic, time and memory of the networks, the first of which is what others are compared with."""
+    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
+    figures["size"] = {name: size_of(network, known.image_shape) for name, network in networks.items()}
+    figures["latency"] = {}
+    for count in BATCHES:
+        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+        for part, modules in (("network", networks), ("trunk", {n: net.trunk for n, net in networks.items()})):
+            timed: dict[str, nn.Module] = dict(modules)
+            found = latencies(timed, batch, rounds)
+            figures["latency"][f"{part}, batch {count}"] = {name: asdict(one) for name, one in found.items()}
+        figures.setdefault("peak_memory", {})[f"batch {count}"] = {
+            name: peak_memory(network, batch) for name, network in networks.items()
+        }
+    return figures
+
+
+def told(figures: dict[str, Any]) -> list[str]:
+    """The figures in a few lines."""
+    dense, small = figures["size"]["dense"], figures["size"]["compact"]
+    lines = [
+        f"parameters {small['parameters']:,.0f} of {dense['parameters']:,.0f}, multiply-adds "
+        f"{small['macs'] / 1e6:.1f} of {dense['macs'] / 1e6:.1f} million an image"
+    ]
+    for part, key in (("network", "macs"), ("trunk", "trunk_macs")):
+        ratio = figures["latency"][f"{part}, batch {max(BATCHES)}"]["compact"]["ratio"]
+        speedup, limit = 1 / ratio["median"], dense[key] / small[key]
+        lines.append(
+            f"{part}, batch {max(BATCHES)}: {speedup:.2f} times as fast as dense "
+            f"({1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}), {100 * speedup / limit:.0f} % of the "
+            f"{limit:.2f} that its arithmetic allows"
+        )
+    stayed = {name: left for name, left in figures["leftovers"].items() if left["stayed"]}
+    zeros = sum(left["zeros"] for left in figures["leftovers"].values())
+    lines.append(f"zeros that stayed: {sum(left['stayed'] for left in stayed.values()):,} of {zeros:,}")
+    lines += [f"  {name}: {left['stayed']:,}, {left['why']}" for name, left in stayed.items()]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
