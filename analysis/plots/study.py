@@ -23,7 +23,10 @@ PANELS: dict[str, list[tuple[str, str, float, str, str]]] = {
         ("sparsity/param", "parameters", 100, GREEN, "^"),
         ("sparsity/group", "groups", 100, ORANGE, "v"),
     ],
-    "Inference time (ms)": [("latency/ms", "compact network", 1, BLACK, "P")],
+    "Compact network\n(% of dense)": [
+        ("compact/latency_ratio", "inference time", 100, BLACK, "P"),
+        ("compact/macs_ratio", "multiply-adds", 100, ORANGE, "v"),
+    ],
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ray import tune
 from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
+from ms_automl.selected import compacted, real_images
 from ms_automl.trials import Report
 from ms_automl.tuning.experiment import Experiment
 
@@ -39,6 +41,7 @@ class TrialAdapter(tune.Trainable):
         self.seed = config["seed"]
         self.attempt = 0
         self.config_error: str | None = None
+        self.profile = config["suggestion"].profile
         try:
             self.method, self.network = self.experiment.build(
                 config["suggestion"], self.seed, config["reference"], config["training_seed"]
@@ -72,8 +75,23 @@ class TrialAdapter(tune.Trainable):
                 metrics = self.method.step()
             except Exception as problem:
                 error = _one_line(problem)
-        report = self._report(metrics, error, time.perf_counter() - began, self._evaluating() - evaluating)
+        evaluating = self._evaluating() - evaluating
+        if self.profile and error is None and self.method.done:
+            profiling = time.perf_counter()
+            metrics |= self._compact()
+            evaluating += time.perf_counter() - profiling
+        report = self._report(metrics, error, time.perf_counter() - began, evaluating)
         return {"report": report, "done": report.done}
+
+    def _compact(self) -> dict[str, float]:
+        """What the network costs without its dead channels, relative to dense."""
+        config = self.experiment.config
+        with TemporaryDirectory() as folder:
+            self.experiment.save_model(self.network, self.seed, Path(folder))
+            images = real_images(self.experiment.data(self.seed))
+            small = compacted(Path(folder), config.training.grouping, images)
+        found = {"compact/macs_ratio": small.macs_ratio, "compact/latency_ratio": small.latency_ratio}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _evaluating(self) -> float:
         return 0.0 if self.method is None else float(self.method.loop.evaluation_seconds)

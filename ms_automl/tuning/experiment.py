@@ -45,6 +45,7 @@ class Suggestion:
         values: what a sampler chose, by parameter name; for the record.
         until: the report at which it stops; None for its end.
         start: where it begins; None for the initialisation of its seed.
+        profile: whether arithmetic and time of its compact network are measured at its end.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Suggestion:
     values: dict[str, float]
     until: int | None = None
     start: Start | None = None
+    profile: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -128,9 +129,11 @@ def draw(parameter: Parameter, source: random.Random) -> float:
 def grid(parameters: tuple[Parameter, ...], render: Render, count: int) -> ListedTrials:
     """``count`` values of one λ for all layers, from the lower bound to the upper, evenly on the log scale.
 
-    In a space of several parameters all of them take the same value: a full grid of fourteen would never end.
+    In a space of several parameters all of them take the same value: a full grid of fourteen would never end. Each
+    network is compacted and timed: the trials show what λ does.
     """
     low, high = parameters[0].low, parameters[0].high
     steps = [index / max(1, count - 1) for index in range(count)]
     values = [low ** (1 - step) * high**step for step in steps] if count > 1 else [math.sqrt(low * high)]
-    return ListedTrials([render({parameter.name: value for parameter in parameters}) for value in values])
+    trials = [render({parameter.name: value for parameter in parameters}) for value in values]
+    return ListedTrials([replace(trial, profile=True) for trial in trials])

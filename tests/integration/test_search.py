@@ -105,6 +105,14 @@ def test_mlflow_has_one_parent_a_run_per_arm_and_one_per_trial_all_ended(search)
             assert trial.data.tags["mlflow.parentRunId"] == stream.info.run_id
 
 
+def test_the_trials_of_the_grid_say_what_lambda_saves(search):
+    runs = search.runs()
+    for index in range(3):
+        found = runs[f"grid-0/{index:02d}"].data.metrics
+        assert 0 < found["compact/macs_ratio"] <= 1 and found["compact/latency_ratio"] > 0
+    assert "compact/macs_ratio" not in runs["random-0/00"].data.metrics
+
+
 def test_metrics_are_logged_by_training_step_and_the_anytime_curve_by_passes(search):
     client, runs = search.client(), search.runs()
     history = client.get_metric_history(runs["random-0/00"].info.run_id, "val/objective")
