@@ -12,7 +12,6 @@ from typing import Any
 import ray
 from ray import tune
 
-from ms_automl.comparison import Comparison
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
 from ms_automl.tuning.adapter import TrialAdapter
@@ -35,8 +34,9 @@ OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
 class _Lifecycle(tune.Callback):
     """Tells the comparison what only Ray knows: when a trial gets its device, where its model lies."""
 
-    def __init__(self, comparison: Comparison, patience: float) -> None:
-        self.comparison = comparison
+    def __init__(self, router: StreamRouter, patience: float) -> None:
+        self.router = router
+        self.comparison = router.comparison
         self.patience = patience
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class _Lifecycle(tune.Callback):
             if ours is None or ours.status != "RUNNING" or ours.heard is None or actor is None:
                 continue
             if now - ours.heard > self.patience:
-                self.comparison.failed(ours.id, f"no report for {self.patience:g} s: its process was stopped", 0.0)
+                self.router.gone(ours.id, f"no report for {self.patience:g} s: its process was stopped")
                 ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -113,7 +113,6 @@ def run_trials(experiment: Experiment, router: StreamRouter, folder: Path) -> No
         router: says what runs next, and hears of everything.
         folder: where Ray keeps trial checkpoints; absolute.
     """
-    comparison = router.comparison
     resources = experiment.config.resources
     trainable = tune.with_resources(
         tune.with_parameters(TrialAdapter, experiment=experiment),
@@ -127,7 +126,7 @@ def run_trials(experiment: Experiment, router: StreamRouter, folder: Path) -> No
             storage_path=str(folder.parent),
             verbose=0,
             stop=_Stopper(router),
-            callbacks=[_Lifecycle(comparison, resources.report_timeout)],
+            callbacks=[_Lifecycle(router, resources.report_timeout)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=0),
         ),

@@ -206,8 +206,7 @@ class StreamRouter(Searcher):
         """Tell the stream's sampler how its trial ended."""
         trial, stream = self.comparison.trials[trial_id], self.running.pop(trial_id)
         if error:
-            lost = sum(self._planned(trial.method, stream.seed).values()) / self.reports
-            self.comparison.failed(trial_id, "the trial's process died; see the log in the tune folder", lost)
+            self.gone(trial_id, "the trial's process died; see the log in the tune folder")
         elif result is not None:
             self.reported(trial_id, result["report"])
         if trial.training_seed is not None:
@@ -217,6 +216,13 @@ class StreamRouter(Searcher):
         began = time.perf_counter()
         self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
         self.comparison.searched(stream, trial.name, "tell", time.perf_counter() - began)
+
+    def gone(self, trial_id: str, message: str) -> None:
+        """End a trial whose process died or was killed, and charge the interval that it was in."""
+        trial = self.comparison.trials[trial_id]
+        seed = self.comparison.streams[trial.stream].seed
+        lost = sum(self._planned(trial.method, seed).values()) / self.reports
+        self.comparison.failed(trial_id, message, lost)
 
     def _set_limits(self, dense: Stream) -> None:
         """In a unit that is measured, limits are multiples of what the dense reference took."""
