@@ -23,6 +23,9 @@ from analysis.paired import NO_WORSE, SEEDS_TO_CLAIM, interval, signed
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- verdict: begin -->", "<!-- verdict: end -->"
 SINGLE = ("meta", "fixed", "dense")
+SPACELESS = ("prune-taylor", "dense-reg")
+LISTED = {"dense-reg": 8}
+"""Trials of arms that do not grow with the budget."""
 LEVELS = (0.44, 0.70)
 TUNING_SEEDS = 1000
 """From this seed on runs serve the choice of bounds and defaults and nothing else."""
@@ -58,19 +61,19 @@ def read(path: Path) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if row["label"].startswith("dense") or row["error"]:
+        if row["label"].partition("/")[0] == "dense" or row["error"]:
             continue
         arm, space, objective, *changes = row["label"].split("/")
         # Under a target pruning needs no search: one trial at the level asked for.
         single = arm in SINGLE or (arm.startswith("prune") and objective.startswith("target"))
         records.append(
             {
-                "arm": "/".join([arm if arm == "prune-taylor" else f"{arm} {space}", *changes]),
+                "arm": "/".join([arm if arm in SPACELESS else f"{arm} {space}", *changes]),
                 "kind": arm,
                 "objective_kind": objective,
                 "seed": row["seed"],
                 "trial": row["trial"],
-                "budget": 1 if single else row["settings"]["budget"]["trials"],
+                "budget": 1 if single else LISTED.get(arm, row["settings"]["budget"]["trials"]),
                 "J": row["objective"],
                 "J test": row["objective_test"],
                 "violation": row["violation"],
@@ -119,10 +122,16 @@ def ablation(preset: str, trials: pd.DataFrame) -> str:
 
 def selected(trials: pd.DataFrame) -> pd.DataFrame:
     """The trial that each arm and seed would hand out: valid, and of the least validation J."""
-    whole = trials[trials["trial"] < trials["budget"]]
-    counts = whole.groupby(["arm", "seed"])["trial"].transform("count")
-    whole = whole[(counts >= whole["budget"]) & (whole["violation"] <= 0)]
+    whole = finished(trials)
+    whole = whole[whole["violation"] <= 0]
     return whole.loc[whole.groupby(["arm", "seed"])["J"].idxmin()]
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials of the arms and seeds that have spent their budget."""
+    within = trials[trials["trial"] < trials["budget"]]
+    counts = within.groupby(["arm", "objective_kind", "seed"])["trial"].transform("count")
+    return within[counts >= within["budget"]]
 
 
 def summary(trials: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
@@ -174,6 +183,7 @@ def matched(trials: pd.DataFrame) -> list[str]:
 
     An arm's trials under all objectives are pooled: who asked for 44 % has the better model of 44 %.
     """
+    trials = finished(trials)
     loss = trials["J"] - (1 - trials["zeros"] / 100) * trials["objective_kind"].map(_price)
     trials = trials.assign(loss=loss)
     lines = [
