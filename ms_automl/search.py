@@ -23,7 +23,7 @@ from ms_automl.errors import ConfigError, MsAutomlError
 
 EPILOG = """\
 examples:
-  python -m ms_automl.search                                   the default comparison, about 9 minutes
+  python -m ms_automl.search                                   the default comparison, 9 to 12 minutes
   python -m ms_automl.search --preset smoke                    does everything work here? about a minute
   python -m ms_automl.search --arms meta,optuna --seeds 5 --set budget.trials=16
   python -m ms_automl.search --out comparisons/mine --resume --set budget.trials=32

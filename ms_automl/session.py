@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ms_automl.arms import ARMS, Arm, Stage
@@ -187,6 +188,7 @@ def _compact(
     """Compact and measure every selected model, and log the best one of each arm in ONNX."""
     data, grouping = experiment.data(experiment.config.first_seed), experiment.config.training.grouping
     images = real_images(data)
+    torch.set_num_threads(experiment.config.resources.cpus_per_trial)  # as in a trial
     streams = comparison.streams.values()
     logged = {stream.name for stream in best_of_each_arm(streams, comparison.better)}
     troubles: dict[str, list[str]] = {}
