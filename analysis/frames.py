@@ -78,6 +78,49 @@ def trials(runs: Iterable[Run]) -> pd.DataFrame:
     return frame.sort_values(["arm", "seed", "index"], kind="stable", ignore_index=True)
 
 
+TRANSFER_COLUMNS = (
+    *("task", "mode", "shots", "labels", "arm", "seed", "weights", "draw", "status", "error"),
+    *(
+        "metric",
+        "direction",
+        "unit",
+        "value",
+        "old_delta_m",
+        "sparsity_param",
+        "passes",
+        "device_seconds",
+        "curve",
+    ),
+)
+
+
+def transfer(content: Mapping[str, Any] | None) -> pd.DataFrame:
+    """One row per uptake of an unseen task (`TRANSFER_COLUMNS`), from `transfer.json`.
+
+    `value` is the task's first metric on the test split; `shots` is infinite where all labels were used, `labels`
+    how many they were; `curve` has [step, metric on validation] of each report.
+    """
+    records = []
+    for row in [] if content is None else content["rows"]:
+        assert content is not None
+        task, metrics = content["tasks"][row["task"]], row["metrics"]
+        records.append(
+            {
+                **row,
+                **task,
+                "shots": float("inf") if row["shots"] is None else float(row["shots"]),
+                "labels": metrics.get("labels"),
+                "value": metrics.get(f"test/{row['task']}/{task['metric']}"),
+                "old_delta_m": metrics.get("old/delta_m"),
+                "sparsity_param": metrics.get("sparsity/param"),
+            }
+        )
+    frame = pd.DataFrame.from_records(records).reindex(columns=list(TRANSFER_COLUMNS))
+    for name in ("shots", "labels", "value", "old_delta_m", "sparsity_param", "passes", "device_seconds"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(float)
+    return frame
+
+
 def anytime(histories: Mapping[tuple[str, int], Mapping[str, Iterable[Metric]]]) -> pd.DataFrame:
     """One row per arm, seed and point of its curve (`ANYTIME_COLUMNS`), by increasing passes.
 

@@ -40,6 +40,8 @@ class Comparison:
         tags: The parent run's own `ms_automl.*` tags, without the prefix.
         metrics: The parent run's metrics.
         folder: The folder of `comparison.json`; `None` when it was read by run id.
+        status: The parent run's: FINISHED where the comparison came to its end.
+        transfer: What `python -m ms_automl.transfer` left behind (`frames.transfer`); empty without it.
     """
 
     run_id: str
@@ -52,6 +54,8 @@ class Comparison:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    status: str = "FINISHED"
+    transfer: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def load(comparison: str | Path) -> Comparison:
@@ -64,6 +68,7 @@ def load(comparison: str | Path) -> Comparison:
         DataError: No such folder, no such run, not a comparison, or another format.
         TrackingError: The store does not exist or the server does not answer.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files of a few kB
     folder, record = find(comparison)
     run_id = str(comparison) if record is None else str(record["mlflow"]["run_id"])
     recorded = None if record is None else record["mlflow"].get("tracking_uri")
@@ -84,6 +89,8 @@ def load(comparison: str | Path) -> Comparison:
             tags=_facts(record) | _own_tags(parent),
             metrics=dict(parent.data.metrics),
             folder=folder,
+            status=parent.info.status,
+            transfer=frames.transfer(_transfer(client, parent)),
         )
 
 
@@ -174,6 +181,14 @@ def _record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
     if not any(item.path == "comparison.json" for item in client.list_artifacts(run_id)):
         return None
     return _json(client, run_id, "comparison.json")
+
+
+def _transfer(client: MlflowClient, parent: Run) -> dict[str, Any] | None:
+    """The record of the transfer stage, where it has been run."""
+    for run in _children(client, parent, "transfer"):
+        if any(item.path == "transfer.json" for item in client.list_artifacts(run.info.run_id)):
+            return _json(client, run.info.run_id, "transfer.json")
+    return None
 
 
 def _facts(record: dict[str, Any] | None) -> dict[str, str]:

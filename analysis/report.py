@@ -98,6 +98,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
         "rungs": findings.rungs,
         "seeds": comparison.rows,
         "trials": comparison.trials,
+        "transfer": comparison.transfer,
     }
     for name, table in tables.items():
         if len(table):
@@ -139,5 +140,9 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
         "costs": plots.cost_figure(findings.breakdown),
         "study": plots.study_figure(findings.study),
         "study-pattern": plots.study_pattern_figure(findings.study, findings.layers),
+        **{
+            f"transfer-{task}": plots.transfer_figure(findings.comparison.transfer, task)
+            for task in dict.fromkeys(findings.comparison.transfer["task"])
+        },
     }
     return {name: plots.save(figure, folder, name)[1] for name, figure in figures.items() if figure is not None}

@@ -17,8 +17,10 @@ from analysis.match import match_table
 from analysis.matched import matched_display
 from analysis.paired import TIE
 from analysis.pareto import REFERENCE_POINT, hypervolume_table
+from analysis.plots.transfer import MODES
 from analysis.store import without_password
 from analysis.tables import COST, QUALITY, display, paired_table
+from analysis.transfer import finished, sentences, transfer_table
 
 Figures = Mapping[str, Path]
 
@@ -45,6 +47,7 @@ def whole_page(findings: Findings, figures: Figures) -> str:
         "Tasks": _tasks(findings),
         "Where the time went": _costs(findings, figures),
         "What λ does": _several(figures, "study", "study-pattern"),
+        "Unseen tasks": _transfer(findings, figures),
         "Failures": _failures(findings),
         "How to reproduce": _reproduce(findings),
     }
@@ -70,6 +73,8 @@ CAPTIONS = {
     "down, from the first step on the left to the freeze on the right; white is λ = 0.",
     "pattern": "Selected models, means over seeds.",
     "costs": "Training, evaluation, start-up and idle add up to the device time; the searcher runs beside it.",
+    "transfer": "Lines are means over seeds and draws; dotted ones begin from new weights. Above: test metric "
+    "against labelled samples; below: validation metric over the steps with most labels.",
     "study": "The trials of the arm grid: faint points are seeds, lines their means.",
     "study-pattern": "Zeros by layer against λ in the same trials, means over seeds.",
 }
@@ -215,6 +220,27 @@ def _costs(findings: Findings, figures: Figures) -> str:
     if "costs" not in figures:
         return ""
     return page.join(page.figure(figures["costs"], CAPTIONS["costs"]), page.table(findings.cost_table))
+
+
+def _transfer(findings: Findings, figures: Figures) -> str:
+    frame = findings.comparison.transfer
+    kept = finished(frame)
+    if kept.empty:
+        return ""
+    parts = [page.text(sentence, "") for sentence in sentences(frame)]
+    for task in dict.fromkeys(kept["task"]):
+        parts += [page.heading(task), page.figure(figures.get(f"transfer-{task}"), CAPTIONS["transfer"])]
+        for mode in dict.fromkeys(kept.loc[kept["task"] == task, "mode"]):
+            parts.append(page.details(MODES[mode], page.table(transfer_table(frame, task, mode))))
+    failed = int((frame["status"] != "FINISHED").sum())
+    note = (
+        "Tasks that no training, no λ and no selection has seen, taken up by each selected model from the same "
+        "samples in the same number of steps, means over seeds and draws of samples. What is zero stays zero. "
+        "Area is the mean over the logarithm of the number of labels; differences are paired, with Student-t 95 % "
+        "intervals. Old tasks: Δm on test after taking up the new one, against before. Passes are those of one "
+        "uptake; with a frozen trunk a sample counts a third."
+    )
+    return page.join(*parts, page.text(note), page.text(f"{failed} uptakes failed.") if failed else "")
 
 
 def _failures(findings: Findings) -> str:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 
 from ms_automl.archive import Architecture, load, read_architecture, save_model
 from ms_automl.config import parse
-from ms_automl.errors import ConfigError, DataError, MsAutomlError, unknown_name
+from ms_automl.errors import ConfigError, MsAutomlError, unknown_name
 from ms_automl.factories import build_data
+from ms_automl.finished import selected_model
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
@@ -102,13 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = args.out or Path("exported") / name
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out} is not empty: name a new folder with --out")
-        with ExitStack() as stack:
-            if folder is not None:
-                model = folder / "best" / name
-            else:
-                model = _downloaded(
-                    args.comparison, name, Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                )
+        with tempfile.TemporaryDirectory() as into:
+            model = selected_model(args.comparison, folder, name, Path(into))
             section = config.data
             data = build_data(section.factory, section.args, seed=row["seed"], data_dir=args.data_dir)
             figures = export(model, out, formats, real_images(data, max(BATCHES)), args.rounds)
@@ -155,22 +150,6 @@ def chosen(rows: Sequence[dict[str, Any]], arm: str | None, seed: int | None) ->
         raise ConfigError(f"{asked}: the comparison has no valid result for that")
     best = min(found, key=lambda row: row["objective"])
     return best | {"seed": int(best["seed"])}
-
-
-def _downloaded(run_id: str, name: str, folder: Path) -> Path:
-    """The model of an arm from the comparison's records in MLflow."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    client = MlflowClient()
-    try:
-        experiment = client.get_run(run_id).info.experiment_id
-        wanted = f"tags.`ms_automl.comparison` = '{run_id}' and attributes.run_name = '{name}'"
-        (run,) = client.search_runs([experiment], wanted)
-        return Path(client.download_artifacts(run.info.run_id, "model", str(folder)))
-    except (MlflowException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"MLflow run {run_id} has no model of {name} ({reason})") from error
 
 
 def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, rounds: int = 30) -> dict[str, Any]:

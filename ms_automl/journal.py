@@ -81,7 +81,7 @@ def ended(folder: Path) -> list[Ended]:
         DataError: where a line is not what :class:`Journal` writes.
     """
     found: dict[tuple[str, int], Ended] = {}
-    for entry in _entries(folder / FILE):
+    for entry in entries(folder / FILE):
         try:
             if "name" in entry:
                 key = entry["name"], entry["attempt"]
@@ -99,7 +99,12 @@ def ended(folder: Path) -> list[Ended]:
     return [one for one in found.values() if one.trial.status == "FAILED" or one.trial.checkpoint is not None]
 
 
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of JSON, without a last one that was not written whole; none where there is no file.
+
+    Raises:
+        DataError: where a line is damaged.
+    """
     if not path.exists():
         return
     content = path.read_bytes()

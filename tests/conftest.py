@@ -9,9 +9,10 @@ import torch
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.models import MultiTaskNet, head_specs, small_resnet
 from ms_automl.sparsity import Groups, build_groups
-from ms_automl.tasks import classification, depth
+from ms_automl.tasks import binary, classification, depth
 
 TASKS = (depth("depth"), classification("kind", 3))
+UNSEEN = (binary("bright"),)
 
 
 def _split(count: int, generator: torch.Generator) -> TensorSplit:
@@ -19,26 +20,28 @@ def _split(count: int, generator: torch.Generator) -> TensorSplit:
     targets = {
         "depth": images[:, :1].square() + 1,
         "kind": torch.bucketize(images[:, 1].mean((1, 2)), torch.tensor([-0.05, 0.05])),
+        "bright": (images[:, 0].mean((1, 2)) > 0).float(),
     }
     valid = {"depth": torch.rand(count, 8, 8, generator=generator) < 0.8}
+    valid["bright"] = torch.arange(count) % 4 != 3
     return TensorSplit(images, targets, valid)
 
 
 @pytest.fixture(scope="session")
 def tiny_data() -> MultiTaskData:
-    """2 x 8 x 8 images, one dense and one image task; 24, 12 and 10 samples."""
+    """2 x 8 x 8 images, one dense and one image task, one held back; 24, 12 and 10 samples."""
     generator = torch.Generator().manual_seed(0)
     train, val, test = (_split(count, generator) for count in (24, 12, 10))
-    return MultiTaskData("tiny", train, val, test, TASKS)
+    return MultiTaskData("tiny", train, val, test, TASKS, UNSEEN)
 
 
 @pytest.fixture(scope="session")
-def tiny_network() -> Callable[[], MultiTaskNet]:
-    """Builds the same small network at every call."""
+def tiny_network() -> Callable[..., MultiTaskNet]:
+    """Builds the same small network at every call; with a head for the unseen task, if that is asked for."""
 
-    def build() -> MultiTaskNet:
+    def build(unseen: bool = False) -> MultiTaskNet:
         torch.manual_seed(0)
-        return small_resnet((2, 8, 8), head_specs(TASKS), width=4, hidden=4)
+        return small_resnet((2, 8, 8), head_specs((*TASKS, *UNSEEN) if unseen else TASKS), width=4, hidden=4)
 
     return build
 

@@ -10,6 +10,7 @@ from trainables.mtml import MultiTaskMeta
 from trainables.overparam import overparam
 from trainables.pruned import Pruned
 from trainables.single_task import single_task
+from trainables.transfer import Transfer
 
 METHODS: dict[str, Callable[..., Trainable]] = {
     "dense": Dense,
@@ -19,6 +20,7 @@ METHODS: dict[str, Callable[..., Trainable]] = {
     "overparam": overparam,
     "pruned": Pruned,
     "single_task": single_task,
+    "transfer": Transfer,
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "MetaSparsity",
     "MultiTaskMeta",
     "Pruned",
+    "Transfer",
     "overparam",
     "single_task",
 ]

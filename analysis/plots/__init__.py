@@ -8,6 +8,7 @@ from analysis.plots.pattern import pattern_figure
 from analysis.plots.scatter import front_figure, scatter_figure
 from analysis.plots.study import study_figure, study_pattern_figure
 from analysis.plots.style import BLACK, BLUE, LOOK, VERMILION, WIDTH, save, style
+from analysis.plots.transfer import transfer_figure
 
 __all__ = [
     "BLACK",
@@ -28,4 +29,5 @@ __all__ = [
     "study_figure",
     "study_pattern_figure",
     "style",
+    "transfer_figure",
 ]

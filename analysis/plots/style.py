@@ -131,15 +131,20 @@ def trial_axis(ax: Axes, passes_per_trial: float | None) -> None:
     upper.set_xlabel("Spent budget (fixed-λ trials)")
 
 
-def legend(figure: Figure, ax: Axes, columns: int = 3) -> None:
-    """One legend below all axes, without the transparency of its points."""
-    handles, labels = ax.get_legend_handles_labels()
-    if handles:
+def legend(figure: Figure, *axes: Axes, columns: int = 3) -> None:
+    """One legend below all axes, every label once, without the transparency of its points."""
+    found: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
         place: Literal["outside lower center"] = "outside lower center"
-        made = figure.legend(handles, labels, loc=place, ncols=columns, columnspacing=1.2, handlelength=2.4)
-        for handle in made.legend_handles:
-            if handle is not None:
-                handle.set_alpha(1)
+        made = figure.legend(
+            list(found.values()), list(found), loc=place, ncols=columns, columnspacing=1.2, handlelength=2.4
+        )
+        for shown in made.legend_handles:
+            if shown is not None:
+                shown.set_alpha(1)
 
 
 def short(value: float, _: int = 0) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ms_automl.data.contract import Batch, MultiTaskData, Split, TensorSplit, check_data
+from ms_automl.data.labelled import Subset, labelled
 from ms_automl.data.multimnist import multimnist
 from ms_automl.data.rooms import rooms
 
@@ -13,8 +14,10 @@ __all__ = [
     "Batch",
     "MultiTaskData",
     "Split",
+    "Subset",
     "TensorSplit",
     "check_data",
+    "labelled",
     "multimnist",
     "rooms",
 ]

@@ -39,20 +39,23 @@ SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": 
 
 
 class Tracker:
-    """Writes a comparison to the MLflow store of ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in this folder.
+    """Writes a comparison to an MLflow store.
 
     Opening makes the database where there is none; no run exists before :meth:`begin`.
+
+    Args:
+        uri: of the store; None for ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in this folder.
 
     Raises:
         TrackingError: where the store cannot be reached or written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, uri: str | None = None) -> None:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.uri = mlflow.get_tracking_uri()
+        self.uri = uri or mlflow.get_tracking_uri()
         with self._reachable():
-            self.client = MlflowClient()
+            self.client = MlflowClient(self.uri)
             self.experiment = self._experiment()
         self.run_id = ""
         self.runs: dict[str, str] = {}
@@ -91,7 +94,7 @@ class Tracker:
         params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
         self._put(lambda: self.client.log_batch(self.run_id, params=params))
         self._put(lambda: self.client.log_dict(self.run_id, config, "config.json"))
-        key, view = arms_view(name, self.run_id, _milliseconds())
+        key, view = arms_view(name, self.run_id, milliseconds())
         self._put(lambda: self.client.set_experiment_tag(self.experiment, key, view))
 
     @property
@@ -156,7 +159,7 @@ class Tracker:
 
     def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
-        now, step = _milliseconds(), int(metrics["step"])
+        now, step = milliseconds(), int(metrics["step"])
         batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
         self._put(lambda: self.client.log_batch(self.runs[trial.name], metrics=batch))
 
@@ -173,7 +176,7 @@ class Tracker:
             passes, objective, test_objective, seconds = stream.anytime[-1]
             names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
             values = (objective, test_objective, seconds)
-            now = _milliseconds()
+            now = milliseconds()
             batch = [Metric(name, value, now, round(passes)) for name, value in zip(names, values, strict=True)]
             self._put(lambda: self.client.log_batch(self.runs[stream.name], metrics=batch))
 
@@ -181,7 +184,7 @@ class Tracker:
         """End an arm's run with its row and its selected model."""
         run = stream.name
         best = stream.best.metrics if stream.best else {}
-        now = _milliseconds()
+        now = milliseconds()
         kept = {key: value for key, value in best.items() if not key.startswith("cost/") and key != "step"}
         kept |= {
             f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")
@@ -226,7 +229,7 @@ class Tracker:
 
     def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
         """Log comparison.json, end the parent run, and wait until everything is written."""
-        now = _milliseconds()
+        now = milliseconds()
         batch = [Metric(key, value, now, 0) for key, value in metrics.items()]
         self._put(self._end_the_rest)
         self._put(lambda: self.client.log_dict(self.run_id, content, "comparison.json"))
@@ -267,7 +270,7 @@ class Tracker:
 
         self.writer.put(make)
         entries = [Param(key, value) for key, value in params.items()]
-        own = [RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed")]
+        own = [RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed") if key in params]
         self._put(lambda: self.client.log_batch(self.runs[name], params=entries, tags=own))
 
     def _start(self) -> None:
@@ -317,5 +320,6 @@ def _signature(model: onnx.ModelProto) -> ModelSignature:
     return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))
 
 
-def _milliseconds() -> int:
+def milliseconds() -> int:
+    """Since 1970, as MLflow stamps what it is given."""
     return int(time.time() * 1000)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ms_automl.budget import Cost
-from ms_automl.training.evaluation import Metrics, evaluate, task_losses
+from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.loop import BatchOrder, State, TrainingLoop
 from ms_automl.training.settings import PROBE, TrainingSettings
 
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingSettings",
     "evaluate",
     "task_losses",
+    "weighted",
 ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Split
@@ -77,6 +77,7 @@ class TrainingLoop:
         self.batch: Batch  # of the step that was just taken
         self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
         self.evaluation_seconds = 0.0  # of this process: no part of the state
+        self.frozen: nn.Module | None = None  # the part of the network that does not train
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
     @property
@@ -115,6 +116,8 @@ class TrainingLoop:
         """
         stop = min(self.steps_done + self.settings.report_every, self.settings.steps)
         self.network.train()
+        if self.frozen is not None:
+            self.frozen.eval()
         while self.steps_done < stop:
             self._train_step(backward or self.backward)
             self._zero_groups(sparsify, freeze)
@@ -124,6 +127,15 @@ class TrainingLoop:
         if self.done:
             metrics |= self._evaluate("test", self.data.test)
         return metrics
+
+    def freeze(self, part: nn.Module) -> None:
+        """Leave a part of the network as it is from here on: its weights and its batch-norm averages.
+
+        Args:
+            part: of the network; before the first step.
+        """
+        self.frozen = part.requires_grad_(False)
+        self.optimizer = _optimizer(self.network, self.settings)
 
     def prox(self, threshold: Tensor) -> None:
         """The proximal step of what the settings group, in their metric.
@@ -153,7 +165,20 @@ class TrainingLoop:
         """
         tasks = self.data.tasks if tasks is None else tasks
         losses = task_losses(tasks, self.network(batch.images), batch)
-        total = scale * weighted(tasks, losses)
+        self.descend(scale * weighted(tasks, losses), losses, len(batch.images))
+
+    def descend(self, total: Tensor, losses: Mapping[str, Tensor], samples: int) -> None:
+        """Leave the gradient of a loss in ``grad``, and count what it costs.
+
+        Args:
+            total: the loss.
+            losses: its terms, for the error.
+            samples: that it was taken on. With a frozen trunk they count as forward passes: a head's own
+                backward is small beside the trunk's.
+
+        Raises:
+            DivergenceError: where the loss is NaN or infinite.
+        """
         if not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
             raise DivergenceError(
@@ -161,16 +186,17 @@ class TrainingLoop:
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        self.cost.train += len(batch.images)
+        if self.frozen is self.network.trunk:
+            self.cost.forward += samples
+        else:
+            self.cost.train += samples
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Σ_t w_t L_t of the network's outputs on a batch: what a step descends."""
         return weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
     def _zero_groups(self, sparsify: Callable[[], None] | None, freeze: bool) -> None:
-        if sparsify is None:
-            return
-        if self.steps_done < self.settings.prox_steps:
+        if sparsify is not None and self.steps_done < self.settings.prox_steps:
             sparsify()
             if freeze and self.steps_done == self.settings.prox_steps - 1:
                 self.pattern = (self.groups.norms() > 0).to(self.groups.size.dtype)
@@ -263,7 +289,8 @@ def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim
 
 
 def _decayed(network: MultiTaskNet, weight_decay: float) -> list[dict[str, Any]]:
-    weights = [p for p in network.parameters() if p.ndim >= 2]
-    others = [p for p in network.parameters() if p.ndim < 2]
+    trained = [p for p in network.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
+from ms_automl.trials import Report
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
-from ms_automl.tuning.streams import StreamRouter
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -31,12 +31,30 @@ _QUIET = {
 OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
 
 
-class _Lifecycle(tune.Callback):
-    """Tells the comparison what only Ray knows: when a trial gets its device, where its model lies."""
+class Router(Protocol):
+    """A Ray searcher that is told what happens to the trials that it suggested."""
 
-    def __init__(self, router: StreamRouter, patience: float) -> None:
+    def started(self, trial_id: str) -> None:
+        """A trial has its device; may be said twice."""
+
+    def reported(self, trial_id: str, report: Report) -> bool:
+        """A trial has made a report; True where it is to be stopped. May be said twice."""
+
+    def silence(self, trial_id: str) -> float:
+        """Seconds since a running trial gave a sign of life; 0 for any other."""
+
+    def gone(self, trial_id: str, message: str) -> None:
+        """A trial's process died or was killed."""
+
+    def kept(self, trial_id: str, checkpoint: Path) -> None:
+        """A trial's model, or the state it goes on from, lies in a folder."""
+
+
+class _Lifecycle(tune.Callback):
+    """Tells the router what only Ray knows: when a trial gets its device, where its model lies."""
+
+    def __init__(self, router: Router, patience: float) -> None:
         self.router = router
-        self.comparison = router.comparison
         self.patience = patience
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,22 +62,17 @@ class _Lifecycle(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill the process of a trial that has been silent for too long; Ray would wait for ever."""
-        now = self.comparison.clock()
         for trial in trials:
-            ours = self.comparison.trials.get(trial.trial_id)
             actor = trial.temporary_state.ray_actor
-            if ours is None or ours.status != "RUNNING" or ours.heard is None or actor is None:
-                continue
-            if now - ours.heard > self.patience:
-                self.router.gone(ours.id, f"no report for {self.patience:g} s: its process was stopped")
+            if actor is not None and self.router.silence(trial.trial_id) > self.patience:
+                self.router.gone(trial.trial_id, f"no report for {self.patience:g} s: its process was stopped")
                 ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.comparison.trials[trial.trial_id].started is None:
-            self.comparison.started(trial.trial_id)
+        self.router.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self.comparison.kept(trial.trial_id, Path(checkpoint.path))
+        self.router.kept(trial.trial_id, Path(checkpoint.path))
 
 
 @contextmanager
@@ -92,7 +105,7 @@ def ray_session(address: str | None, slots: int, resources: ResourcesSection) ->
 class _Stopper(tune.Stopper):
     """Has the router judge every report as it comes, and stop a trial where its arm or its budget says so."""
 
-    def __init__(self, router: StreamRouter) -> None:
+    def __init__(self, router: Router) -> None:
         self.router = router
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,13 +118,14 @@ class _Stopper(tune.Stopper):
         return False
 
 
-def run_trials(experiment: Experiment, router: StreamRouter, folder: Path) -> None:
-    """Run every stream to its end.
+def run_trials(experiment: Experiment, router: Any, folder: Path, *, keep: bool = True) -> None:
+    """Run every trial that a router suggests.
 
     Args:
         experiment: what trials are built from.
-        router: says what runs next, and hears of everything.
+        router: a ``ray.tune.search.Searcher`` and a :class:`Router`: says what runs next, hears of everything.
         folder: where Ray keeps trial checkpoints; absolute.
+        keep: whether the model of every trial is kept.
     """
     resources = experiment.config.resources
     trainable = tune.with_resources(
@@ -127,7 +141,7 @@ def run_trials(experiment: Experiment, router: StreamRouter, folder: Path) -> No
             verbose=0,
             stop=_Stopper(router),
             callbacks=[_Lifecycle(router, resources.report_timeout)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, num_to_keep=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep, num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -97,15 +98,7 @@ class StreamRouter(Searcher):
         trial.attempt = ledger.attempts(trial.name)
         if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
             trial.at_rungs = {origin.reports: origin.metrics["val/objective"]}
-        self.comparison.register(trial)
-        self.running[trial_id] = stream
-        start = (
-            None if origin is None or suggestion.start is None else (suggestion.start.what, str(origin.checkpoint))
-        )
-        return {
-            "suggestion": suggestion, "seed": stream.seed, "reference": reference, "start": start,
-            "training_seed": None,
-        }  # fmt: skip
+        return self._config(trial, suggestion, origin)
 
     def _ask(self, stream: Stream) -> Suggestion | None:
         """What the stream's sampler says; None where it says nothing yet, or nothing any more."""
@@ -155,9 +148,9 @@ class StreamRouter(Searcher):
         trial = _trial(trial_id, stream, index, suggestion)
         trial.training_seed = FRESH + 1000 * stream.seed + index
         trial.attempt = self.comparison.ledger.attempts(trial.name)
-        return self._started(trial, suggestion)
+        return self._config(trial, suggestion)
 
-    def _started(self, trial: Trial, suggestion: Suggestion, origin: Trial | None = None) -> dict[str, Any]:
+    def _config(self, trial: Trial, suggestion: Suggestion, origin: Trial | None = None) -> dict[str, Any]:
         """Register a trial; what its process is built from."""
         stream = self.comparison.streams[trial.stream]
         self.comparison.register(trial)
@@ -172,6 +165,22 @@ class StreamRouter(Searcher):
             "start": start,
             "training_seed": trial.training_seed,
         }
+
+    def started(self, trial_id: str) -> None:
+        """A trial has its device."""
+        if self.comparison.trials[trial_id].started is None:
+            self.comparison.started(trial_id)
+
+    def silence(self, trial_id: str) -> float:
+        """Seconds since a running trial gave a sign of life; 0 for any other."""
+        trial = self.comparison.trials.get(trial_id)
+        if trial is None or trial.status != "RUNNING" or trial.heard is None:
+            return 0.0
+        return self.comparison.clock() - trial.heard
+
+    def kept(self, trial_id: str, checkpoint: Path) -> None:
+        """A trial's model, or the state it goes on from, lies in a folder."""
+        self.comparison.kept(trial_id, checkpoint)
 
     def reported(self, trial_id: str, report: Report) -> bool:
         """Charge and judge a report; True where the trial is to be stopped. The same one again changes nothing."""

@@ -11,7 +11,7 @@ import torch
 
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
-from ms_automl.data import MultiTaskData
+from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.meta.hypergradients import ESTIMATORS
@@ -26,13 +26,14 @@ from tests.conformance.ways import (
     STREAMS,
     STRONG,
     TARGET,
+    WORDS,
     Factory,
     constant,
     run,
     same,
     state,
 )
-from trainables import METHODS, FixedLambda, MetaSparsity
+from trainables import METHODS, FixedLambda, MetaSparsity, Transfer
 
 each_case = pytest.mark.parametrize("case", CASES)
 each_sparse_case = pytest.mark.parametrize("case", [case for case in CASES if case not in DENSE])
@@ -96,6 +97,12 @@ def test_a_seed_fixes_a_run_and_another_one_changes_it(case: str, make: Factory)
 def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
     method, _ = make.finished(case)
     expected = SETTINGS.cost(make.data, probes=6 if case == "dense, probed" else 0)
+    if isinstance(method, Transfer):
+        asked = CASES[case][1]
+        remembers, shots = asked.get("remembers", False), asked.get("shots", 18)  # 18 of 24 have a label
+        expected = Transfer.planned_cost(
+            make.data, SETTINGS, mode=asked["mode"], samples=shots, remembers=remembers
+        )
     if isinstance(method, MetaSparsity):
         expected = planned(case, make.data)
         assert (expected.outer > 0) == (CASES[case][1]["learning"].learner in ESTIMATORS)
@@ -169,9 +176,15 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
     names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
     if CASES[case][0] != "single_task":
         names |= {"val/kind/loss", "val/kind/accuracy"}
+    if CASES[case][0] == "transfer":
+        names = names - {name for name in names if name.startswith("val/") and "joint" not in case}
+        names |= {"labels"} | {f"val/bright/{name}" for name in ("loss", "f1", "accuracy")}
     if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
         names |= {f"lambda/{layer}" for layer in layers}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
+    if "remembers" in CASES[case][1]:
+        tested |= {f"old/{name}" for name in ("delta_m", "depth/loss", "depth/abs_error", "depth/rel_error")}
+        tested |= {f"old/kind/{name}" for name in ("loss", "accuracy")}
     probes = {"probe/depth/loss", "probe/kind/loss"}
     probed = {"dense, probed": 6}.get(case, 3 if CASES[case][0] == "meta_sparsity" else 0)
     for index, report in enumerate(reports):
@@ -179,6 +192,24 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
     assert [report["step"] for report in reports] == [3, 6, 9, 12, 15, 16]
     for report in reports:
         assert all(isinstance(value, float) and math.isfinite(value) for value in report.values())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not {"transfer", *WORDS} & {*case.split(", ")}])
+def test_the_labels_of_a_task_that_is_held_back_change_nothing(case: str, make: Factory) -> None:
+    """λ, pattern and weights alike: a method that looked at one of them would end elsewhere."""
+    other = make(case, data=relabelled(make.data, "bright", 7.5))
+    assert run(other) == make.finished(case)[1]
+    assert same(state(other), state(make.finished(case)[0]))
+
+
+def relabelled(data: MultiTaskData, task: str, value: float) -> MultiTaskData:
+    """The same data with another value in the place of every label of a task."""
+    splits = {}
+    for name, split in data.splits.items():
+        assert isinstance(split, TensorSplit)
+        targets = split.targets | {task: torch.full_like(split.targets[task], value)}
+        splits[name] = TensorSplit(split.images, targets, split.valid | {task: ~split.valid[task]})
+    return replace(data, **splits)
 
 
 def test_training_lowers_the_loss(make: Factory) -> None:

@@ -10,6 +10,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
 from ms_automl.meta.hypergradients import ESTIMATORS
 from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity import build_groups
 from ms_automl.training import TrainingSettings
 from search_spaces import SPACES
 from trainables import METHODS
@@ -99,6 +100,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "single_task, sparse": ("single_task", {"task": "depth", "schedule": CONSTANT}),
     "overparam": ("overparam", {}),
     "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
+    "transfer, frozen": ("transfer", {"task": "bright", "mode": "frozen"}),
+    "transfer, finetuned": ("transfer", {"task": "bright", "mode": "finetuned", "shots": 9, "remembers": True}),
+    "transfer, finetuned, coupled": ("transfer", {"task": "bright", "mode": "finetuned", "shots": 4}),
+    "transfer, finetuned, weights": ("transfer", {"task": "bright", "mode": "finetuned"}),
+    "transfer, joint": ("transfer", {"task": "bright", "mode": "joint", "shots": 9, "remembers": True}),
 }
 DENSE = ("dense", "dense, probed", "mtml", "mtml, two inner steps", "single_task", "overparam")
 WORDS = {
@@ -113,7 +119,7 @@ WORDS = {
 class Factory:
     """Fresh trainables of a case, with their networks' initialisation always the same."""
 
-    def __init__(self, data: MultiTaskData, network: Callable[[], MultiTaskNet]) -> None:
+    def __init__(self, data: MultiTaskData, network: Callable[..., MultiTaskNet]) -> None:
         self.data, self.network = data, network
         self._finished: dict[str, tuple[Any, list[dict[str, float]]]] = {}
 
@@ -124,7 +130,17 @@ class Factory:
             changes["learning"] = replace(arguments["learning"], **own)
         for word in case.split(", "):
             settings = replace(settings, **WORDS.get(word, {}))
-        return METHODS[method](self.data, self.network(), settings, seed, **(arguments | changes))
+        data = changes.pop("data", self.data)
+        network = self.network() if method != "transfer" else self.sparse(settings)
+        return METHODS[method](data, network, settings, seed, **(arguments | changes))
+
+    def sparse(self, settings: TrainingSettings) -> MultiTaskNet:
+        """A network with a head for a new task, in which a third of the groups is zero."""
+        network = self.network(unseen=True)
+        groups = build_groups(network, settings.grouping, self.data.image_shape)
+        dead = (torch.arange(len(groups.size)) % 3 == 0) & ~groups.strongest(groups.norms())
+        groups.scale_((~dead).to(groups.size.dtype))
+        return network
 
     def finished(self, case: str) -> tuple[Any, list[dict[str, float]]]:
         """An uninterrupted run of seed 0 and its reports; not to be changed."""

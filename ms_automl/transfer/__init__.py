@@ -1,0 +1,1 @@
+"""The unseen-task stage, on a finished comparison: ``python -m ms_automl.transfer``."""

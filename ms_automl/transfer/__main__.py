@@ -1,0 +1,206 @@
+"""Does learned sparsity help on tasks that no training has seen?
+
+python -m ms_automl.transfer has the selected models of a finished comparison take up the tasks that its data
+held back: with a new head on the frozen sparse trunk, with the trunk fine-tuned and its zeros kept, and jointly
+with the old tasks. All models get the same labelled samples, steps and draws of head and order. The dense network,
+a new initialisation with each model's zeros, and one without zeros are what they are held against. The runs go to
+MLflow below the comparison's, and the report gets a section of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ms_automl.errors import ConfigError, DataError, MsAutomlError, unknown_name
+
+if TYPE_CHECKING:
+    from analysis.records import Comparison
+    from ms_automl.transfer.uptake import TransferExperiment, Uptake
+
+REPORTS = 8
+EPILOG = """\
+modes:
+  frozen      the new head learns, the trunk stays as it is
+  finetuned   trunk and head learn the new task alone; what is zero stays zero
+  joint       all heads and the trunk learn, old tasks from all their labels; are they forgotten?
+
+examples:
+  python -m ms_automl.transfer --comparison comparisons/rooms-20260101-120000
+  python -m ms_automl.transfer --comparison comparisons/rooms-20260101-120000 --task edges --shots 16,64,all
+  python -m ms_automl.transfer --comparison 0123456789abcdef0123456789abcdef --arms meta,optuna
+
+The same command again goes on where it was stopped; other tasks, shots, modes or arms are added to what is there.
+exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m ms_automl.transfer --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m ms_automl.transfer",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
+    )
+    parser.add_argument("--task", metavar="A,B", help="held-back tasks (default: all of them)")
+    parser.add_argument("--arms", metavar="A,B", help="whose models (default: all); dense is always added")
+    parser.add_argument(
+        "--shots", default="16,64,256,all", metavar="N,N", help="labelled samples (default: 16,64,256,all)"
+    )
+    parser.add_argument("--modes", metavar="A,B", help="of frozen, finetuned, joint (default: all)")
+    parser.add_argument(
+        "--draws", type=int, metavar="N", help="of samples and head for each model (default: 3 of a comparison of "
+        "one seed, else 1)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of an uptake (default: a quarter of the comparison's trials)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: DIR/transfer, or ./transfer-RUN_ID)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
+    parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
+    parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(_parser().parse_args(arguments))
+    except MsAutomlError as error:
+        if debug:
+            traceback.print_exc()
+        print("error:", *str(error).split(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before any trial began", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis.records import load
+    from ms_automl.config import parse
+    from ms_automl.transfer.run import run_transfer
+    from ms_automl.transfer.uptake import TransferExperiment, digest_of, plan
+
+    shots, modes = _shots(args.shots), _chosen("mode", args.modes, _modes())
+    for name, value in (("slots", args.slots), ("draws", args.draws), ("steps", args.steps)):
+        if value is not None and value < 1:
+            raise ConfigError(f"`--{name} 1` or more must hold, but got {value}")
+    comparison = load(args.comparison)
+    if comparison.status != "FINISHED" or comparison.rows.empty:
+        raise DataError(
+            f"the comparison {args.comparison} has not ended ({comparison.status}): let the search finish, or "
+            "go on with it by --resume"
+        )
+    config = parse(comparison.config)
+    base = config.training.build()
+    steps = args.steps or max(1, base.steps // 4)
+    settings = replace(base, steps=steps, report_every=max(1, -(-steps // REPORTS)))
+    experiment = TransferExperiment(config, args.data_dir.resolve() if args.data_dir else None, settings=settings)
+    out = (args.out or (comparison.folder / "transfer" if comparison.folder else _default(comparison))).absolute()
+    seeds, arms = sorted(set(comparison.rows["seed"])), _arms(comparison, args.arms)
+    data = experiment.data(int(seeds[0]))
+    tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
+    if not tasks:
+        raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
+    models = _models(comparison, arms, out)
+    digests = {key: digest_of(model) for key, model in models.items()}
+    draws = args.draws or (3 if len(seeds) == 1 else 1)
+    asked = plan(digests, tasks, modes, shots, draws)
+    _check_labels(experiment, asked)
+    return run_transfer(
+        Console(), comparison, experiment, models, asked, out, address=args.address,
+        slots=args.slots or len(os.sched_getaffinity(0)),
+    )  # fmt: skip
+
+
+def _modes() -> list[str]:
+    from trainables.transfer import MODES
+
+    return list(MODES)
+
+
+def _default(comparison: Comparison) -> Path:
+    return Path(f"transfer-{comparison.run_id}")
+
+
+def _shots(text: str) -> list[int | None]:
+    """Counts in the order of their size, None for all."""
+    found: set[int | None] = set()
+    for word in (part.strip() for part in text.split(",")):
+        if word != "all" and not (word.isdecimal() and int(word) >= 2):
+            raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{word}'")
+        found.add(None if word == "all" else int(word))
+    return sorted(found, key=lambda count: (count is None, count or 0))
+
+
+def _chosen(kind: str, text: str | None, known: list[str]) -> list[str]:
+    """The names of an option, all without it."""
+    if text is None:
+        return known
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return [name for name in known if name in names]
+
+
+def _arms(comparison: Comparison, text: str | None) -> list[str]:
+    """The arms that have a model in every seed, the reference first."""
+    valid = comparison.rows[comparison.rows["status"] != "failed"]
+    seeds = comparison.rows["seed"].nunique()
+    known = [str(arm) for arm in dict.fromkeys(valid["arm"]) if (valid["arm"] == arm).sum() == seeds]
+    if "dense" not in known:
+        raise DataError("the comparison has no dense reference in every seed: go on with it by --resume")
+    chosen = _chosen("arm", text, known)
+    return ["dense", *(arm for arm in chosen if arm != "dense")]
+
+
+def _models(comparison: Comparison, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
+    from ms_automl.finished import selected_model
+
+    keys = [(arm, int(seed)) for seed in sorted(set(comparison.rows["seed"])) for arm in arms]
+    found = {}
+    for arm, seed in keys:
+        into = out / "models" / f"{arm}-{seed}"
+        uri, name = comparison.tracking_uri, f"{arm}-{seed}"
+        found[arm, seed] = selected_model(comparison.run_id, comparison.folder, name, into, uri).absolute()
+    return found
+
+
+def _check_labels(experiment: TransferExperiment, asked: Sequence[Uptake]) -> None:
+    """More shots than there are labels are found out before anything trains."""
+    from ms_automl.data import labelled
+
+    most: dict[tuple[int, str], int] = {}
+    for uptake in asked:
+        key = uptake.seed, uptake.task
+        most[key] = max(most.get(key, 1), uptake.shots or 1)
+    for (seed, name), count in most.items():
+        data = experiment.data(seed)
+        task = next(task for task in data.unseen_tasks if task.name == name)
+        if count > len(data.train):
+            raise ConfigError(f"--shots {count} is more than the train split's {len(data.train)} samples")
+        labelled(data.train, task, count, seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

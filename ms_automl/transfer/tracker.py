@@ -1,0 +1,68 @@
+"""The transfer stage in MLflow: one run below the comparison's, and below it a run for each uptake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow.entities import Metric
+
+from ms_automl.tracking.tracker import Tracker, milliseconds
+from ms_automl.transfer.uptake import Uptake
+
+NAME = "transfer"
+
+
+class TransferTracker(Tracker):
+    """Adds to a comparison that has ended; its own runs stay as they are."""
+
+    def attach(self, run_id: str) -> None:
+        """Find the comparison's runs, and make that of the stage.
+
+        Args:
+            run_id: of the comparison.
+
+        Raises:
+            TrackingError: where the store cannot be reached or has no such run.
+        """
+        self.run_id = run_id
+        with self._reachable():
+            self.experiment = self.client.get_run(run_id).info.experiment_id
+            self.runs, unended = self._known()
+        self.unended = {name for name in unended if name.startswith(f"{NAME}/")}
+        self._start()
+        self._create(NAME, run_id, NAME, {})
+
+    def uptake_started(self, uptake: Uptake) -> None:
+        """Make its run."""
+        params = {"arm": uptake.arm, "seed": str(uptake.seed), "weights": uptake.weights, "mode": uptake.mode}
+        params |= {"task": uptake.task, "shots": str(uptake.shots or "all"), "draw": str(uptake.draw)}
+        name = _run_name(uptake)
+        self._create(name, NAME, "uptake", params)
+        self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.digest", uptake.digest))
+
+    def uptake_reported(self, uptake: Uptake, metrics: dict[str, float]) -> None:
+        """Log a report's metrics at its training step."""
+        name, now, step = _run_name(uptake), milliseconds(), int(metrics["step"])
+        batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
+        self._put(lambda: self.client.log_batch(self.runs[name], metrics=batch))
+
+    def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
+        """End its run."""
+        name, now = _run_name(uptake), milliseconds()
+        costs = {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
+        batch = [Metric(key, value, now, 0) for key, value in costs.items()]
+        self._put(lambda: self.client.log_batch(self.runs[name], metrics=batch))
+        if row["error"]:
+            self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.error", row["error"][:5000]))
+        self._put(lambda: self.client.set_terminated(self.runs[name], row["status"]))
+
+    def close(self, content: dict[str, Any], status: str) -> None:
+        """Log ``transfer.json``, end the stage's run, and wait until everything is written."""
+        self._put(self._end_the_rest)
+        self._put(lambda: self.client.log_dict(self.runs[NAME], content, "transfer.json"))
+        self._put(lambda: self.client.set_terminated(self.runs[NAME], status))
+        self.writer.close()
+
+
+def _run_name(uptake: Uptake) -> str:
+    return f"{NAME}/{uptake.name}"

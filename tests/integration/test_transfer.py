@@ -1,0 +1,206 @@
+"""`python -m ms_automl.transfer` as a user runs it, on a comparison that has ended."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.integration.command import ROOT, TINY, finished
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
+FEW = ["--task", "edges", "--shots", "4,all", "--steps", "4"]
+
+
+def transfer(folder, *options):
+    command = [sys.executable, "-m", "ms_automl.transfer", *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def ended(folder, *options):
+    process = transfer(folder, *options)
+    shown, errors = process.communicate(timeout=300)
+    return process.returncode, shown, errors
+
+
+def prints(out):
+    """What the comparison itself has on disk, by file."""
+    files = [out / "comparison.json", out / "ledger.jsonl", out / "trials.jsonl", *(out / "best").rglob("*.*")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def own_runs(search):
+    return {
+        name: (run.info.status, run.info.end_time, run.data.params, run.data.metrics)
+        for name, run in search.runs().items()
+        if not name.startswith("transfer")
+    }
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    search = finished(tmp_path_factory.mktemp("transfer"), "--arms", "meta", "--seeds", "2", settings=TINY)
+    assert search.status == 0, search.shown + search.errors
+    return search
+
+
+@pytest.fixture(scope="module")
+def before(search):
+    return prints(search.out), own_runs(search)
+
+
+@pytest.fixture(scope="module")
+def stage(search, before):
+    """Stopped by Ctrl-C in the middle, and gone on with."""
+    options = ["--comparison", "out", *FEW]
+    process = transfer(search.folder, *options)
+    rows, journal = 0, search.out / "transfer" / "trials.jsonl"
+    deadline = time.monotonic() + 200
+    while rows < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        rows = journal.read_text().count("\n") if journal.exists() else 0
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=200)
+    assert process.returncode == 130
+    done = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    status, shown, errors = ended(search.folder, *options)
+    assert (status, errors) == (0, ""), shown + errors
+    return done, shown
+
+
+@pytest.fixture(scope="module")
+def record(search, stage):
+    return json.loads((search.out / "transfer" / "transfer.json").read_text())
+
+
+def key(row):
+    return tuple(row[name] for name in ("arm", "seed", "weights", "mode", "shots", "draw"))
+
+
+def test_every_start_takes_up_the_task_in_every_mode_with_every_number_of_labels(record):
+    rows = {key(row): row for row in record["rows"]}
+    assert len(rows) == len(record["rows"]) == 2 * 2 * 2 * 5  # seeds, arms, shots; two modes with new weights too
+    for row in rows.values():
+        assert row["status"] == "FINISHED"
+        assert row["metrics"]["labels"] == (row["shots"] or 64)
+        assert 0 <= row["metrics"]["test/edges/f1"] <= 1
+        assert ("old/delta_m" in row["metrics"]) == (row["weights"] == "trained" and row["mode"] != "frozen")
+        assert len(row["curve"]) == 4
+
+
+def test_what_was_done_before_the_stop_was_not_done_again(stage, record):
+    done, shown = stage
+    assert done and f"{len(done)} done, {40 - len(done)} to run" in shown
+    rows = {key(row): row for row in record["rows"]}
+    assert all(rows[key(row)] == row for row in done)
+
+
+def test_zeros_stay_zero_and_new_weights_have_the_models_zeros(search, record):
+    for row in record["rows"]:
+        if row["arm"] == "meta":
+            kept = next(one for one in search.record["rows"] if (one["arm"], one["seed"]) == ("meta", row["seed"]))
+            assert row["metrics"]["sparsity/param"] == pytest.approx(kept["sparsity_param"])
+
+
+def test_the_comparisons_own_records_are_as_they_were(search, before, stage):
+    assert (prints(search.out), own_runs(search)) == before
+
+
+def test_it_costs_what_was_said_before_it_began(stage, record):
+    said = float(stage[1].partition("to run, ")[2].partition(" passes")[0].replace(",", ""))
+    began = {key(row) for row in stage[0]}
+    assert sum(row["passes"] for row in record["rows"] if key(row) not in began) == pytest.approx(said, abs=0.51)
+
+
+def test_mlflow_has_one_run_for_each_below_the_comparisons(search, stage, record):
+    runs = search.runs()
+    parent = runs["transfer"]
+    assert parent.data.tags["mlflow.parentRunId"] == search.record["mlflow"]["run_id"]
+    assert parent.info.status == "FINISHED"
+    uptakes = [run for name, run in runs.items() if name.startswith("transfer/")]
+    assert len(uptakes) == len(record["rows"])
+    assert {run.data.tags["mlflow.parentRunId"] for run in uptakes} == {parent.info.run_id}
+    assert {run.info.status for run in uptakes} == {"FINISHED"}
+    row = next(row for row in record["rows"] if key(row) == ("meta", 0, "trained", "joint", None, 0))
+    run = runs["transfer/edges/meta-0/joint/all/0"]
+    assert run.data.metrics["test/edges/f1"] == pytest.approx(row["metrics"]["test/edges/f1"])
+    assert run.data.metrics["cost/passes"] == pytest.approx(row["passes"])
+    assert [item.path for item in search.client().list_artifacts(parent.info.run_id)] == ["transfer.json"]
+
+
+def test_the_report_has_the_curves_and_the_verdict(search, stage):
+    page = (search.out / "report" / "index.html").read_text()
+    assert "Unseen tasks" in page and "edges, finetuned: meta against dense" in page
+    assert "fewer than 5 seeds claim nothing" in page
+    for name in ("transfer-edges.png", "transfer-edges.svg", "transfer.csv"):
+        assert (search.out / "report" / name).stat().st_size > 0
+    assert "edges, joint: meta against dense" in stage[1]
+
+
+def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stage):
+    run_id = search.record["mlflow"]["run_id"]
+    options = ["--comparison", run_id, "--task", "count", "--shots", "4", "--steps", "4", "--modes", "frozen"]
+    status, shown, errors = ended(search.folder, *options)
+    assert (status, errors) == (0, ""), shown + errors
+    record = json.loads((search.folder / f"transfer-{run_id}" / "transfer.json").read_text())
+    assert len(record["rows"]) == 2 * 2 * 2
+    assert "count, frozen: meta against dense" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--task", "edge"], "unknown unseen task 'edge': did you mean 'edges'? Known: edges, count."),
+        (["--shots", "65"], "--shots 65 is more than the train split's 64 samples"),
+        (["--shots", "1,all"], "--shots takes numbers of at least 2, and 'all', but got '1'"),
+        (["--modes", "frozn"], "unknown mode 'frozn': did you mean 'frozen'?"),
+        (["--arms", "optuna"], "unknown arm 'optuna': Known: dense, meta."),
+        (["--draws", "0"], "`--draws 1` or more must hold, but got 0"),
+        (["--steps", "8", "--task", "edges"], "holds uptakes with steps=4, and now it is 8"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(options, problem, search, stage):
+    status, _, errors = ended(search.folder, "--comparison", "out", *options)
+    assert status == 2
+    assert errors.startswith("error: ") and problem in errors and errors.count("\n") == 1
+
+
+def test_a_comparison_without_its_models_or_of_another_version_is_refused(search, stage, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(search.out, copy, ignore=shutil.ignore_patterns("tune-*", "transfer"))
+    shutil.copy(search.folder / "mlflow.db", tmp_path)
+    shutil.rmtree(copy / "best" / "meta-1")
+    status, _, errors = ended(tmp_path, "--comparison", "out", *FEW)
+    assert status == 2 and "meta-1 holds no model: give the comparison's MLflow run id" in errors
+    record = json.loads((copy / "comparison.json").read_text())
+    (copy / "comparison.json").write_text(json.dumps(record | {"format": 7}))
+    status, _, errors = ended(tmp_path, "--comparison", "out", *FEW)
+    assert status == 2 and "has record format 7, this version reads 1" in errors
+
+
+def test_a_comparison_that_was_stopped_is_refused(search, stage, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(search.out, copy, ignore=shutil.ignore_patterns("tune-*", "transfer"))
+    shutil.copy(search.folder / "mlflow.db", tmp_path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.set_terminated(search.record["mlflow"]["run_id"], "KILLED")
+    status, _, errors = ended(tmp_path, "--comparison", "out", *FEW)
+    assert status == 2
+    assert (
+        "the comparison out has not ended (KILLED): let the search finish, or go on with it by --resume" in errors
+    )

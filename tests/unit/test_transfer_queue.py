@@ -1,0 +1,163 @@
+"""The queue of uptakes and its journal: every uptake is run once, and its row says what it cost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError
+from ms_automl.transfer.journal import TransferJournal
+from ms_automl.transfer.queue import TransferQueue
+from ms_automl.transfer.uptake import Uptake, plan
+from ms_automl.trials import Report
+
+DIGESTS = {("dense", 0): "d0", ("meta", 0): "m0", ("dense", 1): "d1", ("meta", 1): "m1"}
+METRIC = "val/bright/accuracy"
+
+
+def test_the_plan_has_every_start_once_seed_by_seed_and_new_weights_never_jointly() -> None:
+    uptakes = plan(DIGESTS, ["bright"], ["frozen", "joint"], [16, None], 2)
+    assert len(uptakes) == len(set(uptakes)) == 2 * 2 * (2 * 4 + 2 * 2)  # seeds, draws, shots x starts
+    assert [uptake.seed for uptake in uptakes] == sorted(uptake.seed for uptake in uptakes)
+    assert {uptake.weights for uptake in uptakes if uptake.mode == "joint"} == {"trained"}
+    assert {uptake.digest for uptake in uptakes if uptake.seed == 1 and uptake.arm == "meta"} == {"m1"}
+
+
+def test_all_models_of_a_seed_get_the_same_draw_and_no_draw_comes_twice() -> None:
+    uptakes = plan(DIGESTS, ["bright"], ["frozen"], [16], 3)
+    drawn = {(uptake.seed, uptake.draw): uptake.fresh_seed for uptake in uptakes}
+    assert all(uptake.fresh_seed == drawn[uptake.seed, uptake.draw] for uptake in uptakes)
+    assert len(set(drawn.values())) == len(drawn) == 6
+
+
+class Told:
+    def __init__(self) -> None:
+        self.lines: list[Any] = []
+
+    def uptake_started(self, uptake: Uptake) -> None:
+        self.lines.append(("started", uptake.name))
+
+    def uptake_reported(self, uptake: Uptake, metrics: dict[str, float]) -> None:
+        self.lines.append(("reported", metrics["step"]))
+
+    def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
+        self.lines.append(("ended", row["status"], row["passes"]))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def report(interval: int, done: bool = False, error: str | None = None, value: float = 0.5) -> Report:
+    metrics = {} if error else {"step": 4.0 * (interval + 1), METRIC: value, "sparsity/layer/stem": 0.0}
+    return Report(0, interval, metrics, {"train": 10.0, "forward": 2.0}, 3.0, 3.0, done, error)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock, told: Told) -> TransferQueue:
+    uptakes = plan({("dense", 0): "d0", ("meta", 0): "m0"}, ["bright"], ["joint"], [16], 1)
+    models = {("dense", 0): tmp_path, ("meta", 0): tmp_path}
+    return TransferQueue(uptakes, models, {"bright": "accuracy"}, 4, lambda uptake: 40.0, [told], clock)
+
+
+def test_it_hands_out_every_uptake_and_then_says_so(queue: TransferQueue, tmp_path: Path) -> None:
+    first, second = queue.suggest("a"), queue.suggest("b")
+    assert [config["suggestion"].params["uptake"]["arm"] for config in (first, second)] == ["dense", "meta"]
+    assert first["suggestion"].params["model"] == str(tmp_path)
+    assert queue.suggest("c") == Searcher.FINISHED
+
+
+def test_a_row_adds_up_its_reports_each_counted_once(queue: TransferQueue, told: Told) -> None:
+    queue.suggest("a")
+    queue.started("a"), queue.started("a")
+    for index in (0, 1, 1):
+        queue.reported("a", report(index))
+    queue.reported("a", report(2, done=True, value=float("nan")))
+    queue.on_trial_complete("a", {"report": report(2, done=True)})
+    assert told.lines == [
+        ("started", "bright/dense-0/joint/16/0"),
+        ("reported", 4.0), ("reported", 8.0), ("reported", 12.0), ("ended", "FINISHED", 36.0),
+    ]  # fmt: skip
+
+
+def test_one_that_fails_or_dies_is_a_row_with_what_it_cost(queue: TransferQueue, told: Told, clock: Clock) -> None:
+    queue.suggest("a"), queue.suggest("b")
+    queue.started("a"), queue.started("b")
+    queue.reported("a", report(0, done=True, error="no"))
+    queue.reported("b", report(0))
+    clock.now = 7.0
+    assert queue.silence("b") == 7.0 and queue.silence("a") == 0.0
+    queue.on_trial_complete("b", error=True)
+    assert told.lines[-1] == ("ended", "FAILED", 12.0 + 40.0 / 4)
+    assert ("ended", "FAILED", 12.0) in told.lines
+
+
+def test_what_is_stopped_is_told_so(queue: TransferQueue, told: Told) -> None:
+    queue.suggest("a")
+    queue.stop("stopped by Ctrl-C")
+    assert told.lines[-1][:2] == ("ended", "KILLED")
+    assert not queue.running
+
+
+UPTAKE = Uptake("meta", 0, "m0", "trained", "frozen", "bright", 16, 0)
+
+
+def row(uptake: Uptake, status: str = "FINISHED") -> dict[str, Any]:
+    return vars(uptake) | {"status": status, "error": None, "curve": [], "metrics": {}, "passes": 1.0}
+
+
+def test_a_journal_knows_what_is_done_and_failures_run_again(tmp_path: Path) -> None:
+    other = Uptake("meta", 0, "m0", "trained", "frozen", "bright", None, 0)
+    killed = Uptake("meta", 0, "m0", "trained", "joint", "bright", None, 0)
+    journal = TransferJournal(tmp_path, "run", {"steps": 4})
+    journal.uptake_ended(UPTAKE, row(UPTAKE))
+    journal.uptake_ended(other, row(other, "FAILED"))
+    journal.uptake_ended(killed, row(killed, "KILLED"))
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write('{"arm": "me')  # the line being written when the driver died
+    again = TransferJournal(tmp_path, "run", {"steps": 4})
+    assert again.done() == {UPTAKE}
+    again.uptake_ended(other, row(other))
+    assert TransferJournal(tmp_path, "run", {"steps": 4}).done() == {UPTAKE, other}
+
+
+def test_rows_of_a_model_that_was_replaced_are_left_out(tmp_path: Path, tiny_data: MultiTaskData) -> None:
+    journal = TransferJournal(tmp_path, "run", {})
+    new = Uptake("meta", 0, "m9", "trained", "frozen", "bright", 16, 0)
+    for uptake in (UPTAKE, new):
+        journal.uptake_ended(uptake, row(uptake))
+    content = journal.content(tiny_data, [new])
+    assert [one["digest"] for one in content["rows"]] == ["m9"]
+    assert content["tasks"] == {"bright": {"metric": "accuracy", "direction": "max", "unit": "share of images"}}
+    json.dumps(content, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "settings", "problem"),
+    [
+        ("other", {"steps": 4}, "belongs to comparison run, this is other: name a new folder"),
+        ("run", {"steps": 8}, "holds uptakes with steps=4, and now it is 8"),
+    ],
+)
+def test_another_comparison_or_other_settings_are_refused(
+    run_id: str, settings: dict[str, int], problem: str, tmp_path: Path
+) -> None:
+    TransferJournal(tmp_path, "run", {"steps": 4})
+    with pytest.raises(ConfigError, match=problem):
+        TransferJournal(tmp_path, run_id, settings)
