@@ -29,7 +29,7 @@ search: install ## The default comparison (rooms, 9 to 12 minutes on 2 cores); A
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests
-	$(BIN)/python -m pytest -m "not server and not browser" $(ARGS)
+	$(BIN)/python -m pytest -m "not server and not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: test ## The tests, and those that need PostgreSQL and Chromium (apt install postgresql chromium)
 	$(BIN)/python -m pytest -m "server or browser"

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from analysis.formats import duration
 from analysis.records import Comparison, load
 from analysis.report import report
 from analysis.transfer import sentences
@@ -53,9 +54,12 @@ def run_transfer(
     done = journal.done()
     pending = [uptake for uptake in asked if uptake not in done]
     passes = sum(experiment.passes(uptake) for uptake in pending)
+    rows = comparison.rows
+    pace = float(rows["device_seconds"].sum() / rows["passes"].sum())  # seconds of a pass in the comparison
     console.print(
         f"{', '.join(dict.fromkeys(one.task for one in asked))}: {len(asked)} uptakes, "
-        f"{len(asked) - len(pending)} done, {len(pending)} to run, {passes:,.0f} passes; results in {out.name}",
+        f"{len(asked) - len(pending)} done, {len(pending)} to run, {passes:,.0f} passes, about "
+        f"{duration(passes * pace / slots)} with {slots} at a time; results in {out.name}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     tracker = TransferTracker(comparison.tracking_uri)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from ms_automl.search import main
 from tests.integration.command import SMALL, Search, finished, has_trained, untimed
 
 pytestmark = [
@@ -93,13 +94,16 @@ def test_a_larger_budget_runs_only_what_is_new(resumed):
         ([], [], "holds a comparison already: name a new folder, or go on with it by --resume"),
     ],
 )
-def test_what_cannot_go_on_is_refused_in_one_line(resumed, options, settings, said):
-    preset = None if options else "smoke"
-    search = Search(resumed.folder, *options, preset=preset, settings=settings).wait()
-    assert search.status == 2 and search.errors.startswith("error: ") and search.errors.count("\n") == 1
-    assert said in search.errors
+def test_what_cannot_go_on_is_refused_in_one_line(resumed, options, settings, said, monkeypatch, capsys):
+    monkeypatch.chdir(resumed.folder)
+    sets = [part for setting in settings for part in ("--set", setting)]
+    assert main(["--out", "out", *(options or ["--preset", "smoke"]), *sets]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert said in errors
 
 
-def test_a_folder_without_a_comparison_is_refused(tmp_path):
-    search = Search(tmp_path, "--resume", preset=None, settings=()).wait()
-    assert search.status == 2 and "no comparison.json in out" in search.errors
+def test_a_folder_without_a_comparison_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--out", "out", "--resume"]) == 2
+    assert "no comparison.json in out" in capsys.readouterr().err
