@@ -8,6 +8,7 @@ random and on real images, before anything is written.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from ms_automl.errors import ConfigError, MsAutomlError, unknown_name
 from ms_automl.factories import build_data
 from ms_automl.finished import selected_model
 from ms_automl.models import MultiTaskNet
-from ms_automl.models.onnx_form import to_onnx
+from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
 from ms_automl.selected import dense_rivals, real_images
 from ms_automl.sparsity.compact import compact, leftovers
@@ -172,6 +173,7 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     masked = load(model)
     small, surgery = compact(masked, known.image_shape, images)
     program = to_onnx(small, known.image_shape) if "onnx" in formats else None
+    session = None if program is None else OnnxNetwork(program)  # MLflow moves the weights out of it when it saves
     out.mkdir(parents=True, exist_ok=True)
     save_model(small, out, replace(known, surgery=surgery))
     if "torch" in formats:
@@ -182,6 +184,8 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
         save_onnx(program, out)
     networks = dense_rivals(model, images) | {"masked": masked, "compact": small}
     figures = measured(networks, known, images, rounds)
+    if session is not None:
+        figures["latency"] |= in_onnx(networks, session, known, images, rounds)
     figures["leftovers"] = {name: asdict(left) for name, left in leftovers(masked, surgery).items()}
     figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     if "safetensors" not in formats:
@@ -193,6 +197,9 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
 
 def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
     """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N."""
+    network = copy.deepcopy(network).to(
+        memory_format=torch.contiguous_format
+    )  # other weights are not saved quietly
     batch = torch.export.Dim("batch")
     program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
     torch.export.save(program, path)
@@ -217,6 +224,20 @@ def measured(
     return figures
 
 
+def in_onnx(
+    networks: dict[str, MultiTaskNet], compact: OnnxNetwork, known: Architecture, images: Tensor, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Time in onnxruntime of the networks ``dense`` and ``masked`` and of the compact one, as :func:`measured`."""
+    others = {name: OnnxNetwork(to_onnx(networks[name], known.image_shape)) for name in ("dense", "masked")}
+    timed = others | {"compact": compact}
+    found = {}
+    for count in BATCHES:
+        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+        measures = latencies(dict(timed), batch, rounds)
+        found[f"onnxruntime, batch {count}"] = {name: asdict(one) for name, one in measures.items()}
+    return found
+
+
 def told(figures: dict[str, Any]) -> list[str]:
     """The figures in a few lines."""
     dense, small = figures["size"]["dense"], figures["size"]["compact"]
@@ -224,8 +245,11 @@ def told(figures: dict[str, Any]) -> list[str]:
         f"parameters {small['parameters']:,.0f} of {dense['parameters']:,.0f}, multiply-adds "
         f"{small['macs'] / 1e6:.1f} of {dense['macs'] / 1e6:.1f} million an image"
     ]
-    for part, key in (("network", "macs"), ("trunk", "trunk_macs")):
-        ratio = figures["latency"][f"{part}, batch {max(BATCHES)}"]["compact"]["ratio"]
+    for part, key in (("network", "macs"), ("trunk", "trunk_macs"), ("onnxruntime", "macs")):
+        timed = figures["latency"].get(f"{part}, batch {max(BATCHES)}")
+        if timed is None:
+            continue
+        ratio = timed["compact"]["ratio"]
         speedup, limit = 1 / ratio["median"], dense[key] / small[key]
         lines.append(
             f"{part}, batch {max(BATCHES)}: {speedup:.2f} times as fast as dense "

@@ -45,7 +45,7 @@ def transfer_figure(frame: pd.DataFrame, task: str) -> Figure | None:
             axes[1, column].xaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes[1, column].grid(True)
         metric, unit = own["metric"].iloc[0], own["unit"].iloc[0]
-        name = unit if metric.lower() == unit.lower() else f"{metric} ({unit})"
+        name = unit if metric.lower() == unit.lower().replace(" ", "_") else f"{metric} ({unit})"
         arrow = "higher" if own["direction"].iloc[0] == "max" else "lower"
         axes[0, 0].set_ylabel(f"Test {name}\n{arrow} is better")
         axes[1, 0].set_ylabel(f"Validation {name}\nwith most labels")

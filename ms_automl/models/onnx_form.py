@@ -70,13 +70,34 @@ def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.Mo
     return model
 
 
-def _check(model: onnx.ModelProto, images: Tensor, expected: Mapping[str, Tensor]) -> None:
-    import onnxruntime
+class OnnxNetwork(nn.Module):
+    """A network in ONNX, run by onnxruntime on the CPU with as many threads as torch has.
 
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {"images": images.numpy()})
-    for (name, wanted), output in zip(expected.items(), outputs, strict=True):
-        off = float((torch.from_numpy(output) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    Args:
+        model: as :func:`to_onnx` makes it.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(content, options, providers=providers)
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predictions by task name."""
+        outputs = self.session.run(None, {"images": images.numpy()})
+        return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
+
+
+def _check(model: onnx.ModelProto, images: Tensor, expected: Mapping[str, Tensor]) -> None:
+    found = OnnxNetwork(model)(images)
+    for name, wanted in expected.items():
+        off = float((found[name] - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
         if not off <= TOLERANCE:
             raise NetworkError(f"the ONNX form's output '{name}' is off by {off:.1e} of its largest value")
 

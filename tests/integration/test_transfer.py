@@ -111,7 +111,7 @@ def test_every_start_takes_up_the_task_in_every_mode_with_every_number_of_labels
     for row in rows.values():
         assert row["status"] == "FINISHED"
         assert row["metrics"]["labels"] == (row["shots"] or 64)
-        assert 0 <= row["metrics"]["test/edges/f1"] <= 1
+        assert 0 <= row["metrics"]["test/edges/ods_f1"] <= 1
         assert ("old/delta_m" in row["metrics"]) == (row["weights"] == "trained" and row["mode"] != "frozen")
         assert len(row["curve"]) == 4
 
@@ -151,7 +151,7 @@ def test_mlflow_has_one_run_for_each_below_the_comparisons(search, stage, record
     assert {run.info.status for run in uptakes} == {"FINISHED"}
     row = next(row for row in record["rows"] if key(row) == ("meta", 0, "trained", "joint", None, 0))
     run = runs["transfer/edges/meta-0/joint/all/0"]
-    assert run.data.metrics["test/edges/f1"] == pytest.approx(row["metrics"]["test/edges/f1"])
+    assert run.data.metrics["test/edges/ods_f1"] == pytest.approx(row["metrics"]["test/edges/ods_f1"])
     assert run.data.metrics["cost/passes"] == pytest.approx(row["passes"])
     assert [item.path for item in search.client().list_artifacts(parent.info.run_id)] == ["transfer.json"]
 

@@ -147,6 +147,8 @@ def test_binary_scores_agree_with_numbers_worked_by_hand() -> None:
     row = (1, 1, 1, 5)
     pixels = (prediction.reshape(row), target.reshape(row), valid.reshape(1, 1, 5))
     assert measure(edges(), "f1", *pixels) == pytest.approx(2 / 3)
+    # Below -1 in logits all four are found, three of them rightly, of the three there are: 2 * 3 / (4 + 3).
+    assert measure(edges(), "ods_f1", *pixels) == pytest.approx(6 / 7)
     assert edges().loss(*pixels).item() == pytest.approx(sum(losses) / 4, rel=1e-6)
 
 
@@ -166,3 +168,18 @@ def test_a_task_with_an_unusable_name_or_weight_is_refused() -> None:
 def test_a_task_without_a_metric_is_refused():
     with pytest.raises(DataError, match="no metric"):
         Task("x", HeadSpec(1, True), lambda *_: torch.zeros(()), {})
+
+
+def test_ods_f1_is_the_best_over_thresholds_that_the_whole_split_shares() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = torch.randn(6, 1, 5, 4, generator=generator), torch.rand(6, 1, 5, 4, generator=generator)
+    target, valid = (target < 0.3).float(), torch.rand(6, 5, 4, generator=generator) < 0.8
+    probability, wanted = prediction[:, 0].sigmoid()[valid], target[:, 0][valid] > 0.5
+    scores = []
+    for threshold in torch.arange(1, 100) / 100:
+        found = probability >= threshold
+        scores.append(float(2 * (found & wanted).sum() / (found.sum() + wanted.sum())))
+    assert measure(edges(), "ods_f1", prediction, target, valid) == pytest.approx(max(scores))
+    low = measure(edges(), "ods_f1", prediction - 3, target, valid)
+    assert low > 2 * measure(edges(), "f1", prediction - 3, target, valid)  # calibrated low, as good as ever
+    assert math.isnan(measure(edges(), "ods_f1", prediction, target, torch.zeros_like(valid)))
