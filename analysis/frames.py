@@ -110,6 +110,7 @@ def transfer(content: Mapping[str, Any] | None) -> pd.DataFrame:
                 **task,
                 "shots": float("inf") if row["shots"] is None else float(row["shots"]),
                 "labels": metrics.get("labels"),
+                "curve": [(step, float("nan") if value is None else value) for step, value in row["curve"]],
                 "value": metrics.get(f"test/{row['task']}/{task['metric']}"),
                 "old_delta_m": metrics.get("old/delta_m"),
                 "sparsity_param": metrics.get("sparsity/param"),

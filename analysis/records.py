@@ -55,7 +55,7 @@ class Comparison:
     metrics: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
     status: str = "FINISHED"
-    transfer: pd.DataFrame = field(default_factory=pd.DataFrame)
+    transfer: pd.DataFrame = field(default_factory=lambda: frames.transfer(None))
 
 
 def load(comparison: str | Path) -> Comparison:
@@ -90,7 +90,7 @@ def load(comparison: str | Path) -> Comparison:
             metrics=dict(parent.data.metrics),
             folder=folder,
             status=parent.info.status,
-            transfer=frames.transfer(_transfer(client, parent)),
+            transfer=frames.transfer(transfer_record(client, run_id)),
         )
 
 
@@ -183,9 +183,9 @@ def _record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
     return _json(client, run_id, "comparison.json")
 
 
-def _transfer(client: MlflowClient, parent: Run) -> dict[str, Any] | None:
-    """The record of the transfer stage, where it has been run."""
-    for run in _children(client, parent, "transfer"):
+def transfer_record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+    """`transfer.json` of a comparison, where the transfer stage has been run."""
+    for run in _children(client, client.get_run(run_id), "transfer"):
         if any(item.path == "transfer.json" for item in client.list_artifacts(run.info.run_id)):
             return _json(client, run.info.run_id, "transfer.json")
     return None

@@ -73,8 +73,9 @@ CAPTIONS = {
     "down, from the first step on the left to the freeze on the right; white is λ = 0.",
     "pattern": "Selected models, means over seeds.",
     "costs": "Training, evaluation, start-up and idle add up to the device time; the searcher runs beside it.",
-    "transfer": "Lines are means over seeds and draws; dotted ones begin from new weights. Above: test metric "
-    "against labelled samples; below: validation metric over the steps with most labels.",
+    "transfer": "Lines are means over seeds and draws, bands the lowest and highest seed; dotted lines begin from "
+    "new weights. Above: test metric against labelled samples; below: validation metric over the steps, with the "
+    "most labels that all have.",
     "study": "The trials of the arm grid: faint points are seeds, lines their means.",
     "study-pattern": "Zeros by layer against λ in the same trials, means over seeds.",
 }
@@ -236,9 +237,9 @@ def _transfer(findings: Findings, figures: Figures) -> str:
     note = (
         "Tasks that no training, no λ and no selection has seen, taken up by each selected model from the same "
         "samples in the same number of steps, means over seeds and draws of samples. What is zero stays zero. "
-        "Area is the mean over the logarithm of the number of labels; differences are paired, with Student-t 95 % "
-        "intervals. Old tasks: Δm on test after taking up the new one, against before. Passes are those of one "
-        "uptake; with a frozen trunk a sample counts a third."
+        "Differences are those of the mean over the logarithm of the number of labels, paired, with Student-t "
+        "95 % intervals. Old tasks: Δm on test after taking up the new one, against before; that and the passes "
+        "of an uptake with most labels. With a frozen trunk a sample counts a third."
     )
     return page.join(*parts, page.text(note), page.text(f"{failed} uptakes failed.") if failed else "")
 

@@ -15,8 +15,7 @@ from analysis.paired import SEEDS_TO_CLAIM
 from analysis.plots.style import ordered
 
 SCRATCH = "single task from scratch"
-RANDOM_HEAD = "random dense trunk"
-KEYS = ["task", "mode", "arm", "weights", "seed"]
+NEW_TRUNK = "new dense trunk"
 
 
 @dataclass(frozen=True)
@@ -60,82 +59,94 @@ def start_name(arm: str, weights: str, mode: str) -> str:
     if weights == "trained":
         return arm
     if arm == REFERENCE:
-        return RANDOM_HEAD if mode == "frozen" else SCRATCH
+        return NEW_TRUNK if mode == "frozen" else SCRATCH
     return f"{arm}'s zeros, new weights"
 
 
-def areas(frame: pd.DataFrame) -> pd.DataFrame:
-    """The mean of the metric over log2(labels), by trapezoids: one value per `KEYS` and draw, column `value`.
+def area(labels: np.ndarray, values: np.ndarray) -> float:
+    """The mean of a metric over log2(labels), by trapezoids; with one number of labels the metric there.
 
-    A start that lacks one of the numbers of labels that others of its task and mode have is left out; with one
-    number of labels it is the metric there.
+    Args:
+        labels: [N] increasing.
+        values: [N] at each.
     """
-    parts = []
-    for _, group in finished(frame).groupby(["task", "mode"], sort=False):
-        asked = group["shots"].nunique()
-        for key, one in group.groupby([*KEYS[2:], "draw"], sort=False):
-            curve = one.sort_values("labels")
-            if one["shots"].nunique() < asked:
-                continue
-            x, y = np.log2(curve["labels"].to_numpy(float)), curve["value"].to_numpy(float)
-            width = x[-1] - x[0]
-            area = float(np.trapezoid(y, x) / width) if width > 0 else float(y.mean())
-            names = dict(zip([*KEYS[2:], "draw"], key, strict=True))
-            parts.append({"task": curve["task"].iloc[0], "mode": curve["mode"].iloc[0], **names, "value": area})
-    return pd.DataFrame(parts, columns=[*KEYS, "draw", "value"])
+    if len(values) < 2:
+        return float(values.mean()) if len(values) else math.nan
+    x = np.log2(labels.astype(float))
+    return float(np.trapezoid(values, x) / (x[-1] - x[0]))
 
 
 def gain(
-    values: pd.DataFrame, task: str, mode: str, one: tuple[str, str], other: tuple[str, str], sign: float
+    frame: pd.DataFrame,
+    task: str,
+    mode: str,
+    one: tuple[str, str],
+    other: tuple[str, str],
+    sign: float,
+    value: str = "value",
 ) -> Gain:
-    """Compare two starts, paired by seed (draws averaged), or by draw where there is one seed.
+    """Compare two starts: the areas of what both did with the same labels, seed and draw.
+
+    Differences are averaged over draws within a seed and paired by seed; where there is one seed, by draw.
 
     Args:
-        values: One row per `KEYS` and draw, with `value`.
+        frame: One row per uptake.
         task: Of the new task.
         mode: Of taking it up.
         one: Arm and weights.
         other: Arm and weights of what it is held against.
-        sign: +1 where a higher metric is better, else -1.
+        sign: +1 where higher is better, else -1.
+        value: The column compared.
     """
-    chosen = values[(values["task"] == task) & (values["mode"] == mode)]
-    by = ["seed"] if chosen["seed"].nunique() > 1 else ["draw"]
-    means = [
-        chosen[(chosen["arm"] == arm) & (chosen["weights"] == weights)].groupby(by)["value"].mean()
+    chosen = finished(frame)
+    chosen = chosen[(chosen["task"] == task) & (chosen["mode"] == mode) & chosen[value].notna()]
+    keys = ["seed", "draw", "shots", "labels"]
+    sides = [
+        chosen[(chosen["arm"] == arm) & (chosen["weights"] == weights)].set_index(keys)[value]
         for arm, weights in (one, other)
     ]
-    difference = sign * (means[0] - means[1]).dropna().to_numpy(dtype=float)
-    low, high = interval(difference)
-    mean = float(difference.mean()) if len(difference) else math.nan
-    return Gain(mean, low, high, len(difference), f"{by[0]}s")
+    both = pd.concat(sides, axis=1, join="inner", keys=["one", "other"]).reset_index()
+    differences = {
+        names: sign * (area(labels, group["one"].to_numpy()) - area(labels, group["other"].to_numpy()))
+        for names, group in both.sort_values("labels").groupby(["seed", "draw"])
+        for labels in [group["labels"].to_numpy()]
+    }
+    by_seed = frame["seed"].nunique() > 1
+    found = pd.Series(differences, dtype=float)
+    if by_seed and len(found):
+        found = found.groupby(level=0).mean()
+    values = found.to_numpy(dtype=float)
+    low, high = interval(values)
+    mean = float(values.mean()) if len(values) else math.nan
+    return Gain(mean, low, high, len(values), "seeds" if by_seed else "draws")
 
 
 def transfer_table(frame: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
-    """One line per start: the metric by labels, its area, the gain over dense, what is forgotten, and the cost."""
+    """One line per start: the metric by labels, the gain over dense, what is forgotten, and the cost.
+
+    What is forgotten and the cost are those with most labels.
+    """
     chosen = finished(frame)
     chosen = chosen[(chosen["task"] == task) & (chosen["mode"] == mode)]
     if chosen.empty:
         return pd.DataFrame()
-    over, sign, shots = areas(frame), _sign(chosen), sorted(chosen["shots"].unique())
-    lines = []
+    sign, shots = _sign(chosen), sorted(chosen["shots"].unique())
+    dense, lines = (REFERENCE, "trained"), []
     for arm in ordered(chosen["arm"]):
         for weights in ("trained", "random"):
             own = chosen[(chosen["arm"] == arm) & (chosen["weights"] == weights)]
             if own.empty:
                 continue
-            means = own.groupby("shots")["value"].mean()
-            kept = over[(over["task"] == task) & (over["mode"] == mode)]
-            kept = kept[(kept["arm"] == arm) & (kept["weights"] == weights)]
+            means, most = own.groupby("shots")["value"].mean(), own[own["shots"] == shots[-1]]
             line = {"Start": start_name(arm, weights, mode)}
             line |= {_labels(count): fixed(3)(means.get(count, math.nan)) for count in shots}
-            if len(shots) > 1:
-                line["Area"] = fixed(3)(float(kept["value"].mean()))
-            same = (arm, weights) == (REFERENCE, "trained")
-            dense = gain(over, task, mode, (arm, weights), (REFERENCE, "trained"), sign)
-            line["Better than dense by"] = EMPTY if same else str(dense)
-            if own["old_delta_m"].notna().any():
-                line["Old tasks, Δm (%)"] = signed(float(own["old_delta_m"].mean()), 1)
-            line["Passes"] = fixed(0)(float(own["passes"].mean()))
+            same = (arm, weights) == dense
+            line["Better than dense by"] = (
+                EMPTY if same else str(gain(chosen, task, mode, (arm, weights), dense, sign))
+            )
+            if chosen["old_delta_m"].notna().any():
+                line["Old tasks, Δm (%)"] = signed(float(most["old_delta_m"].mean()), 1)
+            line["Passes"] = fixed(0)(float(most["passes"].mean()))
             lines.append(line)
     return pd.DataFrame(lines).fillna(EMPTY)
 
@@ -160,18 +171,24 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     arm = learned_arm(kept) if len(kept) else None
     if arm is None:
         return []
-    over, found = areas(frame), []
+    found = []
     for _, group in kept.groupby(["task", "mode"], sort=False):
-        task, mode = str(group["task"].iloc[0]), str(group["mode"].iloc[0])
-        dense = gain(over, task, mode, (arm, "trained"), (REFERENCE, "trained"), _sign(group))
-        if not dense.pairs:
+        task, mode, sign = str(group["task"].iloc[0]), str(group["mode"].iloc[0]), _sign(group)
+        trained, dense = (arm, "trained"), (REFERENCE, "trained")
+        over = gain(kept, task, mode, trained, dense, sign)
+        if not over.pairs:
             continue
-        pattern = gain(over, task, mode, (arm, "trained"), (arm, "random"), _sign(group))
-        beside = f" Against its zeros with new weights: {pattern}." if pattern.pairs else ""
-        found.append(
-            f"{task}, {mode}: {arm} against dense {dense} in {group['metric'].iloc[0]} "
-            f"({dense.pairs} {dense.unit}): {_verdict(dense)}.{beside}"
-        )
+        words = [
+            f"{task}, {mode}: {arm} against dense {over} in {group['metric'].iloc[0]} "
+            f"({over.pairs} {over.unit}): {_verdict(over)}."
+        ]
+        zeros = gain(kept, task, mode, trained, (arm, "random"), sign)
+        if zeros.pairs:
+            words.append(f"Against its zeros with new weights: {zeros}.")
+        old = gain(kept, task, mode, trained, dense, 1.0, "old_delta_m")
+        if old.pairs:
+            words.append(f"Δm of the old tasks after it, against dense: {old} %.")
+        found.append(" ".join(words))
     return found
 
 

@@ -265,7 +265,8 @@ _THRESHOLDS = 99  # 0.01, 0.02, …, 0.99, as the boundary benchmark has them
 
 def _by_probability(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """[2, 100]: how many valid labels, no and yes, have a probability below, between or above the thresholds."""
-    bins = (prediction[:, 0].sigmoid() * (_THRESHOLDS + 1)).long().clamp(max=_THRESHOLDS)
+    known = prediction[:, 0].nan_to_num()  # of a network that diverged the loss says so
+    bins = (known.sigmoid() * (_THRESHOLDS + 1)).long().clamp(max=_THRESHOLDS)
     wanted = (target.reshape(bins.shape) > 0.5).long()
     counts = torch.bincount((wanted * (_THRESHOLDS + 1) + bins)[valid], minlength=2 * (_THRESHOLDS + 1))
     return counts.reshape(2, -1).to(torch.float64)

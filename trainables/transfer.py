@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Subset, labelled
@@ -23,6 +25,13 @@ from ms_automl.training import (
 )
 
 MODES = ("frozen", "finetuned", "joint")
+
+
+def _with_heads(network: MultiTaskNet, heads: dict[str, nn.Module]) -> MultiTaskNet:
+    """A network that shares everything with another one, a forward of its own included, but has other heads."""
+    other = copy.copy(network)
+    other._modules = network._modules | {"heads": nn.ModuleDict(heads)}
+    return other
 
 
 class Transfer:
@@ -76,8 +85,8 @@ class Transfer:
         self.samples = Subset(data.train, labelled(data.train, self.task, shots, seed))
         settings = replace(settings, batch_size=min(settings.batch_size, len(self.samples)))
         old = {name: head for name, head in network.heads.items() if name != task}
-        # The same trunk with the old heads: seen by no gradient of the first two modes, only measured.
-        self.old = MultiTaskNet(network.trunk, old, network.removable) if remembers and old else None
+        # The same network with the old heads alone: seen by no gradient of the first two modes, only measured.
+        self.old = _with_heads(network, old) if remembers and old else None
         if mode != "joint":
             for name in old:
                 del network.heads[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -35,10 +34,15 @@ def transfer_figure(frame: pd.DataFrame, task: str) -> Figure | None:
         axes = figure.subplots(2, len(modes), sharey="row", squeeze=False)
         for column, mode in enumerate(modes):
             group = own[own["mode"] == mode]
-            for arm, weights in _starts(group):
-                one = group[(group["arm"] == arm) & (group["weights"] == weights)]
-                _by_labels(axes[0, column], one, arm, weights)
-                _by_steps(axes[1, column], one, arm, weights)
+            starts = {
+                start: group[(group["arm"] == start[0]) & (group["weights"] == start[1])]
+                for start in _starts(group)
+            }
+            common = set.intersection(*(set(one["shots"]) for one in starts.values()))
+            banded = (REFERENCE, learned_arm(group))
+            for (arm, weights), one in starts.items():
+                _by_labels(axes[0, column], one, arm, weights, weights == "trained" and arm in banded)
+                _by_steps(axes[1, column], one[one["shots"] == max(common, default=None)], arm, weights)
             axes[0, column].set_title(MODES[mode], fontsize=9)
             _labels_axis(axes[0, column], group)
             axes[1, column].set_xlabel("Step")
@@ -74,7 +78,7 @@ def _name(arm: str, weights: str) -> str:
     return "dense, new weights" if (arm, weights) == (REFERENCE, "random") else start_name(arm, weights, "")
 
 
-def _by_labels(ax: Axes, one: pd.DataFrame, arm: str, weights: str) -> None:
+def _by_labels(ax: Axes, one: pd.DataFrame, arm: str, weights: str, banded: bool) -> None:
     means = one.groupby("shots").agg(labels=("labels", "mean"), value=("value", "mean"))
     ax.plot(
         means["labels"],
@@ -84,7 +88,7 @@ def _by_labels(ax: Axes, one: pd.DataFrame, arm: str, weights: str) -> None:
         label=_name(arm, weights),
         **_look(arm, weights),
     )
-    if weights == "trained" and one["seed"].nunique() > 1 and arm in (REFERENCE, learned_arm(one)):
+    if banded and one["seed"].nunique() > 1:
         spread = one.groupby(["shots", "seed"])["value"].mean().groupby("shots").agg(["min", "max"])
         ax.fill_between(
             means["labels"], spread["min"], spread["max"], color=style(arm).colour, alpha=0.12, linewidth=0
@@ -92,10 +96,9 @@ def _by_labels(ax: Axes, one: pd.DataFrame, arm: str, weights: str) -> None:
 
 
 def _by_steps(ax: Axes, one: pd.DataFrame, arm: str, weights: str) -> None:
-    most = one[one["shots"] == one["shots"].max()]
-    curves = [dict(curve) for curve in most["curve"]]
-    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    means = [float(np.mean([curve[step] for curve in curves])) for step in steps]
+    curves = [dict(curve) for curve in one["curve"]]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    means = [float(pd.Series([curve[step] for curve in curves]).mean()) for step in steps]
     look = _look(arm, weights) | {"marker": ""}
     ax.plot(steps, means, linewidth=1.3, **look)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ms_automl.data.contract import Batch, MultiTaskData, Split, TensorSplit, check_data
+from ms_automl.data.elpv import elpv
 from ms_automl.data.labelled import Subset, labelled
 from ms_automl.data.multimnist import multimnist
 from ms_automl.data.rooms import rooms
@@ -17,9 +18,10 @@ __all__ = [
     "Subset",
     "TensorSplit",
     "check_data",
+    "elpv",
     "labelled",
     "multimnist",
     "rooms",
 ]
 
-DATASETS: dict[str, Callable[..., MultiTaskData]] = {"rooms": rooms, "multimnist": multimnist}
+DATASETS: dict[str, Callable[..., MultiTaskData]] = {"rooms": rooms, "multimnist": multimnist, "elpv": elpv}

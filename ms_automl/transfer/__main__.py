@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,7 +22,7 @@ from ms_automl.errors import ConfigError, DataError, MsAutomlError, unknown_name
 
 if TYPE_CHECKING:
     from analysis.records import Comparison
-    from ms_automl.transfer.uptake import TransferExperiment, Uptake
+    from ms_automl.transfer.uptake import TransferExperiment
 
 REPORTS = 8
 EPILOG = """\
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", metavar="A,B", help="held-back tasks (default: all of them)")
     parser.add_argument("--arms", metavar="A,B", help="whose models (default: all); dense is always added")
     parser.add_argument(
-        "--shots", default="16,64,256,all", metavar="N,N", help="labelled samples (default: 16,64,256,all)"
+        "--shots", metavar="N,N", help="labelled samples (default: those of 16,64,256,all that there are)"
     )
     parser.add_argument("--modes", metavar="A,B", help="of frozen, finetuned, joint (default: all)")
     parser.add_argument(
@@ -90,17 +90,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped before any trial began", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"error: {line}; not foreseen: --debug shows where it comes from", file=sys.stderr)
+        return 1
 
 
 def _run(args: argparse.Namespace) -> int:
+    from mlflow import MlflowClient
     from rich.console import Console
 
-    from analysis.records import load
+    from analysis.records import load, transfer_record
     from ms_automl.config import parse
+    from ms_automl.transfer.journal import TransferJournal
     from ms_automl.transfer.run import run_transfer
     from ms_automl.transfer.uptake import TransferExperiment, digest_of, plan
+    from trainables.transfer import MODES
 
-    shots, modes = _shots(args.shots), _chosen("mode", args.modes, _modes())
+    modes = _chosen("mode", args.modes, list(MODES))
     for name, value in (("slots", args.slots), ("draws", args.draws), ("steps", args.steps)):
         if value is not None and value < 1:
             raise ConfigError(f"`--{name} 1` or more must hold, but got {value}")
@@ -118,24 +127,24 @@ def _run(args: argparse.Namespace) -> int:
     out = (args.out or (comparison.folder / "transfer" if comparison.folder else _default(comparison))).absolute()
     seeds, arms = sorted(set(comparison.rows["seed"])), _arms(comparison, args.arms)
     data = experiment.data(int(seeds[0]))
-    tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
-    if not tasks:
+    if not data.unseen_tasks:
         raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
+    tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
+    shots = _possible(experiment, [int(seed) for seed in seeds], tasks, args.shots)
+    recorded = transfer_record(MlflowClient(comparison.tracking_uri), comparison.run_id)
+    journal = TransferJournal(out, comparison.run_id, asdict(settings), recorded)
     models = _models(comparison, arms, out)
-    digests = {key: digest_of(model) for key, model in models.items()}
+    for task in data.unseen_tasks:
+        if task.name in tasks:
+            experiment.check(next(iter(models.values())), task)
     draws = args.draws or (3 if len(seeds) == 1 else 1)
-    asked = plan(digests, tasks, modes, shots, draws)
-    _check_labels(experiment, asked)
+    asked = plan({key: digest_of(model) for key, model in models.items()}, tasks, modes, shots, draws)
+    if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
+        models = _at_hand(comparison.folder) | models
+    slots = args.slots or len(os.sched_getaffinity(0))
     return run_transfer(
-        Console(), comparison, experiment, models, asked, out, address=args.address,
-        slots=args.slots or len(os.sched_getaffinity(0)),
-    )  # fmt: skip
-
-
-def _modes() -> list[str]:
-    from trainables.transfer import MODES
-
-    return list(MODES)
+        Console(), comparison, experiment, models, asked, journal, address=args.address, slots=slots
+    )
 
 
 def _default(comparison: Comparison) -> Path:
@@ -164,42 +173,62 @@ def _chosen(kind: str, text: str | None, known: list[str]) -> list[str]:
 
 
 def _arms(comparison: Comparison, text: str | None) -> list[str]:
-    """The arms that have a model in every seed, the reference first."""
+    """The arms that have a model in some seed, the reference first."""
     valid = comparison.rows[comparison.rows["status"] != "failed"]
-    seeds = comparison.rows["seed"].nunique()
-    known = [str(arm) for arm in dict.fromkeys(valid["arm"]) if (valid["arm"] == arm).sum() == seeds]
-    if "dense" not in known:
-        raise DataError("the comparison has no dense reference in every seed: go on with it by --resume")
+    known = [str(arm) for arm in dict.fromkeys(valid["arm"])]
     chosen = _chosen("arm", text, known)
     return ["dense", *(arm for arm in chosen if arm != "dense")]
 
 
 def _models(comparison: Comparison, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
+    """Folders by arm and seed, of the seeds that have a dense reference; what is left out is said."""
     from ms_automl.finished import selected_model
 
-    keys = [(arm, int(seed)) for seed in sorted(set(comparison.rows["seed"])) for arm in arms]
-    found = {}
-    for arm, seed in keys:
-        into = out / "models" / f"{arm}-{seed}"
-        uri, name = comparison.tracking_uri, f"{arm}-{seed}"
-        found[arm, seed] = selected_model(comparison.run_id, comparison.folder, name, into, uri).absolute()
-    return found
+    valid = comparison.rows[comparison.rows["status"] != "failed"]
+    there = {(str(arm), int(seed)) for arm, seed in zip(valid["arm"], valid["seed"], strict=True)}
+    wanted = [(arm, seed) for seed in sorted({int(seed) for seed in comparison.rows["seed"]}) for arm in arms]
+    kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), ("dense", seed)} <= there]
+    if not kept:
+        raise DataError("no seed of the comparison has a dense reference: nothing can be held against it")
+    if left := [f"{arm}-{seed}" for arm, seed in wanted if (arm, seed) not in kept]:
+        print(f"left out, without a valid result or a dense reference: {', '.join(left)}", file=sys.stderr)
+    uri = comparison.tracking_uri
+    return {
+        (arm, seed): selected_model(
+            comparison.run_id, comparison.folder, f"{arm}-{seed}", out / "models" / f"{arm}-{seed}", uri
+        ).absolute()
+        for arm, seed in kept
+    }
 
 
-def _check_labels(experiment: TransferExperiment, asked: Sequence[Uptake]) -> None:
-    """More shots than there are labels are found out before anything trains."""
+def _at_hand(folder: Path) -> dict[tuple[str, int], Path]:
+    """Every selected model of a comparison's folder, by arm and seed."""
+    found = [path.parent for path in (folder / "best").glob("*/model.safetensors")]
+    return {(path.name.rpartition("-")[0], int(path.name.rpartition("-")[2])): path for path in found}
+
+
+def _possible(
+    experiment: TransferExperiment, seeds: Sequence[int], tasks: Sequence[str], text: str | None
+) -> list[int | None]:
+    """The numbers of labels: those asked for, or of the usual ones those that every seed and task has.
+
+    Raises:
+        ConfigError: where more are asked for than there are.
+    """
     from ms_automl.data import labelled
 
-    most: dict[tuple[int, str], int] = {}
-    for uptake in asked:
-        key = uptake.seed, uptake.task
-        most[key] = max(most.get(key, 1), uptake.shots or 1)
-    for (seed, name), count in most.items():
+    asked = _shots(text or "16,64,256,all")
+    for seed in seeds:
         data = experiment.data(seed)
-        task = next(task for task in data.unseen_tasks if task.name == name)
-        if count > len(data.train):
-            raise ConfigError(f"--shots {count} is more than the train split's {len(data.train)} samples")
-        labelled(data.train, task, count, seed)
+        for task in (task for task in data.unseen_tasks if task.name in tasks):
+            most = len(labelled(data.train, task, None, seed))
+            if text is None:
+                asked = [count for count in asked if count is None or count < most]
+            if too_many := [count for count in asked if count is not None and count > most]:
+                raise ConfigError(
+                    f"--shots {too_many[0]} is more than the {most} labels of '{task.name}' in the train split"
+                )
+    return asked
 
 
 if __name__ == "__main__":

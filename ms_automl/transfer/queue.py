@@ -143,8 +143,9 @@ class TransferQueue(Searcher):
         one = self.running.get(trial_id)
         if one is None:
             return
-        one.row["passes"] += self.passes(one.uptake) / self.reports
-        one.row["device_seconds"] += self.clock() - one.heard
+        if one.started:
+            one.row["passes"] += self.passes(one.uptake) / self.reports
+            one.row["device_seconds"] += self.clock() - one.heard
         self._end(trial_id, "FAILED", message)
 
     def stop(self, message: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from analysis import frames
 from analysis.formats import duration
-from analysis.records import Comparison, load
+from analysis.records import Comparison
 from analysis.report import report
 from analysis.transfer import sentences
 from ms_automl.comparison import write_json
@@ -19,7 +19,7 @@ from ms_automl.tracking import short_timeouts
 from ms_automl.transfer.journal import TransferJournal
 from ms_automl.transfer.queue import TransferQueue
 from ms_automl.transfer.tracker import TransferTracker
-from ms_automl.transfer.uptake import TransferExperiment, Uptake
+from ms_automl.transfer.uptake import TransferExperiment, Uptake, digest_of
 from ms_automl.tuning.run import ray_session, run_trials
 
 
@@ -29,7 +29,7 @@ def run_transfer(
     experiment: TransferExperiment,
     models: dict[tuple[str, int], Path],
     asked: Sequence[Uptake],
-    out: Path,
+    journal: TransferJournal,
     *,
     address: str | None,
     slots: int,
@@ -40,18 +40,16 @@ def run_transfer(
         console: shows how it goes.
         comparison: that has ended.
         experiment: what trials are built from.
-        models: folder of each selected model, by arm and seed.
+        models: folder of each selected model, by arm and seed; more than are asked for, where they are at hand.
         asked: all that is wanted.
-        out: the stage's own folder.
+        journal: what is done.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
 
     Returns:
         The exit status: 0, 1 (some failed) or 130 (stopped by Ctrl-C).
     """
-    out.mkdir(parents=True, exist_ok=True)
-    journal = TransferJournal(out, comparison.run_id, asdict(experiment.settings))
-    done = journal.done()
+    done, out = journal.done(), journal.path.parent
     pending = [uptake for uptake in asked if uptake not in done]
     passes = sum(experiment.passes(uptake) for uptake in pending)
     rows = comparison.rows
@@ -62,11 +60,11 @@ def run_transfer(
         f"{duration(passes * pace / slots)} with {slots} at a time; results in {out.name}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    tracker = TransferTracker(comparison.tracking_uri)
-    tracker.attach(comparison.run_id)
     data = experiment.data(asked[0].seed)
     primary = {task.name: next(iter(task.metrics)) for task in data.unseen_tasks}
-    screen = _Screen(console, len(pending))
+    present = {key: digest_of(model) for key, model in models.items()}
+    tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
+    tracker.attach(comparison.run_id)
     queue = TransferQueue(
         pending, models, primary, experiment.settings.reports, experiment.passes, [journal, tracker, screen]
     )
@@ -74,29 +72,38 @@ def run_transfer(
     try:
         if pending:
             with ray_session(address, slots, experiment.config.resources):
-                folder = out / f"tune-{sum(1 for _ in out.glob('tune-*'))}"
-                run_trials(experiment, queue, folder, keep=False)
+                run_trials(experiment, queue, out / f"tune-{sum(1 for _ in out.glob('tune-*'))}", keep=False)
     except KeyboardInterrupt as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
         status, stopped = "KILLED", error
+    except Exception:
+        status = "FAILED"
+        raise
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one must not lose the records
         queue.stop("stopped by Ctrl-C" if stopped else "the stage broke off")
-        content = journal.content(data, asked)
+        content = journal.content(data, present)
         write_json(out / "transfer.json", content)
         tracker.close(content, status)
-    with short_timeouts():
-        page = report(comparison.folder or comparison.run_id)
-    for line in _told(comparison):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _say(console, comparison, content, tracker)
     if stopped is not None:
         return 130
     return 0 if journal.done() >= set(asked) else 1
 
 
-def _told(comparison: Comparison) -> list[str]:
-    """What came out, in a line for each question."""
-    return sentences(load(comparison.folder or comparison.run_id).transfer)
+def _say(console: Console, comparison: Comparison, content: dict[str, Any], tracker: TransferTracker) -> None:
+    """What came out, in a line for each question; the stage itself is done and written."""
+    for line in sentences(frames.transfer(content)):
+        console.print(line, markup=False, soft_wrap=True)
+    try:
+        with short_timeouts():
+            page = report(comparison.folder or comparison.run_id)
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+    except Exception as error:
+        console.print(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
+    if tracker.writer.lost:
+        line = f"MLflow lacks some records: {tracker.writer.lost}; transfer.json is complete"
+        console.print(line, style="red", markup=False, soft_wrap=True)
 
 
 class _Screen:
@@ -114,5 +121,6 @@ class _Screen:
     def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
         """Say how it ended."""
         self.ended += 1
-        how = row["error"] if row["error"] else f"{row['curve'][-1][1]:.4f}"
+        last = row["curve"][-1][1] if row["curve"] else None
+        how = row["error"] or ("no valid label" if last is None else f"{last:.4f}")
         self.console.print(f"{self.ended}/{self.count}  {uptake.name:<44} {how}", markup=False, soft_wrap=True)

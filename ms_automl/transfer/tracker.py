@@ -28,6 +28,7 @@ class TransferTracker(Tracker):
         with self._reachable():
             self.experiment = self.client.get_run(run_id).info.experiment_id
             self.runs, unended = self._known()
+        self.known = frozenset(self.runs)
         self.unended = {name for name in unended if name.startswith(f"{NAME}/")}
         self._start()
         self._create(NAME, run_id, NAME, {})
@@ -36,9 +37,7 @@ class TransferTracker(Tracker):
         """Make its run."""
         params = {"arm": uptake.arm, "seed": str(uptake.seed), "weights": uptake.weights, "mode": uptake.mode}
         params |= {"task": uptake.task, "shots": str(uptake.shots or "all"), "draw": str(uptake.draw)}
-        name = _run_name(uptake)
-        self._create(name, NAME, "uptake", params)
-        self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.digest", uptake.digest))
+        self._create(_run_name(uptake), NAME, "uptake", params)
 
     def uptake_reported(self, uptake: Uptake, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
@@ -48,12 +47,12 @@ class TransferTracker(Tracker):
 
     def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
         """End its run."""
-        name, now = _run_name(uptake), milliseconds()
+        name, now, error = _run_name(uptake), milliseconds(), row["error"] or ""
         costs = {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
         batch = [Metric(key, value, now, 0) for key, value in costs.items()]
         self._put(lambda: self.client.log_batch(self.runs[name], metrics=batch))
-        if row["error"]:
-            self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.error", row["error"][:5000]))
+        if error or name in self.known:  # an earlier attempt may have left one
+            self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.error", error[:5000]))
         self._put(lambda: self.client.set_terminated(self.runs[name], row["status"]))
 
     def close(self, content: dict[str, Any], status: str) -> None:
@@ -65,4 +64,5 @@ class TransferTracker(Tracker):
 
 
 def _run_name(uptake: Uptake) -> str:
-    return f"{NAME}/{uptake.name}"
+    """With the model's digest: another model under the same name gets runs of its own."""
+    return f"{NAME}/{uptake.name} {uptake.digest[:6]}"

@@ -12,7 +12,7 @@ from ms_automl.archive import load, read_architecture
 from ms_automl.errors import DataError
 from ms_automl.factories import build_network
 from ms_automl.meta import Reference
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, check_network
 from ms_automl.sparsity import build_groups
 from ms_automl.tasks import Task
 from ms_automl.training import TrainingSettings
@@ -77,7 +77,7 @@ def plan(
     shots: Sequence[int | None],
     draws: int,
 ) -> list[Uptake]:
-    """Every uptake that is asked for, seed by seed, cheap ones first.
+    """Every uptake that is asked for, seed by seed.
 
     A new initialisation has no old task to be trained jointly with, so it takes part in the other modes alone.
 
@@ -127,6 +127,15 @@ class TransferExperiment(Experiment):
         )  # fmt: skip
         return method, network
 
+    def check(self, model: Path, task: Task) -> None:
+        """Build what would take up a task, before anything trains.
+
+        Raises:
+            MsAutomlError: where the network's factory cannot make a head for it, or makes another trunk.
+        """
+        network = _taking_up(model, task, False, self.settings.grouping, 0)
+        check_network(network, read_architecture(model).image_shape, [task])
+
     def passes(self, uptake: Uptake) -> float:
         """What an uptake costs, known before it starts; with all samples where their number is not."""
         data = self.data(uptake.seed)
@@ -151,12 +160,19 @@ def _taking_up(model: Path, task: Task, random: bool, grouping: str, seed: int) 
         groups = build_groups(network, grouping, known.image_shape)
         groups.scale_(alive.to(groups.size.dtype))
         return network
-    missing, unexpected = network.load_state_dict(trained.state_dict(), strict=False)
+    try:
+        missing, unexpected = network.load_state_dict(trained.state_dict(), strict=False)
+    except RuntimeError as error:  # of another shape
+        raise _other_trunk(model, task) from error
     if unexpected or not all(name.startswith(f"heads.{task.name}.") for name in missing):
-        raise DataError(f"{model}: the network's factory builds another trunk with a head for '{task.name}'")
+        raise _other_trunk(model, task)
     return network
 
 
-@lru_cache(maxsize=4)  # a model takes up many tasks, one after the other
+def _other_trunk(model: Path, task: Task) -> DataError:
+    return DataError(f"{model}: the network's factory builds another trunk once it has a head for '{task.name}'")
+
+
+@lru_cache(maxsize=32)  # all arms of a seed, which take turns
 def _loaded(model: Path) -> MultiTaskNet:
     return load(model)

@@ -150,7 +150,7 @@ def test_mlflow_has_one_run_for_each_below_the_comparisons(search, stage, record
     assert {run.data.tags["mlflow.parentRunId"] for run in uptakes} == {parent.info.run_id}
     assert {run.info.status for run in uptakes} == {"FINISHED"}
     row = next(row for row in record["rows"] if key(row) == ("meta", 0, "trained", "joint", None, 0))
-    run = runs["transfer/edges/meta-0/joint/all/0"]
+    run = runs[f"transfer/edges/meta-0/joint/all/0 {row['digest'][:6]}"]
     assert run.data.metrics["test/edges/ods_f1"] == pytest.approx(row["metrics"]["test/edges/ods_f1"])
     assert run.data.metrics["cost/passes"] == pytest.approx(row["passes"])
     assert [item.path for item in search.client().list_artifacts(parent.info.run_id)] == ["transfer.json"]
@@ -171,20 +171,21 @@ def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stag
     status, shown, errors = ended(search.folder, *options)
     assert (status, errors) == (0, ""), shown + errors
     record = json.loads((search.folder / f"transfer-{run_id}" / "transfer.json").read_text())
-    assert len(record["rows"]) == 2 * 2 * 2
-    assert "count, frozen: meta against dense" in shown
+    assert [row["task"] for row in record["rows"]].count("count") == 2 * 2 * 2
+    assert [row["task"] for row in record["rows"]].count("edges") == 40  # from MLflow
+    assert "count, frozen: meta against dense" in shown and "edges, joint: meta against dense" in shown
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (["--task", "edge"], "unknown unseen task 'edge': did you mean 'edges'? Known: edges, count."),
-        (["--shots", "65"], "--shots 65 is more than the train split's 64 samples"),
+        (["--shots", "65"], "--shots 65 is more than the 64 labels of 'edges' in the train split"),
         (["--shots", "1,all"], "--shots takes numbers of at least 2, and 'all', but got '1'"),
         (["--modes", "frozn"], "unknown mode 'frozn': did you mean 'frozen'?"),
         (["--arms", "optuna"], "unknown arm 'optuna': Known: dense, meta."),
         (["--draws", "0"], "`--draws 1` or more must hold, but got 0"),
-        (["--steps", "8", "--task", "edges", "--shots", "all"], "holds uptakes with steps=4, and now it is 8"),
+        (["--steps", "8"], "holds uptakes with steps=4, and now it is 8"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(options, problem, search, stage, refused):

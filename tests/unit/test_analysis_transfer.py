@@ -8,7 +8,7 @@ import pytest
 
 from analysis import frames
 from analysis.plots import transfer_figure
-from analysis.transfer import areas, gain, sentences, start_name, transfer_table
+from analysis.transfer import area, gain, sentences, start_name, transfer_table
 
 META, DENSE, NEW = ("meta", "trained"), ("dense", "trained"), ("meta", "random")
 
@@ -33,16 +33,26 @@ def frame(values, **more):
 
 
 def test_an_area_is_the_mean_over_the_logarithm_of_the_labels():
-    over = areas(frame({META: [(0.2, 0.4, 0.4)]}))
-    assert over["value"].tolist() == [
-        pytest.approx((0.3 * 2 + 0.4 * 2) / 4)
-    ]  # 16 to 64 and 64 to 256: 2 octaves each
-    assert areas(frame({META: [(0.3,)]}, shots=(16,)))["value"].tolist() == [0.3]
+    labels = np.array([16, 64, 256])  # two octaves each
+    assert area(labels, np.array([0.2, 0.4, 0.4])) == pytest.approx((0.3 * 2 + 0.4 * 2) / 4)
+    assert area(labels[:1], np.array([0.3])) == 0.3
 
 
-def test_an_area_needs_every_number_of_labels():
-    found = areas(frame({META: [(0.2, None, 0.4)], DENSE: [(0.2, 0.3, 0.4)]}))
-    assert found["arm"].tolist() == ["dense"]
+def test_a_gain_is_over_what_both_did_with_the_same_labels_seed_and_draw():
+    meta, dense = (0.2, None, 0.4), (0.1, 0.9, 0.3)
+    found = gain(frame({META: [meta] * 2, DENSE: [dense] * 2}), "edges", "frozen", META, DENSE, 1.0)
+    assert (found.mean, found.pairs) == (pytest.approx(0.1), 2)
+    record = content({META: [(0.5,)] * 5, DENSE: [(0.5,)] * 5}, shots=(16,), draws=3)
+    record["rows"] = [row for row in record["rows"] if row["arm"] == "dense" or row["draw"] == 0]
+    found = gain(frames.transfer(record), "edges", "frozen", META, DENSE, 1.0)
+    assert (found.mean, found.pairs) == (0.0, 5)  # dense's other draws are .01 and .02 better
+
+
+def test_labels_that_only_some_have_take_no_verdict_away():
+    both = content(FIVE)
+    both["rows"] += content({("optuna", "trained"): [(0.4,)] * 5, DENSE: [(0.3,)] * 5}, shots=(32,))["rows"]
+    assert sentences(frames.transfer(both)) == sentences(frame(FIVE))
+    assert transfer_figure(frames.transfer(both), "edges") is not None
 
 
 FIVE = {
@@ -53,22 +63,21 @@ FIVE = {
 
 
 def test_a_gain_is_paired_by_seed_with_students_interval():
-    over = areas(frame(FIVE))
-    found = gain(over, "edges", "frozen", META, DENSE, 1.0)
+    found = gain(frame(FIVE), "edges", "frozen", META, DENSE, 1.0)
     differences = np.array([0.02, 0.01, 0.02, 0.01, 0.03])
     half = 2.7764451 * differences.std(ddof=1) / math.sqrt(5)
     assert (found.mean, found.low, found.high) == pytest.approx(
         (differences.mean(), differences.mean() - half, differences.mean() + half)
     )
     assert (found.pairs, found.unit) == (5, "seeds")
-    assert gain(over, "edges", "frozen", META, DENSE, -1.0).mean == pytest.approx(-0.018)
+    assert gain(frame(FIVE), "edges", "frozen", META, DENSE, -1.0).mean == pytest.approx(-0.018)
 
 
 def test_draws_are_averaged_within_a_seed_and_are_pairs_only_where_there_is_one_seed():
-    several = gain(areas(frame(FIVE, draws=3)), "edges", "frozen", META, DENSE, 1.0)
+    several = gain(frame(FIVE, draws=3), "edges", "frozen", META, DENSE, 1.0)
     assert (several.pairs, several.unit) == (5, "seeds")
     one = frame({META: FIVE[META][:1], DENSE: FIVE[DENSE][:1]}, draws=3)
-    assert (gain(areas(one), "edges", "frozen", META, DENSE, 1.0).pairs) == 3
+    assert (gain(one, "edges", "frozen", META, DENSE, 1.0).pairs) == 3
     assert "3 draws): one model each, which claims nothing" in sentences(one)[0]
 
 
@@ -97,7 +106,7 @@ def test_a_table_has_a_line_for_each_start_with_its_gain_over_dense():
     table = transfer_table(frame(FIVE), "edges", "frozen").set_index("Start")
     assert list(table.index) == ["meta", "meta's zeros, new weights", "dense"]
     assert list(table.columns) == [
-        "16 labels", "64 labels", "all labels", "Area", "Better than dense by", "Old tasks, Δm (%)", "Passes",
+        "16 labels", "64 labels", "all labels", "Better than dense by", "Old tasks, Δm (%)", "Passes",
     ]  # fmt: skip
     assert table.loc["meta", "16 labels"] == "0.520"
     assert table.loc["meta", "Better than dense by"].startswith("+0.018 (+0.008 to +0.028)")
@@ -116,7 +125,7 @@ def test_failed_uptakes_and_a_stage_that_was_not_run_say_nothing():
 
 
 def test_starts_have_names_that_say_what_they_are():
-    assert start_name("dense", "random", "frozen") == "random dense trunk"
+    assert start_name("dense", "random", "frozen") == "new dense trunk"
     assert start_name("dense", "random", "finetuned") == "single task from scratch"
 
 
@@ -128,3 +137,16 @@ def test_the_figure_names_its_axes_with_units_and_every_start_once():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "meta", "dense", "meta's zeros, new weights",
     ]  # fmt: skip
+
+
+def test_a_report_without_a_valid_label_is_a_gap_in_the_curve_and_no_error():
+    record = content({META: FIVE[META]})
+    for row in record["rows"]:
+        row["curve"][0][1] = None
+    lower = transfer_figure(frames.transfer(record), "edges").axes[1]
+    assert np.isnan(lower.lines[0].get_ydata()[0]) and lower.lines[0].get_ydata()[1] == 0.2
+
+
+def test_bands_belong_to_the_learned_arm_and_dense():
+    values = {META: FIVE[META], DENSE: FIVE[DENSE], ("optuna", "trained"): FIVE[META]}
+    assert len(transfer_figure(frame(values), "edges").axes[0].collections) == 2

@@ -137,12 +137,40 @@ def test_a_journal_knows_what_is_done_and_failures_run_again(tmp_path: Path) -> 
     assert TransferJournal(tmp_path, "run", {"steps": 4}).done() == {UPTAKE, other}
 
 
+def test_what_failed_attempts_had_cost_is_said_beside_what_counts(
+    tmp_path: Path, tiny_data: MultiTaskData
+) -> None:
+    journal = TransferJournal(tmp_path, "run", {})
+    for status, passes in (("FAILED", 3.0), ("KILLED", 2.0), ("FINISHED", 10.0)):
+        journal.uptake_ended(UPTAKE, row(UPTAKE, status) | {"passes": passes})
+    for known in (journal, TransferJournal(tmp_path, "run", {})):
+        (one,) = known.content(tiny_data, {})["rows"]
+        assert (one["status"], one["passes"], one["lost_passes"]) == ("FINISHED", 10.0, 5.0)
+
+
+def test_what_mlflow_holds_of_the_stage_counts_as_done(tmp_path: Path, tiny_data: MultiTaskData) -> None:
+    first = TransferJournal(tmp_path / "here", "run", {"steps": 4})
+    first.uptake_ended(UPTAKE, row(UPTAKE))
+    recorded = first.content(tiny_data, {})
+    there = TransferJournal(tmp_path / "there", "run", {"steps": 4}, recorded)
+    assert there.done() == {UPTAKE}
+    assert there.content(tiny_data, {})["rows"] == recorded["rows"]
+    with pytest.raises(ConfigError, match=r"records in MLflow holds uptakes with steps=4, and now it is 8"):
+        TransferJournal(tmp_path / "again", "run", {"steps": 8}, recorded)
+
+
+def test_one_whose_process_never_came_up_has_cost_nothing(queue: TransferQueue, told: Told) -> None:
+    queue.suggest("a")
+    queue.gone("a", "no process")
+    assert told.lines[-1] == ("ended", "FAILED", 0.0)
+
+
 def test_rows_of_a_model_that_was_replaced_are_left_out(tmp_path: Path, tiny_data: MultiTaskData) -> None:
     journal = TransferJournal(tmp_path, "run", {})
     new = Uptake("meta", 0, "m9", "trained", "frozen", "bright", 16, 0)
     for uptake in (UPTAKE, new):
         journal.uptake_ended(uptake, row(uptake))
-    content = journal.content(tiny_data, [new])
+    content = journal.content(tiny_data, {("meta", 0): "m9"})
     assert [one["digest"] for one in content["rows"]] == ["m9"]
     assert content["tasks"] == {"bright": {"metric": "accuracy", "direction": "max", "unit": "share of images"}}
     json.dumps(content, allow_nan=False)
@@ -152,7 +180,7 @@ def test_rows_of_a_model_that_was_replaced_are_left_out(tmp_path: Path, tiny_dat
     ("run_id", "settings", "problem"),
     [
         ("other", {"steps": 4}, "belongs to comparison run, this is other: name a new folder"),
-        ("run", {"steps": 8}, "holds uptakes with steps=4, and now it is 8"),
+        ("run", {"steps": 8}, "holds uptakes with steps=4, and now it is 8: give the same, or delete"),
     ],
 )
 def test_another_comparison_or_other_settings_are_refused(
