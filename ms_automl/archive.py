@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from ms_automl.errors import DataError, NetworkError
@@ -65,7 +64,7 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
 
 
 def load(path: str | Path) -> MultiTaskNet:
-    """Give a selected or exported model back, in evaluation mode, on the CPU, channels last as it was trained.
+    """Give a selected or exported model back, in evaluation mode, on the CPU.
 
     Args:
         path: a folder ``<out>/best/<arm>-<seed>``, or one that ``python -m ms_automl.export`` made. The network
@@ -80,7 +79,7 @@ def load(path: str | Path) -> MultiTaskNet:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: the weights do not fit or are damaged ({error})") from error
-    return network.eval().to(memory_format=torch.channels_last)  # a quarter less time than channels first
+    return network.eval()
 
 
 def build(architecture: Architecture) -> MultiTaskNet:

@@ -98,7 +98,7 @@ def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
     Returns:
         ``dense``, with batch norms folded as in a compact network, and ``unfolded``.
     """
-    dense = build(replace(read_architecture(model), surgery=None)).eval().to(memory_format=torch.channels_last)
+    dense = build(replace(read_architecture(model), surgery=None)).eval()
     folded = copy.deepcopy(dense)
     operate(folded, Surgery(folded=foldable(folded, images[:2])))
     return {"dense": folded, "unfolded": dense}

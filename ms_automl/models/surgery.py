@@ -150,7 +150,6 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
         for name, before in surgery.folded.items():
             _fold(network.get_submodule(name), network.get_submodule(before))
             network.set_submodule(name, nn.Identity())
-        network.to(memory_format=torch.channels_last)
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
 
