@@ -51,6 +51,7 @@ def line(name: str, masked: MultiTaskNet, known: Architecture, images: Tensor, r
         save_model(masked, Path(folder), known)
         dense = dense_rivals(Path(folder), images)["dense"]
     small, _ = compact(copy.deepcopy(masked), known.image_shape, images)
+    dense, small = (one.to(memory_format=torch.channels_last) for one in (dense, small))  # the faster form of both
     sizes = [size_of(network, known.image_shape) for network in (dense, small)]
     in_onnx = [OnnxNetwork(to_onnx(network, known.image_shape)) for network in (dense, small)]
     pairs: list[tuple[str, nn.Module, nn.Module]] = [

@@ -8,7 +8,6 @@ random and on real images, before anything is written.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
@@ -197,9 +196,6 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
 
 def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
     """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N."""
-    network = copy.deepcopy(network).to(
-        memory_format=torch.contiguous_format
-    )  # other weights are not saved quietly
     batch = torch.export.Dim("batch")
     program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
     torch.export.save(program, path)
