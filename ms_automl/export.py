@@ -11,18 +11,18 @@ import argparse
 import json
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.archive import Architecture, load, read_architecture, save_model
+from ms_automl.cli import Parser, one_line_errors
 from ms_automl.config import parse
-from ms_automl.errors import ConfigError, MsAutomlError, unknown_name
+from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.factories import build_data
 from ms_automl.finished import selected_model
 from ms_automl.models import MultiTaskNet
@@ -50,13 +50,8 @@ exit status: 0 the model is written, 2 bad input, or a model that cannot be comp
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m ms_automl.export --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m ms_automl.export",
         description=__doc__,
         epilog=EPILOG,
@@ -81,40 +76,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    try:
-        args = _parser().parse_args(arguments)
-        formats = [name.strip() for name in args.format.split(",")]
-        for name in formats:
-            if name not in FORMATS:
-                raise unknown_name("format", name, list(FORMATS))
-        if args.rounds < 2:
-            raise ConfigError(f"`--rounds 2` or more must hold, but got {args.rounds}")
-        record, folder = _record(args.comparison)
-        config = parse(record["config"])
-        if config.training.grouping == "weight":
-            raise ConfigError(
-                "this comparison zeroed single weights (training.grouping=weight), and a compact network needs "
-                "whole channels: there is nothing to take out"
-            )
-        row = chosen(record["rows"], args.arm, args.seed)
-        name = f"{row['arm']}-{row['seed']}"
-        out = args.out or Path("exported") / name
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} is not empty: name a new folder with --out")
-        with tempfile.TemporaryDirectory() as into:
-            model = selected_model(args.comparison, folder, name, Path(into))
-            section = config.data
-            data = build_data(section.factory, section.args, seed=row["seed"], data_dir=args.data_dir)
-            figures = export(model, out, formats, real_images(data, max(BATCHES)), args.rounds)
-        print(f"{name} (J on validation {row['objective']:.3f}) in {out}")
-        print(*told(figures), sep="\n")
-        return 0
-    except MsAutomlError as error:
-        if debug:
-            traceback.print_exc()
-        print("error:", *str(error).split(), file=sys.stderr)
-        return 2
+    return one_line_errors(lambda: _run(_parser().parse_args(arguments)), arguments, "stopped")
+
+
+def _run(args: argparse.Namespace) -> int:
+    formats = [name.strip() for name in args.format.split(",")]
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown_name("format", name, list(FORMATS))
+    if args.rounds < 2:
+        raise ConfigError(f"`--rounds 2` or more must hold, but got {args.rounds}")
+    record, folder = _record(args.comparison)
+    config = parse(record["config"])
+    if config.training.grouping == "weight":
+        raise ConfigError(
+            "this comparison zeroed single weights (training.grouping=weight), and a compact network needs "
+            "whole channels: there is nothing to take out"
+        )
+    row = chosen(record["rows"], args.arm, args.seed)
+    name = f"{row['arm']}-{row['seed']}"
+    out = args.out or Path("exported") / name
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty: name a new folder with --out")
+    with tempfile.TemporaryDirectory() as into:
+        model = selected_model(args.comparison, folder, name, Path(into))
+        section = config.data
+        data = build_data(section.factory, section.args, seed=row["seed"], data_dir=args.data_dir)
+        figures = export(model, out, formats, real_images(data, max(BATCHES)), args.rounds)
+    print(f"{name} (J on validation {row['objective']:.3f}) in {out}")
+    print(*told(figures), sep="\n")
+    return 0
 
 
 def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:

@@ -13,13 +13,13 @@ import argparse
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ms_automl.cli import Parser, one_line_errors
 from ms_automl.config import Config, load_config, presets
-from ms_automl.errors import ConfigError, MsAutomlError
+from ms_automl.errors import ConfigError
 
 EPILOG = """\
 examples:
@@ -38,17 +38,12 @@ What --set can change is listed by --show-config; docs/own_data.md shows how to 
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m ms_automl.search --help")
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from ms_automl.arms import ARMS
 
     wide = max(map(len, ARMS)) + 2
     arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
-    parser = _Parser(
+    parser = Parser(
         prog="python -m ms_automl.search",
         description=__doc__,
         epilog=EPILOG.format(arms=arms),
@@ -90,42 +85,29 @@ def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    try:
-        args = _parser().parse_args(arguments)
-        record = None
-        if args.resume:
-            record, config = _going_on(args)
-        else:
-            arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
-            preset = args.preset or "rooms"
-            config = load_config(preset, arms=arms, seeds=args.seeds, settings=args.set)
-        if args.show_config:
-            import yaml
+    return one_line_errors(
+        lambda: _run(_parser().parse_args(arguments)), arguments, "stopped before any trial began"
+    )
 
-            print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
-            return 0
-        from ms_automl.session import run_comparison
 
-        out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-        slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
-        return run_comparison(
-            config, out, data_dir=args.data_dir, address=args.address, slots=slots, record=record
-        )
-    except MsAutomlError as error:
-        if debug:
-            traceback.print_exc()
-        print("error:", *str(error).split(), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before any trial began", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"error: {line}; not foreseen: --debug shows where it comes from", file=sys.stderr)
-        return 1
+def _run(args: argparse.Namespace) -> int:
+    record = None
+    if args.resume:
+        record, config = _going_on(args)
+    else:
+        arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
+        preset = args.preset or "rooms"
+        config = load_config(preset, arms=arms, seeds=args.seeds, settings=args.set)
+    if args.show_config:
+        import yaml
+
+        print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    from ms_automl.session import run_comparison
+
+    out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
+    return run_comparison(config, out, data_dir=args.data_dir, address=args.address, slots=slots, record=record)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from ms_automl.errors import ConfigError, DataError, MsAutomlError, unknown_name
+from ms_automl.cli import Parser, one_line_errors
+from ms_automl.errors import ConfigError, DataError, unknown_name
 
 if TYPE_CHECKING:
     from analysis.records import Comparison
@@ -41,13 +41,8 @@ exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m ms_automl.transfer --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m ms_automl.transfer",
         description=__doc__,
         epilog=EPILOG,
@@ -79,23 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(_parser().parse_args(arguments))
-    except MsAutomlError as error:
-        if debug:
-            traceback.print_exc()
-        print("error:", *str(error).split(), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before any trial began", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"error: {line}; not foreseen: --debug shows where it comes from", file=sys.stderr)
-        return 1
+    return one_line_errors(
+        lambda: _run(_parser().parse_args(arguments)), arguments, "stopped before any trial began"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
