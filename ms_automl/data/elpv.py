@@ -95,8 +95,7 @@ def _shrunk(size: int) -> Arrays:
     small, darker = [], []
     for chunk in np.array_split(images, 16):
         full = torch.from_numpy(chunk.astype(np.float32))[:, None]
-        around = F.avg_pool2d(full, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
-        dark = (full < _DARK * around).float()
+        dark = (full < _DARK * _around(full)).float()
         small.append(F.adaptive_avg_pool2d(full, size).round().to(torch.uint8).numpy())
         darker.append((F.adaptive_avg_pool2d(dark, size) >= 0.5)[:, 0].numpy())
     return {
@@ -105,6 +104,27 @@ def _shrunk(size: int) -> Arrays:
         "grade": np.rint(3 * probability).astype(np.uint8),
         "poly": kind == "poly",
     }
+
+
+def _around(images: torch.Tensor) -> torch.Tensor:
+    """Means of the window around each pixel, of what lies within the image: as F.avg_pool2d, to the last bit.
+
+    Windows overlap: differences of running sums take two additions a pixel and axis, not 41 * 41. Grey values are
+    whole numbers, and here all of their sums are below 2^24, so float32 holds them exactly in any order.
+
+    Args:
+        images: [N, 1, H, W] whole numbers from 0 to 255, H and W at most 300.
+    """
+    ones = torch.ones_like(images[:1])
+    return _summed(_summed(images, 2), 3) / _summed(_summed(ones, 2), 3)
+
+
+def _summed(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Σ over the window along one axis."""
+    half, size = _WINDOW // 2, values.shape[axis]
+    ends = (half + 1, half)
+    running = F.pad(values, (0, 0, *ends) if axis == 2 else ends).cumsum(axis)
+    return running.narrow(axis, _WINDOW, size) - running.narrow(axis, 0, size)
 
 
 def _divided(rng: np.random.Generator, strata: Array, counts: dict[str, int]) -> dict[str, Array]:

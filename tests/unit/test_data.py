@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from ms_automl.data import MultiTaskData, TensorSplit, check_data, multimnist, rooms
 from ms_automl.data.__main__ import contact_sheet, describe, main
 from ms_automl.data.cache import cache_file, cache_folder, cached
+from ms_automl.data.elpv import _around
 from ms_automl.data.multimnist import _divide
 from ms_automl.data.raycast import HALF_VIEW, cast, lit
 from ms_automl.data.scenes import BOXES, Scenes, random_scenes
@@ -290,6 +292,17 @@ def test_digits_are_divided_by_class_and_no_digit_lies_in_two_splits() -> None:
     assert sorted(everyone) == list(range(500))
     for name, share in {"train": 40, "val": 5, "test": 5}.items():
         assert np.bincount(labels[pools[name]]).tolist() == [share] * 10
+
+
+# ---- elpv -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (50, 42), (20, 61)])
+def test_the_mean_around_a_pixel_is_that_of_average_pooling_to_the_last_bit(shape: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (1, 1, *shape), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(_around(images), avg_pool2d(images, 41, 1, 20, count_include_pad=False))
+    white = torch.full((1, 1, *shape), 255.0)  # the largest sums
+    assert torch.equal(_around(white), white)
 
 
 # ---- contract and command line --------------------------------------------------------------------------
