@@ -68,11 +68,16 @@ class ForwardExact:
         last = self.last
         assert last is not None, "advance comes first"
 
-        def outcome(parameters: Tensors, shift: Tensor) -> Tensor:
-            shrunk = self.replay.prox(parameters, self.ties.moved(last.threshold, shift))
-            return torch.stack([(c * value).sum() for c, value in zip(cotangent, shrunk, strict=True)]).sum()
+        def shrunk(parameters: Tensors, shift: Tensor) -> Tensors:
+            return self.replay.prox(parameters, self.ties.moved(last.threshold, shift))
 
-        slope: Tensor = self._along_each(outcome, (last.point.parameters,), self.tangents[:1])
+        def inner(*moves: Tensor) -> Tensor:
+            return torch.stack([(c * move).sum() for c, move in zip(cotangent, moves, strict=True)]).sum()
+
+        # Not inside the jvp: there every product with a constant takes ten times as long.
+        slope: Tensor = torch.func.vmap(inner)(
+            *self._along_each(shrunk, (last.point.parameters,), self.tangents[:1])
+        )
         return slope
 
     def _along_each(
