@@ -1,18 +1,15 @@
 """No setting in the documented range ends in a dead network, NaN or λ at its bound without a word about it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, DivergenceError
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.meta.objective import relative
-from ms_automl.models import MultiTaskNet
 from tests.conformance.ways import REFERENCE, SETTINGS, TARGET, Factory, run
 
 SHORT = replace(SETTINGS, batch_size=4)
@@ -47,11 +44,6 @@ ASKED = {
     "by a tiny λ": {"objective": TARGET, "bounds": (1e-9, 1e-8)},
     "beside a huge rest": {"objective": TARGET, "bounds": (1e4, 1e6), "rest": 1.0},
 }
-
-
-@pytest.fixture(scope="module")
-def make(tiny_data: MultiTaskData, tiny_network: Callable[[], MultiTaskNet]) -> Factory:
-    return Factory(tiny_data, tiny_network)
 
 
 def check(method: Any, bounds: tuple[float, float]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
 from ms_automl.meta.hypergradients import ESTIMATORS
@@ -13,7 +14,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import build_groups
 from ms_automl.training import TrainingSettings
 from search_spaces import SPACES
-from trainables import METHODS
+from trainables import METHODS, MetaSparsity
 
 SETTINGS = TrainingSettings(steps=16, batch_size=6, lr=5e-3, report_every=3, eval_batch_size=8)
 """12 steps of the sparsifying phase; the 5th and the 6th report (steps 15 and 16) come in debiasing."""
@@ -148,6 +149,14 @@ class Factory:
             method = self(case)
             self._finished[case] = method, run(method)
         return self._finished[case]
+
+
+def planned(case: str, data: MultiTaskData, **changes: Any) -> Cost:
+    """What a run of a meta-sparsity case is said to cost."""
+    arguments = CASES[case][1]
+    lambdas = max(arguments["ties"] or range(len(LAYERS))) + 1
+    learning = replace(arguments["learning"], **changes)
+    return MetaSparsity.planned_cost(data, SETTINGS, arguments["objective"], lambdas=lambdas, learning=learning)
 
 
 def run(method: Any) -> list[dict[str, float]]:
