@@ -105,6 +105,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with rc_context(LOOK):
         figure.savefig(files[0], dpi=200)
+        figure.set_layout_engine("none")  # what was found for the first holds for the second
         figure.savefig(files[1], dpi=200, metadata={"Date": None})
     return files
 

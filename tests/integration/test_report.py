@@ -49,14 +49,21 @@ def whole(tmp_path_factory):
     return FakeSearch(tmp_path_factory.mktemp("whole"), seeds=3)
 
 
-@pytest.fixture(scope="session")
-def page_of_whole(whole):
+@pytest.fixture(scope="module", autouse=True)
+def no_other_store():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def page(search, no_other_store):
+    return report(search.out)
+
+
+@pytest.fixture(scope="module")
+def page_of_whole(whole, no_other_store):
     return report(whole.out)
-
-
-@pytest.fixture(autouse=True)
-def no_other_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def headings(html):
@@ -101,21 +108,19 @@ def test_the_histories_of_trials_are_not_read(search, monkeypatch):
     assert all(key.startswith("anytime/") for key in asked)
 
 
-def test_the_report_is_one_page_that_needs_no_network(search):
-    index = report(search.out)
-    html = index.read_text(encoding="utf-8")
-    assert index == search.out / "report" / "index.html"
+def test_the_report_is_one_page_that_needs_no_network(search, page):
+    html = page.read_text(encoding="utf-8")
+    assert page == search.out / "report" / "index.html"
     assert "&lt;nan&gt;" in html
     assert 'src="http' not in html and "<script" not in html and "<link" not in html and "@import" not in html
     anchors = re.findall(r'href="([^"]*)"', html)
     assert anchors and all(f'id="{anchor[1:]}"' in html for anchor in anchors)
     assert str(search.out.parent) not in html
-    names = {file.name for file in index.parent.iterdir()}
+    names = {file.name for file in page.parent.iterdir()}
     assert {"table.csv", "table.md", "trials.csv", "anytime.png", "anytime.svg", "scatter.svg"} <= names
 
 
-def test_the_report_is_logged_to_the_parent_run(search):
-    report(search.out)
+def test_the_report_is_logged_to_the_parent_run(search, page):
     logged = {artifact.path for artifact in search.client.list_artifacts(search.parent, "report")}
     assert {"report/index.html", "report/table.csv", "report/anytime.png", "report/anytime.svg"} <= logged
 
@@ -124,8 +129,8 @@ def test_a_record_with_everything_gets_every_section(page_of_whole):
     assert headings(page_of_whole.read_text(encoding="utf-8")) == list(ALL_SECTIONS)
 
 
-def test_a_section_is_absent_where_its_data_are(search):
-    html = report(search.out).read_text(encoding="utf-8")
+def test_a_section_is_absent_where_its_data_are(page):
+    html = page.read_text(encoding="utf-8")
     missing = {"What rungs foretell", "Where the time went", "What λ does"}
     assert headings(html) == [heading for heading in ALL_SECTIONS if heading not in missing]
     assert "retrained" not in html
