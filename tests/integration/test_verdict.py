@@ -49,7 +49,8 @@ def test_a_verdict_that_was_stopped_goes_on_where_it_was_and_its_tables_follow(t
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert names == {f"smoke-{name}.{kind}" for name in KINDS for kind in ("png", "svg")}
 
-    other = run("verdict.py", *arguments, "optuna", "--runs", cut, "--set", "training.lr=0.01")
+    fewer = ("--preset", "smoke", "--seeds", "3", "--trials", "1", "--arms", "optuna")
+    other = run("verdict.py", *fewer, "--runs", cut, "--set", "training.lr=0.01")
     assert other.returncode == 0, other.stderr
     assert {row["label"] for row in rows(cut)} >= {"dense/training.lr=0.01"}  # its own dense reference
 
