@@ -20,10 +20,10 @@ from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Ingredients, Shrinkage, Ties
-from ms_automl.meta.outer import frozen_buffers, outer_gradient
+from ms_automl.meta.outer import outer_gradient
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.step import TrainingStep
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.sparsity import shrink_factors, thresholds
 from ms_automl.tasks import HeadSpec, Metric, Task, classification
 from ms_automl.training import TrainingLoop, TrainingSettings, task_losses

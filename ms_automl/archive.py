@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ms_automl.errors import DataError, NetworkError
 from ms_automl.factories import build_network
-from ms_automl.models import MultiTaskNet, contract
+from ms_automl.models import NETWORKS, MultiTaskNet, contract
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.tasks import HeadSpec
 
@@ -84,8 +84,11 @@ def load(path: str | Path) -> MultiTaskNet:
 
 def build(architecture: Architecture) -> MultiTaskNet:
     """A new network of an architecture, with weights that nobody has trained."""
+    # Pretrained weights would be overwritten: a stored model must not need a download.
+    known = architecture.factory in NETWORKS
+    args = {name: value for name, value in architecture.args.items() if not (known and name == "weights")}
     network = build_network(
-        architecture.factory, architecture.args, image_shape=architecture.image_shape, heads=architecture.heads
+        architecture.factory, args, image_shape=architecture.image_shape, heads=architecture.heads
     )
     if architecture.surgery is not None:
         operate(network, architecture.surgery)

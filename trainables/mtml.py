@@ -6,8 +6,8 @@ import torch
 
 from ms_automl.data import Batch, MultiTaskData
 from ms_automl.errors import ConfigError
-from ms_automl.meta.outer import episode, frozen_buffers
-from ms_automl.models import MultiTaskNet
+from ms_automl.meta.outer import episode
+from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
 
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from ms_automl.budget import Cost
 from ms_automl.data import Batch
 from ms_automl.errors import ConfigError
-from ms_automl.meta.outer import frozen_buffers
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, frozen_buffers
 
 Loss = Callable[[Mapping[str, Tensor], Batch], Tensor]
 Tensors = list[Tensor]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ms_automl.data import Batch
 from ms_automl.meta.objective import REFERENCE_FLOOR
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.tasks import Task
 
 
@@ -18,23 +17,6 @@ def episode(tasks: int, generator: torch.Generator) -> list[int]:
     """A uniformly drawn non-empty subset of the tasks, by index (episodes of arXiv 2501.12115)."""
     code = int(torch.randint(1, 2**tasks, (1,), generator=generator))
     return [index for index in range(tasks) if code >> index & 1]
-
-
-@contextmanager
-def frozen_buffers(network: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch, as in training, but its running averages stay as they are."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    flags = [module.track_running_stats for module in norms]
-    buffers = [(module.running_mean, module.running_var) for module in norms]
-    for module in norms:
-        module.track_running_stats = False
-        module.running_mean = module.running_var = None
-    try:
-        yield
-    finally:
-        for module, flag, (mean, var) in zip(norms, flags, buffers, strict=True):
-            module.track_running_stats = flag
-            module.running_mean, module.running_var = mean, var
 
 
 def outer_gradient(

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 
+from ms_automl.models.batch_norm import frozen_buffers
+from ms_automl.models.dilated_resnet import dilated_resnet
 from ms_automl.models.flops import flops_of_a_sample
 from ms_automl.models.network import MultiTaskNet, check_network, head_specs
 from ms_automl.models.overparam import FactoredConv2d, contract, overparameterise
 from ms_automl.models.resnet import small_resnet
 
-NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {"small_resnet": small_resnet}
+NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {
+    "small_resnet": small_resnet,
+    "dilated_resnet": dilated_resnet,
+}
 
 __all__ = [
     "NETWORKS",
@@ -15,7 +20,9 @@ __all__ = [
     "MultiTaskNet",
     "check_network",
     "contract",
+    "dilated_resnet",
     "flops_of_a_sample",
+    "frozen_buffers",
     "head_specs",
     "overparameterise",
     "small_resnet",

@@ -119,12 +119,13 @@ class EmptyConv2d(nn.Module):
         self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, channels, H, W] to [B, out, H', W'], a view of the bias."""
+        """[B, channels, H, W] to [B, out, H', W']."""
         height, width = (
             (size - shrink - 1) // stride + 1
             for size, shrink, stride in zip(input.shape[2:], self.shrinks, self.stride, strict=True)
         )
-        return self.bias.to(input.dtype).view(1, -1, 1, 1).expand(input.shape[0], -1, height, width)
+        view = self.bias.to(input.dtype).view(1, -1, 1, 1).expand(input.shape[0], -1, height, width)
+        return view.clone(memory_format=torch.contiguous_format)  # what comes next may work in place
 
 
 def operate(network: nn.Module, surgery: Surgery) -> None:

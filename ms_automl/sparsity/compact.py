@@ -17,7 +17,7 @@ saves.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -149,6 +149,10 @@ class _Plan:
                 numbers.setdefault(channels.find((name, index)), len(numbers))
         self.written = self._tables(channels, numbers)
         self.read = self._reads(channels, numbers)
+        self.readers: dict[int, list[tuple[str, int]]] = {}  # (module, input) by the channel it reads
+        for name, table in self.read.items():
+            for column, channel in enumerate(table.tolist()):
+                self.readers.setdefault(channel, []).append((name, column))
         self.gone = torch.zeros(len(numbers), dtype=torch.bool)
         self.out = torch.zeros(len(numbers), dtype=torch.bool)
         self.out[[numbers[channels.find(place)] for place in channels.seen | channels.fed]] = True
@@ -223,16 +227,16 @@ class _Plan:
             return False
         values = self._values()
         before = int(self.gone.sum())
-        places = {g: list(self._columns(g)) for g in constant.nonzero().flatten().tolist()}
+        places = {g: self.readers.get(g, []) for g in constant.nonzero().flatten().tolist()}
         by_readers: dict[tuple[str, ...], list[int]] = {}
         for g, columns in places.items():
-            if all(bool(values[name][column].isfinite()) for name, column in columns):
+            if all(math.isfinite(values[name][column]) for name, column in columns):
                 by_readers.setdefault(tuple(name for name, _ in columns), []).append(g)
         for group in by_readers.values():
-            strengths = {g: min(float(values[n][c].abs()) for n, c in places[g]) for g in group}
+            strengths = {g: min(abs(values[n][c]) for n, c in places[g]) for g in group}
             first = max(group, key=lambda g: strengths[g])
             for g in group:
-                if all(float(values[name][column]) == 0 for name, column in places[g]):
+                if all(values[name][column] == 0 for name, column in places[g]):
                     self.gone[g] = True
                 elif g != first and strengths[first] > 0:
                     for (name, column), (_, other) in zip(places[g], places[first], strict=True):
@@ -241,32 +245,26 @@ class _Plan:
                     self.gone[g] = True
         return int(self.gone.sum()) > before
 
-    def _columns(self, channel: int) -> Iterator[tuple[str, int]]:
-        """(module, input) that reads a channel."""
-        for name, table in self.read.items():
-            for column in (table == channel).nonzero().flatten().tolist():
-                yield name, column
-
-    def _values(self) -> dict[str, Tensor]:
+    def _values(self) -> dict[str, list[float]]:
         """By module that mixes channels, [inputs] the value of an input that is constant; NaN for others."""
         seen: dict[str, list[Tensor]] = {name: [] for name in self.read}
         with ExitStack() as hooks:
             for name in self.read:
 
                 def keep(_: nn.Module, inputs: tuple[Tensor, ...], kept: list[Tensor] = seen[name]) -> None:
-                    kept.append(inputs[0].transpose(0, 1).flatten(1) if inputs[0].ndim > 2 else inputs[0].T)
+                    others = [axis for axis in range(inputs[0].ndim) if axis != 1]
+                    kept.append(torch.stack([inputs[0].amin(others), inputs[0].amax(others)]))
 
                 hooks.enter_context(self.network.get_submodule(name).register_forward_pre_hook(keep))
             self.network(self.images)
         values = {}
         for name, found in seen.items():
             if not found:  # a module that this forward does not use
-                values[name] = torch.full((len(self.read[name]),), float("nan"))
+                values[name] = [math.nan] * len(self.read[name])
                 continue
-            inputs = torch.cat(found, 1)
-            low, high = inputs.amin(1), inputs.amax(1)
+            low, high = torch.stack(found).amin(0)[0], torch.stack(found).amax(0)[1]
             steady = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
-            values[name] = torch.where(steady, (low + high) / 2, float("nan"))
+            values[name] = torch.where(steady, (low + high) / 2, math.nan).tolist()
         return values
 
     def surgery(self) -> Surgery:

@@ -151,8 +151,9 @@ def test_a_network_of_another_class_or_without_convolutions_is_refused() -> None
 
 
 def test_every_network_of_the_table_passes_the_check() -> None:
+    shape = (3, 16, 24)
     for factory in NETWORKS.values():
-        check_network(factory(SHAPE, head_specs(TASKS)), SHAPE, TASKS)
+        check_network(factory(shape, head_specs(TASKS), width=4, hidden=4), shape, TASKS)
 
 
 def test_flops_are_those_of_the_layers_and_leave_the_network_as_it_is() -> None:
@@ -172,3 +173,19 @@ def test_flops_are_those_of_the_layers_and_leave_the_network_as_it_is() -> None:
     # Each layer takes two more of the same, but the first needs no gradient of the image.
     assert 2.5 * forward < both < 3 * forward
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class _Looking(nn.Module):
+    """Does as it sees."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features if float(features.detach().sum()) < 0 else features + torch.ones(1)
+
+
+def test_flops_of_a_network_that_looks_at_values_are_counted_on_values() -> None:
+    plain, looking = simple(depth=nn.Identity()), simple(depth=_Looking())
+    assert (
+        flops_of_a_sample(looking, SHAPE)
+        == flops_of_a_sample(plain, SHAPE)
+        == (2 * 2 * 6 * 12 * 16, 2 * 6 * 12 * 16)
+    )
