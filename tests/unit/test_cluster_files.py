@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from ms_automl import search
 
@@ -28,6 +32,12 @@ def content(name):
 
 
 def prepared(name):
+    if name == "clusters/kuberay.yaml":
+        cluster = kubernetes()["RayCluster"]
+        cluster["metadata"]["namespace"] = "ms-automl"  # as Kubernetes adds it
+        config = _derive_autoscaling_config_from_ray_cr(cluster)
+        validate_config(config)
+        return config
     config = prepare_config(copy.deepcopy(content(name)))
     validate_config(config)
     return config
@@ -135,10 +145,28 @@ def test_workers_come_and_go_spot_first_and_within_a_limit(name):
     assert head["resources"]["CPU"] == 0 and "GPU" not in head["resources"]
     assert spot["min_workers"] == dear["min_workers"] == 0
     assert max(spot["max_workers"], dear["max_workers"]) <= config["max_workers"]
-    # What no trial asks for makes the dearer host the worse fit.
-    assert dear["resources"] == spot["resources"] | {"on_demand": 1}
     assert "spot" in json.dumps(spot["node_config"]).lower()
     assert "spot" not in json.dumps(dear["node_config"]).lower()
+
+
+@pytest.mark.parametrize("name", [*CLOUD, "clusters/kuberay.yaml"])
+def test_rays_scheduler_takes_spot_machines_and_others_where_there_are_none(name):
+    config = AutoscalingConfig(prepared(name), skip_content_hash=True)
+    asked = ResourceRequestUtil.group_by_count([ResourceRequestUtil.make({"CPU": 4, "GPU": 1})] * 2)
+
+    def launched(**known):
+        request = SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=config.get_node_type_configs(),
+            max_num_nodes=config.get_max_num_nodes(),
+            resource_requests=asked,
+            **known,
+        )
+        return {one.instance_type: one.count for one in ResourceDemandScheduler().schedule(request).to_launch}
+
+    assert launched() == {"spot": 2}
+    # As after a launch that failed.
+    assert launched(recoverable_resource_availabilities={"spot": 0.0}) == {"on-demand": 2}
 
 
 def test_kuberays_fields_are_those_of_its_definition():
