@@ -30,7 +30,6 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: runs must be closed as KILLED
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "60",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # a trial suggested early knows less
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
 OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
@@ -140,6 +139,9 @@ def ray_session(
         else:
             check_hosts(needs)
             slots = _room(config.resources)
+        # On this machine one: a trial suggested early knows less. On a cluster it waits for its host to begin, and
+        # those that wait must wait together.
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(1 if needs is None else slots))
         yield Session(slots, storage, needs)
 
 
@@ -193,7 +195,9 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
     )
     tuner = tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=router, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=router, num_samples=-1, reuse_actors=True, trial_dirname_creator=_folder_name
+        ),
         run_config=tune.RunConfig(
             # A folder of its own for every start: Ray would take one that is there for its own unfinished run.
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
@@ -206,3 +210,8 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
         ),
     )
     tuner.fit()
+
+
+def _folder_name(trial: Any) -> str:
+    """Of a trial: Ray's own choice spells out what the trial is built from, too long for some stores."""
+    return str(trial.trial_id)
