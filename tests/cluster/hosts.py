@@ -54,6 +54,7 @@ ip link set lo up
 OPERATOR = f"""\
 set -euo pipefail
 {OWN_FILES}
+touch "$1/ready"
 sleep infinity &
 wait $!
 """
@@ -112,12 +113,13 @@ class Hosts:
         try:
             self._write_files()
             self.operator = self._start(["bash", "-c", OPERATOR, "bash", *self._kept(ROOT)])
+            self._wait_until((self.lab / "ready").exists)
             self._network("ip link add bridge type bridge; ip link set bridge up")
             self._network(f"ip address add {NETWORK}.254/24 dev bridge")
             for number in range(1, count + 1):
                 self._host(number)
             for ip in self.ips:
-                self._wait_for_ssh(ip)
+                self._wait_until(lambda ip=ip: self.ssh(ip, "true", check=False).returncode == 0)
         except BaseException:
             self.close()
             raise
@@ -183,11 +185,11 @@ class Hosts:
         # Into the network alone: process ids are those that this process sees.
         subprocess.run([*self._inside("--net"), "sh", "-ec", script], check=True, timeout=30)
 
-    def _wait_for_ssh(self, ip):
+    def _wait_until(self, condition):
         deadline = time.monotonic() + 60
-        while self.ssh(ip, "true", check=False).returncode != 0:
+        while not condition():
             assert time.monotonic() < deadline, (self.lab / "log").read_text()[-2000:]
-            time.sleep(0.2)
+            time.sleep(0.1)
 
     def run(self, *command, timeout, check=True, **environment):
         """Run a command as the operator, with a home of its own; returns what it said, both streams in one."""

@@ -18,7 +18,7 @@ SEARCH = "cd ~/ms_automl && python -m ms_automl.search --preset smoke --address 
 # One that goes on from what another host has stored, one that samples, and the learned λ.
 ARMS = "topk,optuna,prune-taylor,meta"
 # A trial takes several times what a host takes to begin its first one: else one host runs them all.
-LONG = "--set training.steps=480 --set training.report_every=120 --set budget.trials=2"
+LONG = "--set training.steps=360 --set training.report_every=120 --set budget.trials=2"
 RUNS = """
 import json
 from mlflow import MlflowClient
@@ -72,7 +72,7 @@ class Cluster:
             config[key] = [command.replace("ray start", small) for command in config[key]]
         self.file.write_text(yaml.safe_dump(config))
         # The packages are there already, as on an image: `make install` finds nothing to do.
-        there = f"ln -s {sys.prefix}/* . && touch -d 1year .installed"
+        there = f"ln -s {sys.prefix}/* . && touch -d 1year .installed-cluster"
         for ip in hosts.ips:
             hosts.ssh(ip, f"mkdir -p ms_automl/.venv && cd ms_automl/.venv && {there}")
         hosts.run("ray", "get-auth-token", "--generate", timeout=60)
@@ -158,7 +158,5 @@ def test_ray_down_leaves_the_records_and_nothing_of_ray(cluster):
 
 def ray_of(cluster, number):
     """Processes of Ray's on a host."""
-    found = cluster.hosts.processes(number)
-    return [
-        line for line in found if "raylet" in line or "gcs_server" in line or "ray::" in line or "/ray/" in line
-    ]
+    marks = ("raylet", "gcs_server", "ray::", "site-packages/ray/")
+    return [line for line in cluster.hosts.processes(number) if any(mark in line for mark in marks)]
