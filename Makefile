@@ -6,6 +6,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# What is installed beside the packages that everything needs: dev, or cluster on the hosts of one.
+EXTRA ?= dev
+STAMP := $(VENV)/.installed$(patsubst %,-%,$(filter-out dev,$(EXTRA)))
 
 # The first Python from 3.11 to 3.13 that runs and has venv; PYTHON=... names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -17,22 +20,22 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s '	'
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: needs Python 3.11, 3.12 or 3.13 with venv (Debian: apt install python3-venv); or make PYTHON=/path/to/python"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
 	touch $@
 
-install: $(VENV)/.installed ## A virtual environment in .venv, with everything
+install: $(STAMP) ## A virtual environment in .venv, with everything
 
 search: install ## The default comparison (rooms, 9 to 12 minutes on 2 cores); ARGS="--preset smoke" for another
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests
-	$(BIN)/python -m pytest -m "not server and not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not server and not browser and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: test ## The tests, and those that need PostgreSQL and Chromium (apt install postgresql chromium)
-	$(BIN)/python -m pytest -m "server or browser"
+test-all: test ## The tests, and those with a server, a browser and a cluster of hosts (what they need: .ci/run)
+	$(BIN)/python -m pytest -m "server or browser or cluster"
 
 lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -133,8 +133,8 @@ class Comparison:
                 trial.device_seconds += gone
         self._end(trial, "FAILED", message)
 
-    def kept(self, trial_id: str, checkpoint: Path) -> None:
-        """A trial's model, or the state it goes on from, lies in a folder."""
+    def kept(self, trial_id: str, checkpoint: str) -> None:
+        """A trial's model, or the state it goes on from, lies at a place."""
         trial = self.trials[trial_id]
         trial.checkpoint = checkpoint
         for recorder in self.recorders:
@@ -181,7 +181,7 @@ class Comparison:
         trial.device_seconds += report.device_seconds
         trial.busy_seconds += report.busy_seconds
         trial.evaluation_seconds += report.evaluation_seconds
-        trial.peak_memory = report.peak_memory
+        trial.peak_memory, trial.host = report.peak_memory, report.host
         return True
 
     def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ms_automl.comparison import Comparison
 from ms_automl.errors import DataError
+from ms_automl.storage import remote
 from ms_automl.trials import Stream, Trial
 
 FILE = "trials.jsonl"
@@ -65,9 +66,12 @@ class Journal:
         """Keep where its model lies."""
         self._write({"name": trial.name, "attempt": trial.attempt, "checkpoint": self._relative(trial.checkpoint)})
 
-    def _relative(self, path: Path | None) -> str:
-        assert path is not None
-        return os.path.relpath(path, self.folder) if path.is_absolute() else str(path)
+    def _relative(self, place: str | None) -> str:
+        assert place is not None
+        if remote(place):
+            return place
+        inside = os.path.relpath(place, self.folder)
+        return place if inside.startswith("..") else inside
 
     def _write(self, entry: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -86,7 +90,8 @@ def ended(folder: Path) -> list[Ended]:
             if "name" in entry:
                 key = entry["name"], entry["attempt"]
                 if key in found:
-                    found[key].trial.checkpoint = folder / entry["checkpoint"]
+                    place = entry["checkpoint"]
+                    found[key].trial.checkpoint = place if remote(place) else str(folder / place)
                 continue
             values = entry["trial"]
             values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}

@@ -66,6 +66,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
+    parser.add_argument(
+        "--storage",
+        metavar="URI",
+        help="where trials leave models: s3://..., gs://..., or a folder that all hosts see (default: --out)",
+    )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and end")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -107,7 +112,9 @@ def _run(args: argparse.Namespace) -> int:
 
     out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
-    return run_comparison(config, out, data_dir=args.data_dir, address=args.address, slots=slots, record=record)
+    return run_comparison(
+        config, out, data_dir=args.data_dir, address=args.address, slots=slots, storage=args.storage, record=record
+    )
 
 
 if __name__ == "__main__":

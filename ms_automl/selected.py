@@ -18,6 +18,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.models.profile import latencies, size_of
 from ms_automl.models.surgery import Surgery, foldable, operate
 from ms_automl.sparsity.compact import compact
+from ms_automl.storage import as_folder
 from ms_automl.trials import Stream, Trial
 
 ROUNDS = 10
@@ -44,10 +45,13 @@ class Compacted:
 def keep_best(stream: Stream, out: Path) -> Path | None:
     """Copy a stream's selected model to ``<out>/best/<arm>-<seed>``; None where it has none."""
     best = stream.best
-    if best is None or best.checkpoint is None or not (best.checkpoint / "model.json").exists():
+    if best is None or best.checkpoint is None:
         return None
-    folder = out / "best" / stream.name
-    shutil.copytree(best.checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    with as_folder(best.checkpoint) as model:
+        if not (model / "model.json").exists():
+            return None
+        folder = out / "best" / stream.name
+        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     return folder
 
 

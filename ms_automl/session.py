@@ -27,6 +27,7 @@ from ms_automl.journal import Journal, ended
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
+from ms_automl.storage import storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
@@ -34,6 +35,7 @@ from ms_automl.tuning.run import ray_session, run_trials
 from ms_automl.tuning.streams import StreamRouter
 from search_spaces import SPACES, Space
 
+SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")
 
 
@@ -44,6 +46,7 @@ def run_comparison(
     data_dir: Path | None = None,
     address: str | None = None,
     slots: int = 1,
+    storage: str | None = None,
     record: dict[str, Any] | None = None,
 ) -> int:
     """Run a comparison and write ``out/comparison.json``, ``out/best/`` and ``out/report/``.
@@ -54,6 +57,7 @@ def run_comparison(
         data_dir: handed to the data factory.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
+        storage: folder or object store below which trials leave their models; None for ``out``.
         record: ``comparison.json`` of the comparison that goes on; None begins one.
 
     Returns:
@@ -70,7 +74,8 @@ def run_comparison(
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {_shown(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
-    versions, tags = _versions(), {"preset": config.preset, "slots": str(slots), "out": out.name}
+    models = storage_of(storage, out)
+    versions, tags = _versions(), {"preset": config.preset, "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
     line = f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}"
     console.print(line, markup=False, soft_wrap=True)
@@ -103,10 +108,12 @@ def run_comparison(
         "config": config.to_dict(),
         "versions": versions,
         "git_revision": tags["git_revision"],
-        "machine": f"{platform.system()} {platform.machine()}, {slots} slots",
     }
     stopped: BaseException | None = None
-    with ray_session(address, slots, config.resources):
+    with ray_session(address, slots, experiment, models, SHARE) as session:
+        slots = session.slots
+        content["machine"] = f"{platform.system()} {platform.machine()}, {slots} slots"
+        tags["slots"] = str(slots)
         if record is None:
             tracker.begin(out.name, tags, config.to_dict())
             source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
@@ -120,7 +127,7 @@ def run_comparison(
             for stream in streams:
                 tracker.stream_opened(stream)
             screen.begin(comparison)
-            run_trials(experiment, router, _tune_folder(out))
+            run_trials(experiment, router, session)
         except KeyboardInterrupt as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
             stopped = error
@@ -306,11 +313,6 @@ def _router(experiment: Experiment, comparison: Comparison, space: Space, out: P
     }
     reports = config.training.build().reports
     return StreamRouter(comparison, samplers, experiment.plan, reports, config.budget.retrain)
-
-
-def _tune_folder(out: Path) -> Path:
-    """A folder of Ray's own for every start: it would take one that is there for its own unfinished run."""
-    return out / f"tune-{sum(1 for _ in out.glob('tune-*'))}"
 
 
 def _one_trial(experiment: Experiment, comparison: Comparison) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -24,6 +23,7 @@ class Report:
         schedule: the learned λ, where there is one.
         warnings: what a user should know of how λ was learned, a line each; of the whole trial so far.
         peak_memory: of the trial's process so far, MB.
+        host: address of the host it runs on, as Ray knows it.
     """
 
     attempt: int
@@ -38,6 +38,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     peak_memory: float = 0.0
     evaluation_seconds: float = 0.0
+    host: str = ""
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Trial:
         rungs: reports at which its arm decides whether it goes on.
         at_rungs: J there, by report.
         heard: when it last gave a sign of life, on the comparison's clock.
+        checkpoint: where its model lies, or the state it goes on from (a place, :mod:`ms_automl.storage`).
+        host: address of the host that it ran on.
     """
 
     id: str
@@ -82,7 +85,8 @@ class Trial:
     heard: float | None = None
     seconds: float = 0.0
     peak_memory: float = 0.0
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
+    host: str = ""
 
     @property
     def name(self) -> str:

@@ -169,7 +169,9 @@ class Tracker:
         tag = "ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"
         if error:
             self._put(lambda: self.client.set_tag(self.runs[trial.name], tag, error[:5000]))
-        self._put(lambda: self.client.set_tag(self.runs[trial.name], "ms_automl.outcome", status.lower()))
+        told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
+        tags = [RunTag(key, value) for key, value in told.items() if value]
+        self._put(lambda: self.client.log_batch(self.runs[trial.name], tags=tags))
         ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it
         self._put(lambda: self.client.set_terminated(self.runs[trial.name], ended))
         if stream.anytime:

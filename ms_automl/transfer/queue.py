@@ -103,7 +103,7 @@ class TransferQueue(Searcher):
         one = self.running.get(trial_id)
         return self.clock() - one.heard if one is not None and one.started else 0.0
 
-    def kept(self, trial_id: str, checkpoint: Path) -> None:
+    def kept(self, trial_id: str, checkpoint: str) -> None:
         """Nothing: these models are not kept."""
 
     def reported(self, trial_id: str, report: Report) -> bool:

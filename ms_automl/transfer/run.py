@@ -15,12 +15,15 @@ from analysis.records import Comparison
 from analysis.report import report
 from analysis.transfer import sentences
 from ms_automl.comparison import write_json
+from ms_automl.storage import Storage
 from ms_automl.tracking import short_timeouts
 from ms_automl.transfer.journal import TransferJournal
 from ms_automl.transfer.queue import TransferQueue
 from ms_automl.transfer.tracker import TransferTracker
 from ms_automl.transfer.uptake import TransferExperiment, Uptake, digest_of
 from ms_automl.tuning.run import ray_session, run_trials
+
+SHARE = "put the comparison where all hosts see it"
 
 
 def run_transfer(
@@ -71,8 +74,10 @@ def run_transfer(
     status, stopped = "FINISHED", None
     try:
         if pending:
-            with ray_session(address, slots, experiment.config.resources):
-                run_trials(experiment, queue, out / f"tune-{sum(1 for _ in out.glob('tune-*'))}", keep=False)
+            # On a cluster every host reads the models: it must see the folder they lie in.
+            place = comparison.folder if address is not None and comparison.folder is not None else out
+            with ray_session(address, slots, experiment, Storage(str(place.absolute())), SHARE) as session:
+                run_trials(experiment, queue, session, keep=False)
     except KeyboardInterrupt as error:
         status, stopped = "KILLED", error
     except Exception:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -15,8 +16,10 @@ from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
 from ms_automl.selected import compacted, real_images
+from ms_automl.storage import as_folder
 from ms_automl.trials import Report
 from ms_automl.tuning.experiment import Experiment
+from ms_automl.tuning.hosts import Needs
 
 STATE = "state"
 
@@ -28,10 +31,20 @@ class TrialAdapter(tune.Trainable):
     is charged, the process lives on.
     """
 
-    def setup(self, config: dict[str, Any], experiment: Experiment | None = None) -> None:
-        """Build the trial that ``config`` describes."""
+    def setup(
+        self, config: dict[str, Any], experiment: Experiment | None = None, needs: Needs | None = None
+    ) -> None:
+        """Build the trial that ``config`` describes.
+
+        Args:
+            config: of the trial.
+            experiment: what it is built from; None for the same as before.
+            needs: what this host must have; None on the driver's own machine.
+        """
         if experiment is not None:
             self.experiment = experiment
+            self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            self.unfit = None if needs is None else needs.missing()
         # More threads than cores make a step up to ten times slower when a neighbour is busy.
         torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
         self.mark = time.perf_counter()
@@ -42,6 +55,9 @@ class TrialAdapter(tune.Trainable):
         self.attempt = 0
         self.config_error: str | None = None
         self.profile = config["suggestion"].profile
+        if self.unfit is not None:
+            self.config_error = f"host {self.host} {self.unfit}"
+            return
         try:
             self.method, self.network = self.experiment.build(
                 config["suggestion"], self.seed, config["reference"], config["training_seed"]
@@ -51,14 +67,15 @@ class TrialAdapter(tune.Trainable):
         except Exception as error:
             self.config_error = _one_line(error)
 
-    def _begin_from(self, what: str, folder: str) -> None:
+    def _begin_from(self, what: str, place: str) -> None:
         """Take over another trial's state, or its weights alone."""
-        if what == "state":
-            state = load(Path(folder), STATE)
-            self.method.load_state_dict(state["method"])
-            self.charged = Cost(**state["charged"])  # what it had cost is charged to the other
-        else:
-            self.network.load_state_dict(load_model(Path(folder)).state_dict())
+        with as_folder(place) as folder:
+            if what == "state":
+                state = load(folder, STATE)
+                self.method.load_state_dict(state["method"])
+                self.charged = Cost(**state["charged"])  # what it had cost is charged to the other
+            else:
+                self.network.load_state_dict(load_model(folder).state_dict())
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take over the next trial."""
@@ -114,6 +131,7 @@ class TrialAdapter(tune.Trainable):
             schedule=None if schedule is None else schedule.to_dict(),
             warnings=tuple(getattr(self.method, "warnings", ())),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            host=self.host,
         )
         self.charged = Cost(**cost.to_dict())
         self.mark = now

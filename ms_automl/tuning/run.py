@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
+from ms_automl.storage import Storage, shown
 from ms_automl.trials import Report
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
+from ms_automl.tuning.hosts import Needs, check_hosts, code_for_hosts, needs_of
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -25,7 +30,6 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: runs must be closed as KILLED
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "60",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # a trial suggested early knows less
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
 OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
@@ -46,15 +50,16 @@ class Router(Protocol):
     def gone(self, trial_id: str, message: str) -> None:
         """A trial's process died or was killed."""
 
-    def kept(self, trial_id: str, checkpoint: Path) -> None:
-        """A trial's model, or the state it goes on from, lies in a folder."""
+    def kept(self, trial_id: str, checkpoint: str) -> None:
+        """A trial's model, or the state it goes on from, lies at a place."""
 
 
 class _Lifecycle(tune.Callback):
     """Tells the router what only Ray knows: when a trial gets its device, where its model lies."""
 
-    def __init__(self, router: Router, patience: float) -> None:
+    def __init__(self, router: Router, storage: Storage, patience: float) -> None:
         self.router = router
+        self.storage = storage
         self.patience = patience
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,34 +77,90 @@ class _Lifecycle(tune.Callback):
         self.router.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self.router.kept(trial.trial_id, Path(checkpoint.path))
+        self.router.kept(trial.trial_id, self.storage.place(checkpoint.path))
+
+
+@dataclass(frozen=True)
+class Session:
+    """A Ray that is ready for trials.
+
+    Attributes:
+        slots: trials at a time, of a cluster as it is at the start.
+        storage: where trials leave their models.
+        needs: what every host must have; None on this machine alone.
+    """
+
+    slots: int
+    storage: Storage
+    needs: Needs | None
 
 
 @contextmanager
-def ray_session(address: str | None, slots: int, resources: ResourcesSection) -> Iterator[None]:
-    """A Ray of our own with room for ``slots`` trials, or the cluster at ``address``; ended afterwards."""
+def ray_session(
+    address: str | None, slots: int, experiment: Experiment, storage: Storage, remedy: str
+) -> Iterator[Session]:
+    """A Ray of our own with room for ``slots`` trials, or the cluster at ``address``; ended afterwards.
+
+    Args:
+        address: of a running cluster, or None.
+        slots: trials at a time, on this machine.
+        experiment: what trials are built from; its code goes to every host of the cluster.
+        storage: where trials leave their models.
+        remedy: what to do where a host does not see that.
+
+    Raises:
+        ConfigError: before anything trains, where there is no cluster or a host of it lacks something.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        cpus = slots * resources.cpus_per_trial
-        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster at '{address}': {error}; start one, or leave --address out") from error
-    try:
-        gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-        if address is None and resources.gpus_per_trial > gpus:  # no trial would ever start
+    config = experiment.config
+    with storage.marked() as marker, ExitStack() as stack:
+        needs = None
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            cpus = slots * config.resources.cpus_per_trial
+            options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        else:
+            stored = f"what this comparison stores in {shown(storage.address)}: {remedy}"
+            needs = needs_of(config, experiment.data_dir, marker, stored)
+            options["runtime_env"] = stack.enter_context(code_for_hosts(needs.modules))
+        try:
+            ray.init(address=address or "local", **options)
+        except (ConnectionError, ValueError, AuthenticationError) as error:
+            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"resources.gpus_per_trial={resources.gpus_per_trial:g} is more than the {gpus:g} GPUs "
-                "of this machine: set it to 0, or use a cluster by --address"
-            )
-        yield
-    finally:
-        ray.shutdown()
+                f"no Ray cluster at '{address}': {reason}; start one, or leave --address out"
+            ) from error
+        stack.callback(ray.shutdown)
+        if needs is None:
+            _check_gpus(config.resources.gpus_per_trial)
+        else:
+            check_hosts(needs)
+            slots = _room(config.resources)
+        # On this machine one: a trial suggested early knows less. On a cluster it waits for its host to begin, and
+        # those that wait must wait together.
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(1 if needs is None else slots))
+        yield Session(slots, storage, needs)
+
+
+def _check_gpus(wanted: float) -> None:
+    gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if wanted > gpus:  # no trial would ever start
+        raise ConfigError(
+            f"resources.gpus_per_trial={wanted:g} is more than the {gpus:g} GPUs of this machine: set it to 0, or "
+            "use a cluster by --address"
+        )
+
+
+def _room(resources: ResourcesSection) -> int:
+    """Trials at a time on the cluster as it is, at least 1: an autoscaler adds hosts when they are asked for."""
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = there.get("CPU", 0) / resources.cpus_per_trial
+    if resources.gpus_per_trial:
+        room = min(room, there.get("GPU", 0) / resources.gpus_per_trial)
+    return max(1, int(room))
 
 
 class _Stopper(tune.Stopper):
@@ -118,31 +179,39 @@ class _Stopper(tune.Stopper):
         return False
 
 
-def run_trials(experiment: Experiment, router: Any, folder: Path, *, keep: bool = True) -> None:
+def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: bool = True) -> None:
     """Run every trial that a router suggests.
 
     Args:
         experiment: what trials are built from.
         router: a ``ray.tune.search.Searcher`` and a :class:`Router`: says what runs next, hears of everything.
-        folder: where Ray keeps trial checkpoints; absolute.
+        session: where they run, and leave their models.
         keep: whether the model of every trial is kept.
     """
     resources = experiment.config.resources
     trainable = tune.with_resources(
-        tune.with_parameters(TrialAdapter, experiment=experiment),
+        tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     tuner = tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=router, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=router, num_samples=-1, reuse_actors=True, trial_dirname_creator=_folder_name
+        ),
         run_config=tune.RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
+            # A folder of its own for every start: Ray would take one that is there for its own unfinished run.
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
+            storage_path=session.storage.address,
             verbose=0,
             stop=_Stopper(router),
-            callbacks=[_Lifecycle(router, resources.report_timeout)],
+            callbacks=[_Lifecycle(router, session.storage, resources.report_timeout)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep, num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
     tuner.fit()
+
+
+def _folder_name(trial: Any) -> str:
+    """Of a trial: Ray's own choice spells out what the trial is built from, too long for some stores."""
+    return str(trial.trial_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -157,7 +156,7 @@ class StreamRouter(Searcher):
         self.running[trial.id] = stream
         start = None
         if origin is not None and suggestion.start is not None:
-            start = (suggestion.start.what, str(origin.checkpoint))
+            start = (suggestion.start.what, origin.checkpoint)
         return {
             "suggestion": suggestion,
             "seed": stream.seed,
@@ -178,8 +177,8 @@ class StreamRouter(Searcher):
             return 0.0
         return self.comparison.clock() - trial.heard
 
-    def kept(self, trial_id: str, checkpoint: Path) -> None:
-        """A trial's model, or the state it goes on from, lies in a folder."""
+    def kept(self, trial_id: str, checkpoint: str) -> None:
+        """A trial's model, or the state it goes on from, lies at a place."""
         self.comparison.kept(trial_id, checkpoint)
 
     def reported(self, trial_id: str, report: Report) -> bool:

@@ -134,7 +134,7 @@ class Bench:
         self.router.on_trial_complete(name, {"report": report})
         trial = self.state.trials[name]
         if trial.status in ("FINISHED", "STOPPED"):
-            self.state.kept(name, self.folder / "tune" / trial.name)
+            self.state.kept(name, str(self.folder / "tune" / trial.name))
 
     def finish(self, name):
         while not self.step(name):

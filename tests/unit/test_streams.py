@@ -221,7 +221,7 @@ def test_topk_goes_on_from_the_state_its_best_candidates_were_stopped_in(tmp_pat
     for trial in again:
         origin = next(other for other in stream.trials if other.name == trial.start["trial"])
         config = next(c for name, c in bench.configs.items() if bench.state.trials[name] is trial)
-        assert config["start"] == ("state", str(origin.checkpoint))
+        assert config["start"] == ("state", origin.checkpoint)
         assert trial.passes + origin.passes == pytest.approx(UNIT)
         assert trial.metrics["rung/objective"] == origin.metrics["val/objective"]
 
@@ -234,7 +234,7 @@ def test_a_trial_waits_for_the_checkpoint_it_begins_from(tmp_path):
         bench.router.reported(name, bench.report(name, interval))
     bench.router.on_trial_complete(name, {"report": bench.report(name, REPORTS - 1)})
     assert bench.ask()[1] is None and bench.ask()[1] is None
-    bench.state.kept(name, tmp_path / "model")
+    bench.state.kept(name, str(tmp_path / "model"))
     assert bench.ask()[1]["start"] == ("weights", str(tmp_path / "model"))
 
 
