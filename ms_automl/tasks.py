@@ -227,18 +227,45 @@ def _within(degrees: float) -> TaskFunction:
     return share
 
 
-def normals(name: str = "normals", weight: float = 1.0) -> Task:
-    """Surface normals, unit vectors: 1 - cosine as loss; mean angle and share of pixels within 11.25°."""
-    return Task(
-        name,
-        HeadSpec(3, dense=True),
-        _mean_of(_one_minus_cosine),
-        {
-            "mean_angle": _average(_angle, "min", "degrees"),
-            "within_11": _average(_within(11.25), "max", "share of pixels"),
-        },
-        weight,
-    )
+_ANGLES = 3600  # bins of 0.05 degrees
+
+
+def _angle_counts(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    angles = _angle(prediction, target, valid)[valid].nan_to_num(180.0)
+    bins = (angles * (_ANGLES / 180)).long().clamp(max=_ANGLES - 1)
+    return torch.bincount(bins, minlength=_ANGLES).to(torch.float64)
+
+
+def _median_angle(counts: Tensor) -> float:
+    total = float(counts.sum())
+    if total == 0:
+        return float("nan")
+    below = counts.cumsum(0)
+    median = int(torch.searchsorted(below, total / 2))
+    before = float(below[median] - counts[median])
+    return (median + (total / 2 - before) / float(counts[median])) * 180 / _ANGLES
+
+
+def normals(name: str = "normals", weight: float = 1.0, full: bool = False) -> Task:
+    """Surface normals, unit vectors: 1 - cosine as loss; mean angle and share of pixels within 11.25°.
+
+    Args:
+        name: of the task.
+        weight: of its loss.
+        full: the five metrics of the NYU-v2 literature (Liu et al. 2019, arXiv 1803.10704, section 4.2): also the
+            median angle (over the split, to 0.05°) and the shares within 22.5° and 30°.
+    """
+    metrics = {
+        "mean_angle": _average(_angle, "min", "degrees"),
+        "within_11": _average(_within(11.25), "max", "share of pixels"),
+    }
+    if full:
+        metrics |= {
+            "median_angle": Metric(_angle_counts, _median_angle, "min", "degrees"),
+            "within_22": _average(_within(22.5), "max", "share of pixels"),
+            "within_30": _average(_within(30.0), "max", "share of pixels"),
+        }
+    return Task(name, HeadSpec(3, dense=True), _mean_of(_one_minus_cosine), metrics, weight)
 
 
 def _binary_cross_entropy(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

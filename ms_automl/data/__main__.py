@@ -1,122 +1,147 @@
-"""``python -m ms_automl.data info NAME [--png FILE]``: what a dataset holds, in words and as a picture."""
+"""``python -m ms_automl.data``: what a data set holds, and data sets of files made ready for training."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from ms_automl.cli import Parser, one_line_errors
+from ms_automl.data import DATASETS, check_data
+from ms_automl.data.celebamask import source as celebamask
+from ms_automl.data.nyuv2 import source as nyuv2
+from ms_automl.data.prepare import DamagedSourceError, Progress, prepare
+from ms_automl.data.prepared import Prepared
+from ms_automl.data.sheet import contact_sheet, describe
+from ms_automl.errors import ConfigError, DataError, unknown_name
 
-from ms_automl.data import DATASETS, MultiTaskData, check_data
-from ms_automl.errors import DataError, MsAutomlError, unknown_name
-from ms_automl.tasks import Task
+SOURCES = {"nyuv2": nyuv2, "celebamask": celebamask}
+_SETTINGS = {"nyuv2": ("height", "width", "classes"), "celebamask": ("size",)}
+_EXAMPLES = """\
+examples:
+  python -m ms_automl.data info rooms --png rooms.png
+  python -m ms_automl.data prepare nyuv2 --source downloads/nyuv2 --out data/nyuv2
+  python -m ms_automl.data prepare nyuv2 --source NYUD_MT --out data/nyuv2-40 --set height=424 --set width=560
+  python -m ms_automl.data prepare celebamask --source downloads/CelebAMask-HQ --out data/faces --set size=256
+  python -m ms_automl.data info nyuv2 --data-dir data/nyuv2 --verify
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_SAMPLES = 10  # columns of the contact sheet
-
-
-def describe(data: MultiTaskData) -> Iterator[str]:
-    """Lines about a dataset: its splits, and each task's labels over the training split."""
-    yield f"{data.name}: images {'x'.join(map(str, data.image_shape))}"
-    yield ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
-    batch = data.train.batch(torch.arange(len(data.train)))
-    yield f"image mean {batch.images.mean():.3f}, deviation {batch.images.std():.3f}"
-    for task, use in _tasks(data):
-        valid = batch.valid[task.name]
-        share = f"{100 * valid.float().mean():.1f} % valid"
-        yield f"{task.name} ({use}), {share}: {_labels(task, batch.targets[task.name], valid)}"
+A preset takes the prepared folder: python -m ms_automl.search --preset nyuv2 --data-dir data/nyuv2"""
 
 
-def _tasks(data: MultiTaskData) -> list[tuple[Task, str]]:
-    return [(t, "trained") for t in data.tasks] + [(t, "held back") for t in data.unseen_tasks]
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m ms_automl.data",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info|prepare")
+    info = commands.add_parser("info", help="counts, tasks, class balance; a contact sheet of every task")
+    info.add_argument("name", help=f"one of {', '.join(DATASETS)}")
+    info.add_argument("--seed", type=int, default=0, help="of the splits (0)")
+    info.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies or is kept")
+    info.add_argument("--png", type=Path, metavar="FILE", help="draw a contact sheet into this file")
+    info.add_argument("--verify", action="store_true", help="compare every checksum of a prepared folder")
+    ready = commands.add_parser(
+        "prepare", help="convert once to what training reads quickly; goes on after a stop"
+    )
+    ready.add_argument("name", help=f"one of {', '.join(SOURCES)}")
+    ready.add_argument(
+        "--source", type=Path, required=True, metavar="PATH", help="the files as they are published"
+    )
+    ready.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    ready.add_argument(
+        "--set", action="append", default=[], metavar="KEY=NUMBER", help="such as height, classes, size"
+    )
+    return parser
 
 
-def _labels(task: Task, target: Tensor, valid: Tensor) -> str:
-    if target.ndim > valid.ndim:
-        target = target.movedim(1, -1)
-    kept = target[valid]
-    if task.kind == "classes":
-        shares = torch.bincount(kept, minlength=task.head.channels) / max(1, kept.numel())
-        return "classes " + " ".join(f"{100 * share:.1f}" for share in shares.tolist()) + " %"
-    if task.kind == "binary":
-        return f"{100 * kept.mean():.1f} % yes"
-    return f"mean {kept.mean():.2f}, from {kept.min():.2f} to {kept.max():.2f}"
+def _info(chosen: argparse.Namespace) -> int:
+    if chosen.name not in DATASETS:
+        raise unknown_name("dataset", chosen.name, list(DATASETS))
+    data = DATASETS[chosen.name](chosen.seed, chosen.data_dir)
+    check_data(data)
+    print("\n".join(describe(data)))
+    if chosen.verify:
+        if chosen.data_dir is None or chosen.name not in SOURCES:
+            raise ConfigError("--verify needs a prepared folder: give --data-dir")
+        if damaged := Prepared(chosen.data_dir).damaged():
+            raise DataError(f"changed since it was prepared: {', '.join(map(str, damaged))}; prepare it again")
+        print("every checksum is right")
+    if chosen.png:
+        contact_sheet(data, chosen.png)
+    return 0
 
 
-def contact_sheet(data: MultiTaskData, file: Path) -> None:
-    """Draw the first training samples with every dense task's labels below; image-level ones are titles."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    batch = data.train.batch(torch.arange(min(_SAMPLES, len(data.train))))
-    dense = [task for task, _ in _tasks(data) if task.head.dense]
-    titles = [task for task, _ in _tasks(data) if not task.head.dense]
-    columns, rows = len(batch.images), 1 + len(dense)
-    figure = Figure(figsize=(1.7 * columns, 1.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    low, high = batch.images.amin(), batch.images.amax()
-    for column in range(columns):
-        picture = ((batch.images[column] - low) / (high - low)).movedim(0, -1)
-        grid[0, column].imshow(picture.numpy(), cmap="gray")
-        labels = [f"{task.name} {batch.targets[task.name][column]:g}" for task in titles]
-        grid[0, column].set_title("\n".join(labels), fontsize=8)
-        for axes, task in zip(grid[1:, column], dense, strict=True):
-            _draw(axes, task, batch.targets[task.name][column], batch.valid[task.name][column])
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-    for axes, name in zip(grid[:, 0], ["image", *(task.name for task in dense)], strict=True):
-        axes.set_ylabel(name)
+def _prepare(chosen: argparse.Namespace) -> int:
+    if chosen.name not in SOURCES:
+        raise unknown_name("dataset of files", chosen.name, list(SOURCES))
+    if not chosen.source.is_dir():
+        raise DataError(f"--source {chosen.source} is no folder")
+    asked = dict(map(_setting, chosen.set))
+    for key in asked:
+        if key not in _SETTINGS[chosen.name]:
+            raise unknown_name(f"setting of {chosen.name}", key, _SETTINGS[chosen.name])
+    source = SOURCES[chosen.name](chosen.source, asked)
+    counts = ", ".join(f"{part} {len(samples)}" for part, samples in source.parts.items())
+    print(f"{source.name} ({source.layout}): {counts}")
     try:
-        figure.savefig(file, dpi=80)
-    except (OSError, ValueError) as error:  # ValueError: an ending that names no picture format
-        raise DataError(f"cannot write the picture {file}: {error}") from error
+        with _shown() as progress:
+            prepared = prepare(source, chosen.out, progress)
+    except DamagedSourceError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        raise DataError(
+            f"{len(error.problems)} missing or damaged files, listed above; nothing was written"
+        ) from error
+    size = sum(size for _, size, _ in prepared.files())
+    print(f"{chosen.out}: {size / 1e9:.2f} GB; look at it: python -m ms_automl.data info {source.name} "
+          f"--data-dir {chosen.out} --png {source.name}.png")  # fmt: skip
+    return 0
 
 
-def _draw(axes: Axes, task: Task, target: Tensor, valid: Tensor) -> None:
-    axes.set_facecolor("magenta")  # what is not valid
-    if task.kind == "classes":
-        shown = target.where(valid, torch.nan).numpy()
-        axes.imshow(shown, cmap="tab10", vmin=0, vmax=9, interpolation="nearest")
-    elif len(target) == 3:
-        colours = torch.cat([(target.clamp(-1, 1) + 1) / 2, valid[None].float()])
-        axes.imshow(colours.movedim(0, -1).numpy(), interpolation="nearest")
-    else:
-        cmap = "gray" if task.kind == "binary" else "viridis"
-        axes.imshow(target[0].where(valid, torch.nan).numpy(), cmap=cmap, interpolation="nearest")
+def _setting(text: str) -> tuple[str, int]:
+    key, _, value = text.partition("=")
+    if not value.isdigit():
+        raise ConfigError(f"--set takes KEY=NUMBER, such as height=288, but got {text}")
+    return key, int(value)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@contextmanager
+def _shown() -> Iterator[Progress]:
+    """A progress bar for each thing that is done, where a person looks on."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        *Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bars:
+        rows = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in rows:
+                rows[what] = bars.add_task(what, total=total)
+            bars.update(rows[what], completed=done)
+
+        yield progress
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    return _info(chosen) if chosen.command == "info" else _prepare(chosen)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, or 2 after one line on stderr about what is wrong.
+        The exit status: 0, 2 after one line on stderr about what is wrong, 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(prog="python -m ms_automl.data", description=__doc__)
-    info = parser.add_subparsers(dest="command", required=True).add_parser("info", help="describe a dataset")
-    info.add_argument("name", help=f"one of {', '.join(DATASETS)}")
-    info.add_argument("--seed", type=int, default=0)
-    info.add_argument("--data-dir", type=Path, help="where the data lies or is kept")
-    info.add_argument("--png", type=Path, help="draw a contact sheet into this file")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.name not in DATASETS:
-            raise unknown_name("dataset", chosen.name, list(DATASETS))
-        data = DATASETS[chosen.name](chosen.seed, chosen.data_dir)
-        check_data(data)
-        print("\n".join(describe(data)))
-        if chosen.png:
-            contact_sheet(data, chosen.png)
-    except MsAutomlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return one_line_errors(
+        lambda: _run(_parser().parse_args(arguments)), arguments, "stopped; start 'prepare' again and it goes on"
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ms_automl.errors import DataError
 
-Arrays = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
 
 
 def cache_folder() -> Path:

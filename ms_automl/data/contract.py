@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,22 @@ class Batch:
     targets: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
 
+    def split(self, size: int) -> list[Batch]:
+        """Batches of at most ``size`` samples, in order."""
+        cuts = [slice(start, start + size) for start in range(0, len(self.images), size)]
+        return [Batch(self.images[cut], _each(self.targets, cut), _each(self.valid, cut)) for cut in cuts]
+
+
+def _each(tensors: Mapping[str, Tensor], cut: slice) -> dict[str, Tensor]:
+    return {name: tensor[cut] for name, tensor in tensors.items()}
+
+
+def moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Tensors copied to a device; to a GPU from pinned memory, without waiting for it."""
+    if device.type != "cuda":
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}
+
 
 class Split(Protocol):
     """Samples that can be fetched by index. Fetching the same indices twice gives the same batch."""
@@ -38,6 +54,20 @@ class Split(Protocol):
     def batch(self, indices: Tensor) -> Batch:
         """The samples at ``indices``, an int64 tensor of shape [B]."""
         ...
+
+
+@runtime_checkable
+class AugmentedSplit(Split, Protocol):
+    """A split whose samples can be had changed at random, as training wants them."""
+
+    def augmented(self, indices: Tensor, seed: int) -> Batch:
+        """The samples at ``indices``, changed as ``seed`` says; the same for the same seed."""
+        ...
+
+
+def training_batch(split: Split, indices: Tensor, seed: int) -> Batch:
+    """The samples at ``indices`` to train on: augmented where the split can do that."""
+    return split.augmented(indices, seed) if isinstance(split, AugmentedSplit) else split.batch(indices)
 
 
 class TensorSplit:

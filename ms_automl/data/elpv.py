@@ -13,9 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ms_automl.data.cache import Arrays, cached
+from ms_automl.data.cache import Array, Arrays, cached
 from ms_automl.data.contract import MultiTaskData, TensorSplit, check_arguments
-from ms_automl.data.scenes import Array
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.tasks import binary, classification, segmentation
 

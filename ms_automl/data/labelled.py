@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import Batch, Split
+from ms_automl.data.contract import Batch, Split, training_batch
 from ms_automl.errors import ConfigError
 from ms_automl.tasks import Task
 
@@ -30,6 +30,10 @@ class Subset:
         """The samples at ``indices`` of the subset, an int64 tensor of shape [B]."""
         return self.split.batch(self.indices[indices])
 
+    def augmented(self, indices: Tensor, seed: int) -> Batch:
+        """The same, augmented where the split can do that."""
+        return training_batch(self.split, self.indices[indices], seed)
+
 
 def labelled(split: Split, task: Task, count: int | None, seed: int) -> Tensor:
     """Indices [count] of samples that have a valid label of a task.
@@ -49,7 +53,7 @@ def labelled(split: Split, task: Task, count: int | None, seed: int) -> Tensor:
     found: list[Tensor] = []
     known = 0
     for chunk in torch.split(order, _CHUNK):
-        has_label = split.batch(chunk).valid[task.name].reshape(len(chunk), -1).any(1)
+        has_label = split.batch(chunk).valid[task.name].reshape(len(chunk), -1).any(1).cpu()
         found.append(chunk[has_label])
         known += len(found[-1])
         if count is not None and known >= count:

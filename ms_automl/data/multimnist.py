@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ms_automl.data.cache import Arrays, cached
+from ms_automl.data.cache import Array, Arrays, cached
 from ms_automl.data.contract import MultiTaskData, TensorSplit, check_arguments
-from ms_automl.data.scenes import Array
 from ms_automl.errors import ConfigError
 from ms_automl.tasks import binary, classification, segmentation
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ms_automl.data.scenes import BALLS, BOXES, Array, Scenes
+from ms_automl.data.cache import Array
+from ms_automl.data.scenes import BALLS, BOXES, Scenes
 
 HALF_VIEW = 0.75  # tangent of half the field of view: 74 degrees
 _FACES = 6  # surfaces of a box: 2 * axis + (1 where the face looks along the axis)

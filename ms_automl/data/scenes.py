@@ -7,12 +7,10 @@ the right, y down, z forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ms_automl.data.cache import Array
 
 BOXES = 3
 BALLS = 2

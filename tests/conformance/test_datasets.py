@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from ms_automl.data import DATASETS, Batch, MultiTaskData, check_data
 from ms_automl.errors import ConfigError
+from tests.made_files import faces, task_folders
 
 SIZES = {"train": 24, "val": 10, "test": 12}
 Factory = Callable[..., MultiTaskData]
@@ -19,9 +21,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    return {"nyuv2": task_folders(folder / "nyuv2"), "celebamask": faces(folder / "celebamask")}
+
+
 @pytest.fixture(params=sorted(DATASETS))
-def factory(request: pytest.FixtureRequest) -> Factory:
-    return DATASETS[request.param]
+def factory(request: pytest.FixtureRequest, files: dict[str, Path]) -> Factory:
+    sizes = {"nyuv2": {"height": 48, "width": 64}, "celebamask": {"size": 64}}
+    return partial(DATASETS[request.param], data_dir=files.get(request.param), **sizes.get(request.param, {}))
 
 
 def everything(data: MultiTaskData) -> dict[str, Batch]:

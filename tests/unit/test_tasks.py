@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -183,3 +184,21 @@ def test_ods_f1_is_the_best_over_thresholds_that_the_whole_split_shares() -> Non
     low = measure(edges(), "ods_f1", prediction - 3, target, valid)
     assert low > 2 * measure(edges(), "f1", prediction - 3, target, valid)  # calibrated low, as good as ever
     assert math.isnan(measure(edges(), "ods_f1", prediction, target, torch.zeros_like(valid)))
+
+
+def test_the_five_scores_of_normals_agree_with_numpy_over_a_split() -> None:
+    task = normals(full=True)
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.nn.functional.normalize(torch.randn(6, 3, 9, 7, generator=generator), dim=1)
+    guess = truth + 0.3 * torch.randn(6, 3, 9, 7, generator=generator)
+    valid = torch.rand(6, 9, 7, generator=generator) < 0.7
+    cosine = (guess * truth).sum(1) / guess.norm(dim=1)
+    angles = np.degrees(np.arccos(cosine[valid].double().numpy().clip(-1, 1)))
+    expected = {"mean_angle": angles.mean(), "median_angle": np.median(angles)}
+    expected |= {f"within_{int(d)}": (angles < d).mean() for d in (11.25, 22.5, 30.0)}
+    for name, metric in task.metrics.items():
+        parts = [metric.statistic(guess[i : i + 2], truth[i : i + 2], valid[i : i + 2]) for i in (0, 2, 4)]
+        tolerance = 0.06 if name == "median_angle" else 1e-3
+        assert metric.value(torch.stack(parts).sum(0)) == pytest.approx(expected[name], abs=tolerance)
+    nothing = task.metrics["median_angle"].statistic(guess, truth, torch.zeros_like(valid))
+    assert math.isnan(task.metrics["median_angle"].value(nothing))

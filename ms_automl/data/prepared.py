@@ -1,0 +1,197 @@
+"""The prepared form of a data set on disk: arrays of compact numbers in shards, read at random without decoding.
+
+A folder holds ``manifest.json`` and, for each part of the data set (``train``, ``test``, …) and each shard of
+:data:`SHARD` samples, one ``.npy`` file per field: ``train/00003.image.npy``. Shards are mapped into memory, so
+several trials on one host share what the system has cached of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ms_automl.data.cache import Array
+from ms_automl.data.contract import Batch, moved
+from ms_automl.data.views import View, Views
+from ms_automl.errors import DataError
+
+FORMAT = 1
+SHARD = 128
+"""Samples of a shard."""
+
+MANIFEST = "manifest.json"
+Decode = Callable[[Mapping[str, Tensor], Sequence[View]], Batch]
+"""From fields [B, …] in the types they are stored in, and the view each sample was given, to a batch."""
+
+
+class Prepared:
+    """A data set in the prepared form, opened.
+
+    Args:
+        folder: that holds it.
+
+    Attributes:
+        name: of the data set.
+        layout: which of its published forms it was made from.
+        arguments: of the making, such as the size of the pictures.
+
+    Raises:
+        DataError: where the folder is not what it should be, naming the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise DataError(f"{folder} holds no {MANIFEST}: make it with python -m ms_automl.data prepare")
+        if not manifest["complete"]:
+            raise DataError(f"{folder} is not finished: start its 'prepare' again, it goes on where it stopped")
+        self.folder = folder
+        self.name: str = manifest["name"]
+        self.layout: str = manifest["layout"]
+        self.arguments: dict[str, Any] = manifest["arguments"]
+        self._shards: dict[str, list[dict[str, Any]]] = manifest["parts"]
+        for file, size, _ in self.files():
+            found = file.stat().st_size if file.is_file() else None
+            if found != size:
+                state = "is missing" if found is None else f"has {found} bytes instead of {size}"
+                raise DataError(f"{file} {state}: prepare {self.name} again into an empty folder")
+
+    def count(self, part: str) -> int:
+        """Number of samples of a part."""
+        return sum(len(shard["samples"]) for shard in self._shards[part])
+
+    def samples(self, part: str) -> list[str]:
+        """What the samples of a part are called where they come from, in order."""
+        return [sample for shard in self._shards[part] for sample in shard["samples"]]
+
+    def files(self) -> Iterator[tuple[Path, int, str]]:
+        """(path, bytes, SHA-256) of every file."""
+        for shards in self._shards.values():
+            for shard in shards:
+                for entry in shard["files"].values():
+                    yield self.folder / entry["file"], entry["bytes"], entry["sha256"]
+
+    def damaged(self) -> list[Path]:
+        """The files whose checksum is not what it was; reads everything."""
+        return [file for file, _, digest in self.files() if checksum(file) != digest]
+
+    def fields(self, part: str) -> list[Mapping[str, Array]]:
+        """By shard, the fields [samples, …], mapped into memory."""
+        return [
+            {name: np.load(self.folder / entry["file"], mmap_mode="r") for name, entry in shard["files"].items()}
+            for shard in self._shards[part]
+        ]
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What ``manifest.json`` says; None where there is none.
+
+    Raises:
+        DataError: where it cannot be read, or is of another format.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({error}): prepare it again into an empty folder") from error
+    if found != FORMAT:
+        raise DataError(f"{file} is of format {found}, this version reads {FORMAT}: prepare it again")
+    return manifest
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "samples")
+
+
+class PreparedSplit:
+    """Some samples of one part of a prepared data set.
+
+    Args:
+        prepared: the data set.
+        part: of it.
+        indices: of the samples within the part.
+        decode: turns what is stored into a batch.
+        views: what :meth:`augmented` draws from; None for the samples as they are.
+        threads: that fetch the samples of a batch; 1 for the caller's own.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        part: str,
+        indices: Array,
+        decode: Decode,
+        views: Views | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.shards = prepared.fields(part)
+        self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int64))
+        self.decode = decode
+        self.views = views
+        self.threads = threads
+        self.device = torch.device("cpu")
+        ends = np.cumsum([len(next(iter(shard.values()))) for shard in self.shards])
+        place = np.searchsorted(ends, indices, side="right")
+        self._place = np.stack([place, indices - (ends - np.diff(ends, prepend=0))[place]], 1)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at ``indices``, an int64 tensor of shape [B], as they are."""
+        return self._fetch(indices, [View()] * len(indices))
+
+    def augmented(self, indices: Tensor, seed: int) -> Batch:
+        """The samples at ``indices`` in views drawn with ``seed``."""
+        if self.views is None:
+            return self.batch(indices)
+        return self._fetch(indices, self.views.draw(len(indices), seed))
+
+    def _fetch(self, indices: Tensor, views: Sequence[View]) -> Batch:
+        first = self.shards[0]
+        fields = {name: np.empty((len(indices), *of.shape[1:]), of.dtype) for name, of in first.items()}
+        fill = partial(self._fill, fields, self._place[indices.numpy()], views)
+        if self.threads > 1:
+            list(_pool(self.threads).map(fill, range(len(indices))))
+        else:
+            for index in range(len(indices)):
+                fill(index)
+        rows = {name: torch.from_numpy(field) for name, field in fields.items()}
+        return self.decode(moved(rows, self.device), views)
+
+    def to(self, device: torch.device) -> PreparedSplit:
+        """The same samples, decoded on a device."""
+        other = copy(self)
+        other.device = device
+        return other
+
+    def _fill(self, fields: Mapping[str, Array], place: Array, views: Sequence[View], index: int) -> None:
+        shard, row = place[index]
+        for name, field in fields.items():
+            stored = self.shards[shard][name][row]
+            if name == "image":
+                field[index] = views[index].picture(stored)
+            elif stored.ndim >= 2:
+                field[index] = views[index].labels(stored)
+            else:
+                field[index] = stored
