@@ -49,7 +49,8 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
     folder.mkdir(parents=True, exist_ok=True)
     # Memory may be shared or strided (channels_last): safetensors takes neither.
     state = contract(network).state_dict()
-    tensors = {name: value.cpu().clone().contiguous() for name, value in state.items()}
+    used = {name: value for name, value in state.items() if not name.startswith("uncertainty.")}
+    tensors = {name: value.cpu().clone().contiguous() for name, value in used.items()}
     save_file(tensors, folder / "model.safetensors")
     content = {
         "format": FORMAT,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -56,6 +57,10 @@ class TrainingSection(_Section):
     eval_batch_size: int = Field(128, ge=1)
     grouping: Literal["input_channel", "output_channel", "coupled", "weight"] = "input_channel"
     metric: Literal["euclidean", "adam"] = "euclidean"
+    weighting: Literal["equal", "uncertainty"] = "equal"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch: int | None = Field(None, ge=2)
+    prefetch: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _reports(self) -> TrainingSection:
@@ -123,6 +128,11 @@ class ResourcesSection(_Section):
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float = Field(0, ge=0)
     report_timeout: float = Field(3600, gt=0)
+
+    @property
+    def device(self) -> torch.device:
+        """What a trial trains on; of several GPUs Ray shows it its own alone."""
+        return torch.device("cuda" if self.gpus_per_trial else "cpu")
 
 
 class Config(_Section):

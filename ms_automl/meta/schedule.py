@@ -91,7 +91,7 @@ class LambdaSchedule:
 def record(course: list[list[float]], phase: float, values: Tensor) -> None:
     """Append [L] values to a course of knots each time the phase passes the next knot."""
     while len(course) < KNOTS and phase >= len(course) / (KNOTS - 1) - 1e-9:
-        course.append([float(value) for value in values])
+        course.append(values.tolist())
 
 
 def _interpolate(knots: Tensor, phase: float) -> Tensor:

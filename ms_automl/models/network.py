@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ class MultiTaskNet(nn.Module):
         heads: by task name; features to [B, C, H, W] (dense) or [B, C].
         removable: names (inside the trunk) of convolutions with a skip around them. They may lose every
             group; in any other one group survives, because the signal must pass.
+
+    Attributes:
+        precision: of the arithmetic of a forward; the weights are float32.
+        uncertainty: log variance by task, while they are learned; no part of what is predicted.
     """
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module], removable: Collection[str] = ()) -> None:
@@ -26,13 +31,25 @@ class MultiTaskNet(nn.Module):
         self.trunk = trunk
         self.heads = nn.ModuleDict(dict(heads))
         self.removable = frozenset(removable)
+        self.precision: Literal["float32", "bfloat16"] = "float32"
+        self.uncertainty: nn.ParameterDict | None = None
         if unknown := self.removable - set(self.penalised()):
             raise NetworkError(f"`removable` names {sorted(unknown)}, which are no convolutions of the trunk")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Predictions by task name."""
+        """Predictions by task name, float32 whatever they were computed in."""
+        if self.precision == "float32":
+            return self._predictions(images)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return {name: output.float() for name, output in self._predictions(images).items()}
+
+    def _predictions(self, images: Tensor) -> dict[str, Tensor]:
         features = self.trunk(images)
         return {name: head(features) for name, head in self.heads.items()}
+
+    def learn_uncertainty(self, tasks: Sequence[Task]) -> None:
+        """Give each task a log variance s_t that trains with the network, from 0."""
+        self.uncertainty = nn.ParameterDict({task.name: torch.zeros(()) for task in tasks})
 
     def penalised(self) -> dict[str, nn.Conv2d]:
         """The convolutions whose channels are penalty groups: every ungrouped one of the trunk, in order."""

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from ms_automl.budget import Cost
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
-from ms_automl.training.loop import BatchOrder, State, TrainingLoop
+from ms_automl.training.feed import BatchOrder, State
+from ms_automl.training.loop import TrainingLoop
 from ms_automl.training.settings import PROBE, TrainingSettings
 
 __all__ = [

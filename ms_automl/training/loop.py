@@ -12,45 +12,13 @@ from torch import Tensor, nn
 
 from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Split
-from ms_automl.errors import ConfigError, DivergenceError
+from ms_automl.errors import DivergenceError
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.sparsity import METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
+from ms_automl.training.feed import Feed, State
 from ms_automl.training.settings import TrainingSettings
-
-State = dict[str, Any]
-
-
-class BatchOrder:
-    """Endless shuffled batches of indices: every sample once an epoch, incomplete batches dropped."""
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        if batch_size > size:
-            raise ConfigError(f"batch_size must be at most the split's {size} samples, but got {batch_size}")
-        self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-        self.size = size
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.position = 0
-
-    def next(self) -> Tensor:
-        """Indices of the next batch."""
-        if self.position + self.batch_size > len(self.order):
-            self.order = torch.randperm(self.size, generator=self.generator)
-            self.position = 0
-        batch = self.order[self.position : self.position + self.batch_size]
-        self.position += self.batch_size
-        return batch
-
-    def state_dict(self) -> State:
-        """The shuffle and the place in it."""
-        return {"order": self.order, "position": self.position, "generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore :meth:`state_dict`."""
-        self.order, self.position = state["order"], state["position"]
-        self.generator.set_state(state["generator"])
 
 
 class TrainingLoop:
@@ -60,7 +28,7 @@ class TrainingLoop:
         data: train feeds θ; val is evaluated at every report; test once, after the last step.
         network: trained in place.
         settings: length, optimiser and phases.
-        seed: of the data order.
+        seed: of the data order, and of what is drawn for an augmented sample.
     """
 
     def __init__(self, data: MultiTaskData, network: MultiTaskNet, settings: TrainingSettings, seed: int) -> None:
@@ -69,13 +37,22 @@ class TrainingLoop:
         self.network: MultiTaskNet = network.to(memory_format=torch.channels_last)
         self.settings = settings
         self.groups = build_groups(network, settings.grouping, data.image_shape)
+        network.precision = settings.precision
+        if settings.weighting == "uncertainty":
+            network.learn_uncertainty(data.tasks)
         self.optimizer = _optimizer(network, settings)
-        self.order = BatchOrder(len(data.train), settings.batch_size, seed)
+        self.feed = Feed(data.train, settings.batch_size, seed, settings.prefetch)
+        self.micro_batch = settings.micro_batch or settings.batch_size
+        self.eval_batch = settings.eval_batch_size
         self.cost = Cost()
         self.steps_done = 0
         self.batch: Batch  # of the step that was just taken
         self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
         self.evaluation_seconds = 0.0  # of this process: no part of the state
+        device = next(network.parameters()).device
+        # Looking at a loss waits for the GPU to compute it: there it is looked at when a report is due.
+        self.patient = device.type != "cpu"
+        self.broken = torch.zeros((), dtype=torch.bool, device=device)
         self.frozen: nn.Module | None = None  # the part of the network that does not train
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
@@ -121,7 +98,13 @@ class TrainingLoop:
             self._train_step(backward or self.backward)
             self._zero_groups(sparsify, freeze)
             self.steps_done += 1
+        if bool(self.broken):
+            raise DivergenceError(
+                f"loss not finite by step {self.steps_done}{self._with_lambda()}; try a lower training.lr"
+            )
         metrics = {"step": float(self.steps_done)} | self._measure()
+        if self.micro_batch < self.settings.batch_size:
+            metrics["micro_batch"] = float(self.micro_batch)
         metrics |= self._evaluate("val", self.data.val)
         if self.done:
             metrics |= self._evaluate("test", self.data.test)
@@ -145,7 +128,7 @@ class TrainingLoop:
         prox_(self.groups, threshold, METRICS[self.settings.metric](self.optimizer, self.groups.weights))
 
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
-        self.batch = batch = self.data.train.batch(self.order.next())
+        self.batch = batch = self.feed.next()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         backward(batch)
@@ -154,6 +137,8 @@ class TrainingLoop:
     def backward(self, batch: Batch, tasks: Sequence[Task] | None = None, scale: float = 1.0) -> None:
         """Leave the gradient of scale · Σ_t w_t L_t in ``grad``, and count what it costs.
 
+        Where the memory does not suffice, the micro-batch is halved for good, and the step begins again.
+
         Args:
             batch: samples of the train split.
             tasks: the t of the sum; None for all.
@@ -161,10 +146,38 @@ class TrainingLoop:
 
         Raises:
             DivergenceError: where the sum is NaN or infinite.
+            torch.OutOfMemoryError: where two samples are too many.
         """
         tasks = self.data.tasks if tasks is None else tasks
-        losses = task_losses(tasks, self.network(batch.images), batch)
-        self.descend(scale * weighted(tasks, losses), losses, len(batch.images))
+        while True:
+            try:
+                return self._accumulate(batch, tasks, scale)
+            except torch.OutOfMemoryError:
+                if self.micro_batch < 4:
+                    raise
+                self.micro_batch = min(self.micro_batch, len(batch.images)) // 2
+
+    def _accumulate(self, batch: Batch, tasks: Sequence[Task], scale: float) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in self._parts(batch):
+            losses = task_losses(tasks, self.network(part.images), part)
+            share = len(part.images) / len(batch.images)
+            if share < 1:  # a mean over the part's labels counts as much as it has of the batch's labels
+                losses = {name: _share(part, batch, name) * loss for name, loss in losses.items()}
+            self._add_gradient(scale * self._total(tasks, losses, share), losses)
+        self._charge(len(batch.images))
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        count = -(-len(batch.images) // self.micro_batch)
+        return [batch] if count == 1 else batch.split(-(-len(batch.images) // count))
+
+    def _total(self, tasks: Sequence[Task], losses: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
+        """What a step descends; of a part of a batch, with its ``share`` of what does not depend on samples."""
+        spread = self.network.uncertainty
+        if spread is None:
+            return weighted(tasks, losses)
+        likelihoods = {task.name: losses[task.name] / (2 * spread[task.name].exp()) for task in tasks}
+        return weighted(tasks, likelihoods) + share * torch.stack([spread[task.name] / 2 for task in tasks]).sum()
 
     def descend(self, total: Tensor, losses: Mapping[str, Tensor], samples: int) -> None:
         """Leave the gradient of a loss in ``grad``, and count what it costs.
@@ -178,21 +191,29 @@ class TrainingLoop:
         Raises:
             DivergenceError: where the loss is NaN or infinite.
         """
-        if not bool(torch.isfinite(total)):
+        self.optimizer.zero_grad(set_to_none=True)
+        self._add_gradient(total, losses)
+        self._charge(samples)
+
+    def _add_gradient(self, total: Tensor, losses: Mapping[str, Tensor]) -> None:
+        if self.patient:
+            self.broken = self.broken | ~torch.isfinite(total.detach())
+        elif not bool(torch.isfinite(total)):
             bad = {name: float(loss.detach()) for name, loss in losses.items()}
             raise DivergenceError(
                 f"loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}; try a lower training.lr"
             )
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+
+    def _charge(self, samples: int) -> None:
         if self.frozen is self.network.trunk:
             self.cost.forward += samples
         else:
             self.cost.train += samples
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Σ_t w_t L_t of the network's outputs on a batch: what a step descends."""
-        return weighted(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
+        """What a step descends, of the network's outputs on a batch."""
+        return self._total(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
     def _zero_groups(self, sparsify: Callable[[], None] | None, freeze: bool) -> None:
         if sparsify is not None and self.steps_done < self.settings.prox_steps:
@@ -222,7 +243,14 @@ class TrainingLoop:
 
     def _evaluate(self, name: str, split: Split) -> Metrics:
         began = time.perf_counter()
-        metrics = evaluate(self.network, split, self.data.tasks, self.settings.eval_batch_size)
+        while True:
+            try:
+                metrics = evaluate(self.network, split, self.data.tasks, self.eval_batch)
+                break
+            except torch.OutOfMemoryError:
+                if self.eval_batch == 1:
+                    raise
+                self.eval_batch = min(self.eval_batch, len(split)) // 2  # changes no result
         self.cost.forward += len(split)
         self.evaluation_seconds += time.perf_counter() - began
         return {f"{name}/{key}": value for key, value in self._finite(metrics, name).items()}
@@ -261,23 +289,36 @@ class TrainingLoop:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "order": self.order.state_dict(),
+            "feed": self.feed.state_dict(),
+            "micro_batch": self.micro_batch,
             "torch_rng": torch.get_rng_state(),
+            "device_rng": self._device_rng(),
             "steps_done": self.steps_done,
             "cost": self.cost.to_dict(),
             "pattern": self.pattern,
         }
 
+    def _device_rng(self) -> Tensor | None:
+        """Of a GPU, which draws what dropout leaves out there."""
+        return torch.cuda.get_rng_state() if self.broken.is_cuda else None
+
     def load_state_dict(self, state: State) -> None:
         """Restore :meth:`state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.order.load_state_dict(state["order"])
+        self.feed.load_state_dict(state["feed"])
+        self.micro_batch = state["micro_batch"]
         torch.set_rng_state(state["torch_rng"])
+        if state["device_rng"] is not None and self.broken.is_cuda:
+            torch.cuda.set_rng_state(state["device_rng"])
         self.steps_done = state["steps_done"]
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
         self.pattern = state["pattern"]
+
+
+def _share(part: Batch, batch: Batch, task: str) -> Tensor:
+    return part.valid[task].sum() / batch.valid[task].sum().clamp(min=1)
 
 
 def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -32,6 +32,12 @@ class TrainingSettings:
         eval_batch_size: samples a forward in evaluation; changes no result.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
         metric: of the proximal step, a key of :data:`~ms_automl.sparsity.METRICS`.
+        weighting: of the tasks' losses: ``equal`` is Σ_t w_t L_t; ``uncertainty`` is Σ_t w_t L_t / (2 exp(s_t)) +
+            s_t / 2 with a log variance s_t that trains along (Kendall et al. 2018, arXiv 1705.07115, section 3.2).
+        precision: of a forward and its gradient: ``float32``, or ``bfloat16`` by autocast with float32 weights.
+        micro_batch: samples of a forward, whose gradients are added up; None is the whole batch. The sum is the
+            batch's gradient, but for batch norm, which sees a micro-batch at a time. Out of memory halves it.
+        prefetch: batches that are read ahead in a thread of their own; 0 reads each when it is needed.
     """
 
     steps: int = 600
@@ -46,6 +52,10 @@ class TrainingSettings:
     eval_batch_size: int = 128
     grouping: str = "input_channel"
     metric: str = "euclidean"
+    weighting: Literal["equal", "uncertainty"] = "equal"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch: int | None = None
+    prefetch: int = 0
 
     def __post_init__(self) -> None:
         checks = {
@@ -58,6 +68,10 @@ class TrainingSettings:
             "weight_decay >= 0": self.weight_decay >= 0,
             "0 <= warmup_share < 1": 0 <= self.warmup_share < 1,
             "0 < prox_share <= 1": 0 < self.prox_share <= 1,
+            "weighting is equal or uncertainty": self.weighting in ("equal", "uncertainty"),
+            "precision is float32 or bfloat16": self.precision in ("float32", "bfloat16"),
+            "2 <= micro_batch": self.micro_batch is None or self.micro_batch >= 2,
+            "prefetch >= 0": self.prefetch >= 0,
         }
         for condition, holds in checks.items():
             if not holds:

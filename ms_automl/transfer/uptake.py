@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ms_automl.archive import load, read_architecture
+from ms_automl.data import on_device
 from ms_automl.errors import DataError
 from ms_automl.factories import build_network
 from ms_automl.meta import Reference
@@ -121,8 +122,9 @@ class TransferExperiment(Experiment):
             Path(suggestion.params["model"]), task, uptake.weights == "random", self.settings.grouping,
             uptake.fresh_seed,
         )  # fmt: skip
+        device = self.config.resources.device
         method = Transfer(
-            data, network, self.settings, uptake.fresh_seed,
+            on_device(data, device), network.to(device), self.settings, uptake.fresh_seed,
             task=uptake.task, mode=uptake.mode, shots=uptake.shots, remembers=uptake.remembers,
         )  # fmt: skip
         return method, network

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ms_automl.archive import Architecture, save_model
 from ms_automl.budget import DEVICE_SECONDS, PASSES, Unit, flops
 from ms_automl.config import Config
-from ms_automl.data import MultiTaskData
+from ms_automl.data import MultiTaskData, on_device
 from ms_automl.factories import build_data, build_network
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
@@ -115,6 +115,8 @@ class Experiment:
                 "learning": self.config.meta.build(),
             }
         method = METHODS[suggestion.method]
+        device = self.config.resources.device
+        data, network = on_device(data, device), network.to(device)
         return method(data, network, self.config.training.build(), seed, **params), network
 
     def plan(self, method: str, seed: int) -> dict[str, float]:

@@ -169,6 +169,8 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
     if "remembers" in CASES[case][1]:
         tested |= {f"old/{name}" for name in ("delta_m", "depth/loss", "depth/abs_error", "depth/rel_error")}
         tested |= {f"old/kind/{name}" for name in ("loss", "accuracy")}
+    if "micro-batches" in case:
+        names |= {"micro_batch"}
     probes = {"probe/depth/loss", "probe/kind/loss"}
     probed = {"dense, probed": 6}.get(case, 3 if CASES[case][0] == "meta_sparsity" else 0)
     for index, report in enumerate(reports):

@@ -60,9 +60,11 @@ def meta(
     }  # fmt: skip
 
 
+LARGE = "dense, learned weights, micro-batches, read ahead, bfloat16"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
     "dense, probed": ("dense", {"probe": True}),
+    LARGE: ("dense", {}),
     "fixed_lambda": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
@@ -87,6 +89,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "meta_sparsity, waterfill": meta("waterfill"),
     "meta_sparsity, waterfill, output channels": meta("waterfill"),
     "meta_sparsity, waterfill, coupled": meta("waterfill"),
+    "meta_sparsity, waterfill, learned weights, micro-batches": meta("waterfill"),
     "meta_sparsity, target, coupled": meta("waterfill", TARGET),
     "meta_sparsity, target": meta("waterfill", TARGET),
     "meta_sparsity, target, weights": meta("waterfill", TARGET),
@@ -107,12 +110,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "transfer, finetuned, weights": ("transfer", {"task": "bright", "mode": "finetuned"}),
     "transfer, joint": ("transfer", {"task": "bright", "mode": "joint", "shots": 9, "remembers": True}),
 }
-DENSE = ("dense", "dense, probed", "mtml", "mtml, two inner steps", "single_task", "overparam")
+DENSE = ("dense", "dense, probed", LARGE, "mtml", "mtml, two inner steps", "single_task", "overparam")
 WORDS = {
     "output channels": {"grouping": "output_channel"},
     "coupled": {"grouping": "coupled"},
     "weights": {"grouping": "weight"},
     "adam": {"metric": "adam"},
+    "learned weights": {"weighting": "uncertainty"},
+    "micro-batches": {"micro_batch": 4},
+    "read ahead": {"prefetch": 2},
+    "bfloat16": {"precision": "bfloat16"},
 }
 """What the words in a case's name set."""
 
