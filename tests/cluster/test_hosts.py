@@ -15,10 +15,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 PACKAGES = ("ms_automl", "search_spaces", "trainables", "analysis")
 SEARCH = "cd ~/ms_automl && python -m ms_automl.search --preset smoke --address auto"
-# One that goes on from what another host has stored, one that samples, and the learned λ.
-ARMS = "topk,optuna,prune-taylor,meta"
-# A trial takes several times what a host takes to begin its first one: else one host runs them all.
-LONG = "--set training.steps=360 --set training.report_every=120 --set budget.trials=2"
+# One that begins from what another host has stored, one that samples, one without λ, and the learned λ.
+ARMS = "path,optuna,prune-taylor,meta"
+# A trial takes longer than a host takes to begin its first one: Ray gives a trial that waits for a host to the
+# first process that is free elsewhere, and one host would run them all.
+LONG = "--set training.steps=480 --set training.report_every=120 --set budget.trials=2"
 RUNS = """
 import json
 from mlflow import MlflowClient
@@ -141,9 +142,7 @@ def test_a_comparison_runs_on_all_hosts_and_loses_no_record(cluster):
     trials = [run for run in runs if run["tags"].get("ms_automl.kind") == "trial"]
     assert len(trials) == sum(row["trials"] for row in record["rows"])
     assert {run["tags"]["ms_automl.host"] for run in trials} == set(cluster.hosts.ips)
-    stopped = {run["name"] for run in trials if run["tags"]["ms_automl.outcome"] == "stopped"}
-    assert {run["status"] for run in runs if run["name"] not in stopped} == {"FINISHED"}
-    assert {run["status"] for run in runs if run["name"] in stopped} <= {"KILLED"} and stopped
+    assert {run["status"] for run in runs} == {"FINISHED"}
     assert len({run["name"] for run in runs}) == len(runs) == 1 + 5 + len(trials)
 
 
