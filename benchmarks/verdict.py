@@ -152,7 +152,7 @@ def twin(path: Path, head: Row) -> Row | None:
         return None
     for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         same = all(row[key] == head[key] for key in ("method", "seed", "values"))
-        if same and _training(row["settings"]) == _training(head["settings"]):
+        if same and not _changed(_training(row["settings"]), _training(head["settings"])):
             return {key: value for key, value in row.items() if key not in head}
     return None
 
