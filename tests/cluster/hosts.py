@@ -21,6 +21,12 @@ NETWORK = "10.77.0"
 USER = "ray"
 USER_ID = 1999  # of nobody on this machine: it exists on the hosts alone
 PROGRAMS = ("ip", "nsenter", "rsync", "ssh", "ssh-keygen", "sshd", "unshare")
+TRIED = """
+PATH=$PATH:/usr/sbin:/sbin
+mount -t tmpfs tmpfs /mnt
+ip link add bridge type bridge
+ip link add one type veth peer name two
+"""
 NAMESPACES = ["--net", "--mount", "--pid", "--uts", "--ipc"]
 SHARED = Path("/mnt/shared")
 """Where every host sees the one folder that they share."""
@@ -81,7 +87,7 @@ def why_not():
     if missing := [name for name in PROGRAMS if _program(name) is None]:
         return f"hosts need {', '.join(missing)} (apt-get install iproute2 openssh-server rsync)"
     tried = subprocess.run(
-        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-ec", TRIED],
         capture_output=True,
         text=True,
     )
