@@ -6,13 +6,21 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ms_automl.errors import ConfigError, MsAutomlError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises :class:`~ms_automl.errors.ConfigError` where argparse would print its usage and exit."""
+    """A command's, with ``--debug``; raises ConfigError where argparse would print its usage and exit.
+
+    Args:
+        options: of :class:`argparse.ArgumentParser`; description and epilog are shown as written.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.add_argument("--debug", action="store_true", help="show tracebacks")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where the options are listed."""

@@ -51,12 +51,7 @@ exit status: 0 the model is written, 2 bad input, or a model that cannot be comp
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m ms_automl.export",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m ms_automl.export", description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
@@ -70,7 +65,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--rounds", type=int, default=30, metavar="N", help="timings of each network (default: 30)"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 

@@ -43,12 +43,7 @@ def _parser() -> Parser:
 
     wide = max(map(len, ARMS)) + 2
     arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
-    parser = Parser(
-        prog="python -m ms_automl.search",
-        description=__doc__,
-        epilog=EPILOG.format(arms=arms),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m ms_automl.search", description=__doc__, epilog=EPILOG.format(arms=arms))
     parser.add_argument("--preset", help=f"one of {', '.join(presets())} (default: rooms)")
     parser.add_argument("--arms", metavar="A,B", help="arms to run, by name; dense is always added")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
@@ -72,7 +67,6 @@ def _parser() -> Parser:
         help="where trials leave models: s3://..., gs://..., or a folder that all hosts see (default: --out)",
     )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and end")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 

@@ -75,8 +75,8 @@ def task_folders(folder: Path, train: int = TRAIN, test: int = TEST) -> Path:
     return folder
 
 
-def nyud_mt(folder: Path, train: int = TRAIN, test: int = TEST, pictures: bool = False, first: int = 1) -> Path:
-    """The form of 'NYUD_MT'; normals and edges as pictures or as arrays, classes from ``first`` on."""
+def nyud_mt(folder: Path, train: int = TRAIN, test: int = TEST, images: bool = False, first: int = 1) -> Path:
+    """The form of 'NYUD_MT'; normals and edges as images or as arrays, classes from ``first`` on."""
     rng = np.random.default_rng(1)
     for name in ("images", "segmentation", "depth", "normals", "edge", "gt_sets"):
         (folder / name).mkdir(parents=True)
@@ -90,7 +90,7 @@ def nyud_mt(folder: Path, train: int = TRAIN, test: int = TEST, pictures: bool =
             Image.fromarray(made["image"]).save(folder / "images" / f"{name}.jpg", quality=95)
             Image.fromarray(classes).save(folder / "segmentation" / f"{name}.png")
             np.save(folder / "depth" / f"{name}.npy", made["depth"].astype(np.float32))
-            if pictures:
+            if images:
                 coded = np.rint(127.5 * (made["normal"] + 1)).astype(np.uint8)
                 Image.fromarray(coded).save(folder / "normals" / f"{name}.png")
                 Image.fromarray(made["edge"].astype(np.uint8) * 255).save(folder / "edge" / f"{name}.png")

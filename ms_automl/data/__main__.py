@@ -31,13 +31,7 @@ A preset takes the prepared folder: python -m ms_automl.search --preset nyuv2 --
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m ms_automl.data",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = Parser(prog="python -m ms_automl.data", description=__doc__, epilog=_EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="info|prepare")
     info = commands.add_parser("info", help="counts, tasks, class balance; a contact sheet of every task")
     info.add_argument("name", help=f"one of {', '.join(DATASETS)}")

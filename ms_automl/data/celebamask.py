@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array, Arrays
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.geometry import nearest, resized
-from ms_automl.data.pictures import normalised
+from ms_automl.data.images import normalised
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
-from ms_automl.data.views import View, Views
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.tasks import binary, segmentation
 
@@ -44,7 +44,7 @@ ATTRIBUTES = (
 
 _IMAGES, _MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 _TABLE, _MAPPING = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
-_FOLDER = 2000  # pictures whose masks share a folder
+_FOLDER = 2000  # images whose masks share a folder
 _MASK_SIDE = 512
 _TRAIN_END, _VAL_END = 162771, 182638  # of CelebA's own indices
 _SIDES = torch.arange(256, dtype=torch.uint8)
@@ -54,11 +54,11 @@ for _left in ("l_eye", "l_brow", "l_ear"):
 
 
 class CelebAMask:
-    """The official folders: pictures, masks by part, the table of attributes and the mapping to CelebA's indices.
+    """The official folders: images, masks by part, the table of attributes and the mapping to CelebA's indices.
 
     Args:
         folder: that holds them.
-        size: side of the prepared pictures.
+        size: side of the prepared images.
 
     Raises:
         DataError: where the table or the mapping is missing or damaged.
@@ -117,11 +117,11 @@ class CelebAMask:
         return found
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Decodes the picture and every mask; a part without a file is not in the picture, but one must be."""
+        """Decodes the image and every mask; a part without a file is not in the image, but one must be."""
         masks = self._masks[sample]
         if not masks:
             yield f"{self.folder / _MASKS / str(int(sample) // _FOLDER) / f'{int(sample):05}_*.png'} are missing"
-        for file in (self._picture(sample), *(file for _, file in masks)):
+        for file in (self._image(sample), *(file for _, file in masks)):
             try:
                 _decoded(file, self.size)
             except FileNotFoundError:
@@ -129,7 +129,7 @@ class CelebAMask:
             except Exception as error:  # Pillow raises much: OSError, SyntaxError, EOFError, ValueError
                 yield f"{file} is damaged: {error}"
 
-    def _picture(self, sample: str) -> Path:
+    def _image(self, sample: str) -> Path:
         return self.folder / _IMAGES / f"{sample}.jpg"
 
     def read(self, part: str, sample: str) -> Arrays:
@@ -139,7 +139,7 @@ class CelebAMask:
             with Image.open(file) as mask:
                 classes[nearest(np.asarray(mask.convert("L")), _MASK_SIDE, _MASK_SIDE) > 0] = number
         return {
-            "image": resized(_decoded(self._picture(sample), self.size), self.size, self.size),
+            "image": resized(_decoded(self._image(sample), self.size), self.size, self.size),
             "segmentation": nearest(classes, self.size, self.size),
             "attributes": self.attributes[sample],
             "celeba": np.array(self.celeba[sample], dtype=np.int32),
@@ -148,9 +148,9 @@ class CelebAMask:
 
 def _decoded(file: Path, size: int) -> Array:
     """[H, W, 3] uint8; a JPEG is decoded at the smallest size that is not below ``size``, which is much faster."""
-    with Image.open(file) as picture:
-        picture.draft("RGB", (size, size))
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(file) as image:
+        image.draft("RGB", (size, size))
+        return np.asarray(image.convert("RGB"))
 
 
 def source(folder: Path, asked: Mapping[str, Any]) -> Source:
@@ -172,7 +172,7 @@ def source(folder: Path, asked: Mapping[str, Any]) -> Source:
 
 
 def check_size(size: int | None) -> None:
-    """Check the side of the pictures; None is the default.
+    """Check the side of the images; None is the default.
 
     Raises:
         ConfigError: where it is no multiple of 8, or larger than the masks.
@@ -192,12 +192,12 @@ def celebamask(
     split: str = "official",
     tasks: Sequence[str] = ("segmentation", "male", "smiling", "young"),
     unseen: Sequence[str] = ("wearing_lipstick", "eyeglasses", "high_cheekbones"),
-    mirror: bool = True,
+    flip: bool = True,
     threads: int = 1,
 ) -> MultiTaskData:
     """Faces [3, size, size]; parts of the face (:data:`PARTS`) and any of the attributes (:data:`ATTRIBUTES`).
 
-    Pictures are normalised by ImageNet's mean and deviation. Half of the training samples are mirrored; then a
+    Images are normalised by ImageNet's mean and deviation. Half of the training samples are flipped; then a
     left eye, brow or ear becomes a right one.
 
     Args:
@@ -206,11 +206,11 @@ def celebamask(
         train: number of samples to train on; None for all of the split.
         val: number of samples for validation; None for all of the split.
         test: number of test samples; None for all of the split.
-        size: side of the pictures, a multiple of 8.
+        size: side of the images, a multiple of 8.
         split: ``official`` (CelebA's own: 24,183, 2,993 and 2,824) or ``random`` (70, 15 and 15 %, by ``seed``).
         tasks: ``segmentation`` and attributes, to train.
         unseen: the same, held back.
-        mirror: whether half of the training samples are mirrored.
+        flip: whether half of the training samples are flipped.
         threads: that read samples.
 
     Raises:
@@ -235,7 +235,7 @@ def celebamask(
         parts[name] = np.sort(rng.permutation(parts[name])[:count])
     splits = {
         name: PreparedSplit(
-            prepared, "all", part, decode, Views(mirror=mirror) if name == "train" else None, threads
+            prepared, "all", part, decode, Augmentation(flip=flip) if name == "train" else None, threads
         )
         for name, part in parts.items()
     }
@@ -257,11 +257,11 @@ def _random(rng: np.random.Generator, count: int) -> dict[str, Array]:
 
 
 def decode(rows: Mapping[str, Tensor], views: Sequence[View]) -> Batch:
-    """What is stored, as a batch; left and right change names in mirrored views."""
+    """What is stored, as a batch; left and right change names in flipped views."""
     classes = rows["segmentation"]
     sides = _SIDES.to(classes.device)
     for index, view in enumerate(views):
-        if view.mirrored:
+        if view.flipped:
             classes[index] = sides[classes[index].long()]
     targets = {name: rows["attributes"][:, index].float() for index, name in enumerate(ATTRIBUTES)}
     valid = {name: torch.ones(len(classes), dtype=torch.bool, device=classes.device) for name in ATTRIBUTES}

@@ -101,6 +101,10 @@ class TensorSplit:
         valid = {name: self._valid(name, targets[name], indices) for name in targets}
         return Batch(self.images[indices], targets, valid)
 
+    def to(self, device: torch.device) -> TensorSplit:
+        """The same samples in a device's memory."""
+        return TensorSplit(self.images.to(device), moved(self.targets, device), moved(self.valid, device))
+
     def _valid(self, name: str, target: Tensor, indices: Tensor) -> Tensor:
         if name in self.valid:
             return self.valid[name][indices]

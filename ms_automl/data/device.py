@@ -50,8 +50,4 @@ def on_device(data: MultiTaskData, device: torch.device) -> MultiTaskData:
 
 
 def _split(split: Split, device: torch.device) -> Split:
-    if isinstance(split, TensorSplit):
-        return TensorSplit(split.images.to(device), moved(split.targets, device), moved(split.valid, device))
-    if isinstance(split, PreparedSplit):
-        return split.to(device)
-    return DeviceSplit(split, device)
+    return split.to(device) if isinstance(split, TensorSplit | PreparedSplit) else DeviceSplit(split, device)

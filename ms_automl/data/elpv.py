@@ -141,10 +141,10 @@ def _divided(rng: np.random.Generator, strata: Array, counts: dict[str, int]) ->
 
 
 def _split(cells: Arrays, part: Array) -> TensorSplit:
-    picture = torch.from_numpy(cells["image"][part].astype(np.float32) / 255)
+    image = torch.from_numpy(cells["image"][part].astype(np.float32) / 255)
     targets = {
         "defect": torch.from_numpy(cells["grade"][part].astype(np.int64)),
         "dark": torch.from_numpy(cells["dark"][part].astype(np.int64)),
         "polycrystalline": torch.from_numpy(cells["poly"][part].astype(np.float32)),
     }
-    return TensorSplit((picture - 0.6) / 0.16, targets)
+    return TensorSplit((image - 0.6) / 0.16, targets)

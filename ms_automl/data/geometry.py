@@ -11,11 +11,11 @@ from torch import Tensor
 from ms_automl.data.cache import Array
 
 
-def resized(picture: Array, height: int, width: int) -> Array:
-    """A picture [H, W, 3] uint8 in another size, each pixel the mean of what it covers."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+def resized(image: Array, height: int, width: int) -> Array:
+    """An image [H, W, 3] uint8 in another size, each pixel the mean of what it covers."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def nearest(labels: Array, height: int, width: int) -> Array:
@@ -77,5 +77,5 @@ def normals_from_depth(
 
 
 def _means(planes: Tensor, window: int) -> Tensor:
-    """[K, H, W] means over windows; what lies outside the picture counts as 0."""
+    """[K, H, W] means over windows; what lies outside the image counts as 0."""
     return F.avg_pool2d(planes[None], window, 1, window // 2)[0]

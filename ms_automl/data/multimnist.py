@@ -16,7 +16,7 @@ INK = ("background", "left", "right", "both")
 
 _CANVAS = 36
 _DIGIT = 28
-_LEFT, _RIGHT = (0, 3), (6, 9)  # columns a digit's picture may begin at; rows: anywhere on the canvas
+_LEFT, _RIGHT = (0, 3), (6, 9)  # columns a digit's image may begin at; rows: anywhere on the canvas
 _THRESHOLD = 64  # of 255: from here a pixel counts as ink
 
 
@@ -89,14 +89,14 @@ def _canvases(rng: np.random.Generator, digits: Arrays, pool: Array, name: str, 
     ]
     classes = [torch.from_numpy(digits["label"][chosen].astype(np.int64)) for chosen in (left, right)]
     ink = (layers[0] >= _THRESHOLD) + 2 * (layers[1] >= _THRESHOLD).astype(np.int64)
-    picture = torch.from_numpy(np.maximum(*layers).astype(np.float32) / 255)[:, None]
+    image = torch.from_numpy(np.maximum(*layers).astype(np.float32) / 255)[:, None]
     targets = {
         "left": classes[0],
         "right": classes[1],
         "ink": torch.from_numpy(ink),
         "sum_at_least_10": (classes[0] + classes[1] >= 10).float(),
     }
-    return TensorSplit((picture - 0.15) / 0.32, targets)
+    return TensorSplit((image - 0.15) / 0.32, targets)
 
 
 def _placed(rng: np.random.Generator, images: Array, columns: tuple[int, int]) -> Array:

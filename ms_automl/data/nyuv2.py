@@ -1,4 +1,4 @@
-"""NYU Depth v2 (Silberman et al. 2012): 1,449 real pictures of rooms; classes, depth, surface normals, edges."""
+"""NYU Depth v2 (Silberman et al. 2012): 1,449 real images of rooms; classes, depth, surface normals, edges."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ms_automl.data.augmentation import Augmentation, View, scales_of
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
+from ms_automl.data.images import normalised
 from ms_automl.data.nyuv2_layouts import IGNORED, LAYOUTS
-from ms_automl.data.pictures import normalised
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
-from ms_automl.data.views import View, Views, zooms
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.tasks import Task, depth, edges, normals, segmentation
 
@@ -76,17 +76,17 @@ def nyuv2(
     height: int | None = None,
     width: int | None = None,
     unseen: Sequence[str] = ("edges",),
-    zoom: Sequence[float] = (1.0, 1.2, 1.5),
-    mirror: bool = True,
+    scales: Sequence[float] = (1.0, 1.2, 1.5),
+    flip: bool = True,
     threads: int = 1,
 ) -> MultiTaskData:
-    """Pictures [3, height, width] and the tasks segmentation, depth, normals, edges.
+    """Images [3, height, width] and the tasks segmentation, depth, normals, edges.
 
     The official test set is the test split. The official training set gives the validation split and, of what is
     left, the training split; the papers train on all of it and choose on the test set.
 
-    Pictures are normalised by ImageNet's mean and deviation. Depth is in metres, normals are unit vectors.
-    Training samples are mirrored (which negates a normal's x) and zoomed (a window enlarged by z; depth is divided
+    Images are normalised by ImageNet's mean and deviation. Depth is in metres, normals are unit vectors.
+    Training samples are flipped (which negates a normal's x) and scaled (a window enlarged by z; depth is divided
     by z, as LibMTL does).
 
     Args:
@@ -97,11 +97,11 @@ def nyuv2(
         val: number of samples for validation; None for a fifth of the official training set.
         test: number of test samples; None for all.
         classes: 13 or 40.
-        height: of the pictures, a multiple of 8.
-        width: of the pictures, a multiple of 8.
+        height: of the images, a multiple of 8.
+        width: of the images, a multiple of 8.
         unseen: the tasks that are held back.
-        zoom: drawn with equal chances for each training sample.
-        mirror: whether half of the training samples are mirrored.
+        scales: one is drawn with equal chances for each training sample.
+        flip: whether half of the training samples are flipped.
         threads: that read samples.
 
     Raises:
@@ -119,11 +119,11 @@ def nyuv2(
         raise ConfigError("`unseen` names every task: leave at least one to train")
     prepared = opened(NAME, data_dir, asked, source)
     parts = _parts(np.random.default_rng(seed), prepared, train, val, test)
-    views = Views(tuple(zoom), mirror)
+    augmentation = Augmentation(tuple(scales), flip)
     tasks = {name: make(prepared.arguments["classes"]) for name, make in TASKS.items()}
     return MultiTaskData(
         NAME,
-        PreparedSplit(prepared, "train", parts["train"], decode, views, threads),
+        PreparedSplit(prepared, "train", parts["train"], decode, augmentation, threads),
         PreparedSplit(prepared, "train", parts["val"], decode, None, threads),
         PreparedSplit(prepared, "test", parts["test"], decode, None, threads),
         tasks=[task for name, task in tasks.items() if name not in unseen],
@@ -151,11 +151,11 @@ def _parts(
 
 def decode(rows: Mapping[str, Tensor], views: Sequence[View]) -> Batch:
     """What is stored, as a batch; depth and normals follow the views."""
-    metres = rows["depth"].float() / (1000 * zooms(views).to(rows["depth"].device)[:, None, None])
+    metres = rows["depth"].float() / (1000 * scales_of(views).to(rows["depth"].device)[:, None, None])
     known = metres > 0
     directions = rows["normals"].float()
     for index, view in enumerate(views):
-        if view.mirrored:
+        if view.flipped:
             directions[index, ..., 0].neg_()
     targets = {
         "segmentation": rows["segmentation"].long(),

@@ -165,7 +165,7 @@ class TaskFolders(_Layout):
         super().__init__(folder, classes, height, width)
         if classes != 13:
             raise ConfigError(f"the .npy folders of NYU-v2 have 13 classes, but got classes={classes}")
-        # Every kind counts: a picture whose file is missing shall be found missing by its labels.
+        # Every kind counts: an image whose file is missing shall be found missing by its labels.
         self.parts = {
             part: sorted(
                 {file.stem for kind in _KINDS for file in (folder / own / kind).glob("*.npy")}, key=_number
@@ -194,15 +194,15 @@ class TaskFolders(_Layout):
         """The fields of a sample."""
         image, labels, metres, normals = (np.asarray(_npy(self._file(part, kind, sample))) for kind in _KINDS)
         classes = np.where(labels < 0, IGNORED, labels).reshape(labels.shape[:2])
-        picture = np.rint(np.asarray(image, dtype=np.float64) * 255).clip(0, 255).astype(np.uint8)
-        return self._fields(picture, classes, metres.reshape(metres.shape[:2]), normals)
+        image = np.rint(np.asarray(image, dtype=np.float64) * 255).clip(0, 255).astype(np.uint8)
+        return self._fields(image, classes, metres.reshape(metres.shape[:2]), normals)
 
 
 class NyudMt(_Layout):
     """NYUD_MT: ``images``, ``segmentation``, ``depth``, ``normals`` and ``edge``; ``gt_sets/{train,val}.txt``.
 
     40 classes. A segmentation is 1 to 40 with 0 for none (as it is published), or 0 to 39 with 255 for none; the
-    files show which. Normals and edges are ``.npy``, or pictures (normals as 127.5 (n + 1)).
+    files show which. Normals and edges are ``.npy``, or images (normals as 127.5 (n + 1)).
     """
 
     layout = "NYUD_MT"
@@ -245,15 +245,15 @@ class NyudMt(_Layout):
         return self.folder / folder / f"{sample}.{'jpg' if folder == 'images' else 'npy'}"
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Reads the pictures, and the header and the length of the arrays."""
+        """Reads the images, and the header and the length of the arrays."""
         for folder in ("images", "segmentation", "depth", "normals", "edge"):
             file = self._file(folder, sample)
             yield from _try(file, lambda: _array(file))  # noqa: B023
 
     def read(self, part: str, sample: str) -> Arrays:
         """The fields of a sample."""
-        with Image.open(self._file("images", sample)) as picture:
-            image = np.asarray(picture.convert("RGB"))
+        with Image.open(self._file("images", sample)) as opened:
+            image = np.asarray(opened.convert("RGB"))
         labels, metres, normals, edges = (
             _array(self._file(folder, sample)) for folder in ("segmentation", "depth", "normals", "edge")
         )
@@ -297,13 +297,13 @@ def _npy(file: Path) -> Array:
 def _array(file: Path) -> Array:
     if file.suffix == ".npy":
         return _npy(file)
-    with Image.open(file) as picture:
-        return np.asarray(picture)
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def _values(file: Path) -> set[int]:
-    with Image.open(file) as picture:
-        return set(np.unique(np.asarray(picture)).tolist())
+    with Image.open(file) as image:
+        return set(np.unique(np.asarray(image)).tolist())
 
 
 def _try(file: Path, read: Callable[[], object]) -> Iterator[str]:

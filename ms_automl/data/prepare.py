@@ -20,7 +20,7 @@ from ms_automl.data.cache import Arrays, cache_folder
 from ms_automl.data.prepared import FORMAT, MANIFEST, SHARD, Prepared, checksum, read_manifest
 from ms_automl.errors import ConfigError, DataError
 
-_THREADS = os.cpu_count() or 1  # decoding a picture leaves Python's lock free
+_THREADS = os.cpu_count() or 1  # decoding an image leaves Python's lock free
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array
 from ms_automl.data.contract import Batch, moved
-from ms_automl.data.views import View, Views
 from ms_automl.errors import DataError
 
 FORMAT = 1
@@ -43,7 +43,7 @@ class Prepared:
     Attributes:
         name: of the data set.
         layout: which of its published forms it was made from.
-        arguments: of the making, such as the size of the pictures.
+        arguments: of the making, such as the size of the images.
 
     Raises:
         DataError: where the folder is not what it should be, naming the file.
@@ -131,7 +131,7 @@ class PreparedSplit:
         part: of it.
         indices: of the samples within the part.
         decode: turns what is stored into a batch.
-        views: what :meth:`augmented` draws from; None for the samples as they are.
+        augmentation: what :meth:`augmented` draws from; None for the samples as they are.
         threads: that fetch the samples of a batch; 1 for the caller's own.
     """
 
@@ -141,13 +141,13 @@ class PreparedSplit:
         part: str,
         indices: Array,
         decode: Decode,
-        views: Views | None = None,
+        augmentation: Augmentation | None = None,
         threads: int = 1,
     ) -> None:
         self.shards = prepared.fields(part)
         self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int64))
         self.decode = decode
-        self.views = views
+        self.augmentation = augmentation
         self.threads = threads
         self.device = torch.device("cpu")
         ends = np.cumsum([len(next(iter(shard.values()))) for shard in self.shards])
@@ -163,9 +163,9 @@ class PreparedSplit:
 
     def augmented(self, indices: Tensor, seed: int) -> Batch:
         """The samples at ``indices`` in views drawn with ``seed``."""
-        if self.views is None:
+        if self.augmentation is None:
             return self.batch(indices)
-        return self._fetch(indices, self.views.draw(len(indices), seed))
+        return self._fetch(indices, self.augmentation.draw(len(indices), seed))
 
     def _fetch(self, indices: Tensor, views: Sequence[View]) -> Batch:
         first = self.shards[0]
@@ -190,7 +190,7 @@ class PreparedSplit:
         for name, field in fields.items():
             stored = self.shards[shard][name][row]
             if name == "image":
-                field[index] = views[index].picture(stored)
+                field[index] = views[index].image(stored)
             elif stored.ndim >= 2:
                 field[index] = views[index].labels(stored)
             else:

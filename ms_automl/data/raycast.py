@@ -40,7 +40,7 @@ class Hits:
 
 
 def cast(scenes: Scenes, size: int) -> Hits:
-    """First hit of every pixel's ray in pictures of ``size`` x ``size`` pixels, in rows from the top left."""
+    """First hit of every pixel's ray in images of ``size`` x ``size`` pixels, in rows from the top left."""
     rays = _rays(scenes, size)
     origin = scenes.eye[:, :, None]
     depth, normal, face = _room(scenes, origin, rays)

@@ -22,7 +22,7 @@ _CHUNK = 64  # scenes rendered at once: what fits the processor's cache
 _RANGE = (0.4, 5.5)  # metres a depth camera can measure
 _GRAZING = 0.15  # cosine between ray and normal below which a depth camera sees nothing
 _FACE_CLASS = np.array([1, 1, 1, 1, 2, 0])  # of the room's faces, which look inwards: 4 is the ceiling
-_VISIBLE = 1 / 200  # share of the picture from which an object counts
+_VISIBLE = 1 / 200  # share of the image from which an object counts
 
 
 def rooms(
@@ -41,7 +41,7 @@ def rooms(
     surfaces have a negative dot product with the pixel's ray. Depth and normals are valid where a depth
     camera would measure: 0.4 m to 5.5 m and not at a grazing angle; both are 0 elsewhere. Edges are pixels
     whose right or lower neighbour lies on another face. The count is the number of objects, 0 to 5, each
-    of which covers at least 0.5 % of the picture.
+    of which covers at least 0.5 % of the image.
 
     Args:
         seed: decides which scenes of the pool go to which split, and nothing else.
@@ -122,15 +122,15 @@ def _count(hits: Hits) -> Array:
 
 
 def _photograph(rng: np.random.Generator, scenes: Scenes, hits: Hits) -> Array:
-    """8-bit picture [S, 3, P]: albedo times light, exposed, tinted, gamma-corrected, noisy."""
+    """8-bit image [S, 3, P]: albedo times light, exposed, tinted, gamma-corrected, noisy."""
     count = len(scenes.room)
     colour = _albedo(scenes, hits) * lit(scenes, hits)[:, None]
     exposure = rng.uniform(0.15, 0.3, (count, 1, 1)) / colour.mean((1, 2), keepdims=True)
     tint = rng.uniform(0.88, 1.12, (count, 3, 1))
-    picture = (colour * (exposure * tint).astype(np.float32)).clip(0, 1) ** np.float32(1 / 2.2)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32)
-    picture += noise * rng.uniform(0.01, 0.035, (count, 1, 1)).astype(np.float32)
-    return np.asarray(np.rint(picture.clip(0, 1) * 255), dtype=np.uint8)
+    image = (colour * (exposure * tint).astype(np.float32)).clip(0, 1) ** np.float32(1 / 2.2)
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    image += noise * rng.uniform(0.01, 0.035, (count, 1, 1)).astype(np.float32)
+    return np.asarray(np.rint(image.clip(0, 1) * 255), dtype=np.uint8)
 
 
 def _albedo(scenes: Scenes, hits: Hits) -> Array:
@@ -157,5 +157,5 @@ def _split(pool: Arrays, part: Array) -> TensorSplit:
         "edges": torch.from_numpy(pool["edges"][part].astype(np.float32))[:, None],
         "count": torch.from_numpy(pool["count"][part].astype(np.int64)),
     }
-    picture = torch.from_numpy(image.astype(np.float32) / 255)
-    return TensorSplit((picture - 0.48) / 0.153, targets, {"depth": valid, "normals": valid})
+    pixels = torch.from_numpy(image.astype(np.float32) / 255)
+    return TensorSplit((pixels - 0.48) / 0.153, targets, {"depth": valid, "normals": valid})

@@ -1,4 +1,4 @@
-"""What a data set holds, in words and as a picture."""
+"""What a data set holds, in words and as an image."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def contact_sheet(data: MultiTaskData, file: Path) -> None:
     grid = figure.subplots(rows, columns, squeeze=False)
     low, high = batch.images.amin(), batch.images.amax()
     for column in range(columns):
-        picture = ((batch.images[column] - low) / (high - low)).movedim(0, -1)
-        grid[0, column].imshow(picture.numpy(), cmap="gray")
+        shown = ((batch.images[column] - low) / (high - low)).movedim(0, -1)
+        grid[0, column].imshow(shown.numpy(), cmap="gray")
         labels = [f"{task.name} {batch.targets[task.name][column]:g}" for task in titles]
         grid[0, column].set_title("\n".join(labels), fontsize=8)
         for axes, task in zip(grid[1:, column], dense, strict=True):
@@ -107,8 +107,8 @@ def contact_sheet(data: MultiTaskData, file: Path) -> None:
         axes.set_ylabel(name)
     try:
         figure.savefig(file, dpi=80)
-    except (OSError, ValueError) as error:  # ValueError: an ending that names no picture format
-        raise DataError(f"cannot write the picture {file}: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: an ending that names no image format
+        raise DataError(f"cannot write the image {file}: {error}") from error
 
 
 def _draw(axes: Axes, task: Task, target: Tensor, valid: Tensor) -> None:

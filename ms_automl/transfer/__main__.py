@@ -42,12 +42,7 @@ exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C.
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m ms_automl.transfer",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m ms_automl.transfer", description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
@@ -68,7 +63,6 @@ def _parser() -> Parser:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from ms_automl.data import celebamask, check_data
+from ms_automl.data.augmentation import View
 from ms_automl.data.celebamask import ATTRIBUTES, PARTS, decode, source
 from ms_automl.data.prepare import DamagedSourceError
-from ms_automl.data.views import View
 from ms_automl.errors import ConfigError, DataError
 from tests.made_files import FACES, NAMES_OF_ATTRIBUTES, faces
 
@@ -102,7 +102,7 @@ def test_left_and_right_change_names_in_a_mirror_image() -> None:
         "segmentation": classes,
         "attributes": torch.zeros(2, 40, dtype=torch.uint8),
     }
-    found = decode(rows, [View(), View(mirrored=True)]).targets["segmentation"][:, 0]
+    found = decode(rows, [View(), View(flipped=True)]).targets["segmentation"][:, 0]
     assert found[0].tolist() == list(range(19))
     names = [PARTS[index] for index in found[1].tolist()]
     swapped = {"l_eye": "r_eye", "l_brow": "r_brow", "l_ear": "r_ear"}
@@ -113,8 +113,8 @@ def test_left_and_right_change_names_in_a_mirror_image() -> None:
 def test_every_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     folder = faces(tmp_path / "files", 8)
     (folder / "CelebA-HQ-img" / "3.jpg").unlink()
-    picture = folder / "CelebA-HQ-img" / "5.jpg"
-    picture.write_bytes(picture.read_bytes()[:300])
+    image = folder / "CelebA-HQ-img" / "5.jpg"
+    image.write_bytes(image.read_bytes()[:300])
     mask = folder / "CelebAMask-HQ-mask-anno" / "0" / "00006_nose.png"
     mask.write_bytes(mask.read_bytes()[:60])
     for file in (folder / "CelebAMask-HQ-mask-anno" / "0").glob("00007_*.png"):

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from ms_automl.data import check_data, nyuv2
+from ms_automl.data.augmentation import View
 from ms_automl.data.geometry import label_edges, nearest, normals_from_depth, resized
 from ms_automl.data.nyuv2 import decode, source
 from ms_automl.data.nyuv2_layouts import IGNORED
 from ms_automl.data.prepare import DamagedSourceError, prepare
-from ms_automl.data.views import View
 from ms_automl.errors import ConfigError, DataError
 from tests.made_files import HEIGHT, WIDTH, labelled_mat, nyud_mt, scene, task_folders
 
@@ -123,9 +123,9 @@ def test_a_prepared_folder_gives_the_same_data_as_the_files(tmp_path: Path, form
 def test_train_and_validation_come_from_the_official_training_set_and_do_not_meet(tmp_path: Path) -> None:
     folder = task_folders(tmp_path / "files")
     data = nyuv2(0, folder, **SIZE, val=10)
-    pictures = [split.batch(torch.arange(len(split))).images.flatten(1) for split in data.splits.values()]
-    assert [len(part) for part in pictures] == [30, 10, 14]
-    assert len({tuple(p[:50].tolist()) for part in pictures for p in part}) == 54
+    images = [split.batch(torch.arange(len(split))).images.flatten(1) for split in data.splits.values()]
+    assert [len(part) for part in images] == [30, 10, 14]
+    assert len({tuple(p[:50].tolist()) for part in images for p in part}) == 54
     files = source(folder, SIZE)
     official = {files.read("test", sample)["image"].tobytes() for sample in files.parts["test"]}
     raw = data.test.batch(torch.arange(14))  # as it was: normalised by the deviation and the mean
@@ -144,7 +144,7 @@ def test_a_mirror_image_negates_the_x_of_normals_and_a_zoom_divides_depth() -> N
         "edges": torch.zeros(2, 8, 8, dtype=torch.bool),
     }
     plain = decode({k: v.clone() for k, v in rows.items()}, [View(), View()])
-    changed = decode(rows, [View(mirrored=True), View(zoom=1.5)])
+    changed = decode(rows, [View(flipped=True), View(scale=1.5)])
     assert torch.equal(changed.targets["depth"][0], plain.targets["depth"][0])
     assert torch.allclose(changed.targets["depth"][1], plain.targets["depth"][1] / 1.5)
     sign = torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
@@ -153,10 +153,10 @@ def test_a_mirror_image_negates_the_x_of_normals_and_a_zoom_divides_depth() -> N
 
 
 def test_normals_of_a_mirrored_room_are_those_computed_from_its_mirrored_depth() -> None:
-    """The two ways round agree: mirror the depth and derive normals, or derive normals and mirror them."""
+    """The two ways round agree: flip the depth and derive normals, or derive normals and flip them."""
     rows, columns = np.meshgrid(np.arange(40), np.arange(60), indexing="ij")
     depth = 1 / (0.3 + 0.002 * rows + 0.004 * columns)  # a slanted plane
-    focal, centre = (60.0, 60.0), (29.5, 19.5)  # the axis through the middle: mirroring keeps it
+    focal, centre = (60.0, 60.0), (29.5, 19.5)  # the axis through the middle: flipping keeps it
     normals = normals_from_depth(depth, focal, centre)
     turned = normals_from_depth(depth[:, ::-1], focal, centre)
     expected = normals[:, ::-1] * (-1, 1, 1)
@@ -188,11 +188,11 @@ def test_edges_of_labels_run_along_borders_but_not_around_what_has_no_label() ->
 
 
 @pytest.mark.parametrize(
-    ("pictures", "first"), [(True, 1), (False, 0)], ids=["normals and edges as pictures", "classes from 0"]
+    ("images", "first"), [(True, 1), (False, 0)], ids=["normals and edges as images", "classes from 0"]
 )
-def test_both_spellings_of_nyud_mt_say_the_same(pictures: bool, first: int, tmp_path: Path) -> None:
+def test_both_spellings_of_nyud_mt_say_the_same(images: bool, first: int, tmp_path: Path) -> None:
     plain = read(("NYUD_MT", nyud_mt(tmp_path / "plain", 30, 3)))
-    other = read(("NYUD_MT", nyud_mt(tmp_path / "other", 30, 3, pictures=pictures, first=first)))
+    other = read(("NYUD_MT", nyud_mt(tmp_path / "other", 30, 3, images=images, first=first)))
     assert np.array_equal(plain["segmentation"], other["segmentation"])
     assert np.array_equal(plain["edges"], other["edges"])
     assert np.abs(plain["normals"].astype(float) - other["normals"].astype(float)).max() < 0.01
@@ -280,7 +280,7 @@ def test_pictures_that_are_grey_are_read_in_three_channels(tmp_path: Path) -> No
         ({"unseen": ["edges", "depth", "normals", "segmentation"]}, "leave at least one to train"),
         ({"val": 40}, r"`train \+ val <= 40` must hold"),
         ({"test": 15}, r"`test <= 14` must hold"),
-        ({"zoom": [0.5]}, "at least 1"),
+        ({"scales": [0.5]}, "at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, problem: str, tmp_path: Path) -> None:

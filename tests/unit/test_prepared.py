@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from ms_automl.data.augmentation import Augmentation
 from ms_automl.data.cache import Arrays
 from ms_automl.data.contract import Batch
 from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.data.prepared import SHARD, Prepared, PreparedSplit
-from ms_automl.data.views import Views
 from ms_automl.errors import DataError
 
 SIZE = 4
@@ -48,8 +48,8 @@ class Numbers:
 
 
 def decode(rows, views) -> Batch:
-    zoom = torch.tensor([view.zoom for view in views])
-    return Batch(rows["image"].float(), {"number": rows["number"], "zoom": zoom}, {})
+    scale = torch.tensor([view.scale for view in views])
+    return Batch(rows["image"].float(), {"number": rows["number"], "scale": scale}, {})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -72,13 +72,13 @@ def test_samples_come_back_in_the_order_asked_for_whatever_the_shard(tmp_path: P
 
 def test_an_augmented_batch_is_fixed_by_its_seed_and_a_plain_one_shows_the_samples(tmp_path: Path) -> None:
     prepared = prepare(Numbers(), tmp_path / "out")
-    split = PreparedSplit(prepared, "train", np.arange(300), decode, Views((1.0, 2.0)))
+    split = PreparedSplit(prepared, "train", np.arange(300), decode, Augmentation((1.0, 2.0)))
     indices = torch.arange(64)
-    zooms = split.augmented(indices, 7).targets["zoom"]
-    assert set(zooms.tolist()) == {1.0, 2.0}
-    assert torch.equal(split.augmented(indices, 7).targets["zoom"], zooms)
-    assert not torch.equal(split.augmented(indices, 8).targets["zoom"], zooms)
-    assert set(split.batch(indices).targets["zoom"].tolist()) == {1.0}
+    scales = split.augmented(indices, 7).targets["scale"]
+    assert set(scales.tolist()) == {1.0, 2.0}
+    assert torch.equal(split.augmented(indices, 7).targets["scale"], scales)
+    assert not torch.equal(split.augmented(indices, 8).targets["scale"], scales)
+    assert set(split.batch(indices).targets["scale"].tolist()) == {1.0}
 
 
 def test_a_second_preparation_reads_nothing_and_changes_nothing(tmp_path: Path) -> None:
