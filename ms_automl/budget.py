@@ -9,13 +9,15 @@ depend on the machine, so a result can be reproduced anywhere.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ms_automl.errors import BudgetError
+
+INTERRUPTED = "interrupted"
+"""Kind of a charge: an interval that was cut short and done again."""
 
 
 @dataclass
@@ -97,8 +99,9 @@ class Charge:
         trial: name of the trial.
         attempt: 0 for its first start.
         interval: 0, 1, … within the trial.
-        kind: train, outer, hessian or forward; ``lost`` for what a process that died had begun;
-            ``searcher/suggest`` and ``searcher/tell`` for the time a sampler took.
+        kind: train, outer, hessian or forward; ``lost`` for what a trial had begun that its process's death
+            ended, ``interrupted`` where another process went on with it; ``searcher/suggest`` and
+            ``searcher/tell`` for the time a sampler took.
         passes: of this kind.
         device_seconds: that the trial held its device.
         searcher_seconds: that the sampler took in the driver.
@@ -160,8 +163,9 @@ class Totals:
         passes: likewise in passes.
         device_seconds: that trials held their devices.
         searcher_seconds: that the sampler took.
-        lost_passes: of attempts that were lost with the driver; in none of the others.
-        lost_seconds: that these held their devices.
+        lost_passes: of work that was done again, because a process, host or driver was lost; in none of the
+            others.
+        lost_seconds: that it held its devices.
     """
 
     spent: float = 0.0
@@ -176,35 +180,27 @@ class Ledger:
     """Append-only account of a comparison; totals are sums over its events.
 
     A crash can lose at most the event being written, and an event that arrives twice (the same trial, attempt,
-    interval and kind) counts once.
+    interval and kind) counts once. An interval of a trial is paid for once: where another attempt does it again,
+    because a process, host or driver was lost, the repetition is shown as lost and limits nobody. No arm is to
+    blame for it.
 
     Args:
         path: JSON-lines file the events are appended to; one that exists is read first.
         limits: what each stream may spend, in the unit; a stream that is not named has no limit.
         unit: what limits are counted in.
-        counted: by trial that had ended when the file was last written to, the attempt that counts. What other
-            attempts had cost by then was lost with the process that made them: it is shown and limits nobody,
-            because no arm is to blame. None where nothing was lost.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        limits: dict[str, float],
-        unit: Unit = PASSES,
-        counted: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, path: Path, limits: dict[str, float], unit: Unit = PASSES) -> None:
         self.path = path
         self.limits = limits
         self.unit = unit
         self._charges: dict[tuple[str, int, int, str], Charge] = {}
+        self._paid: set[tuple[str, int, str]] = set()
         self._totals: dict[str, Totals] = {}
         self._spent_on: dict[str, float] = {}
         self._attempts: dict[str, int] = {}
         for charge in _read(path):
-            searching = charge.kind.startswith("searcher")
-            whole = counted is None or searching or counted.get(charge.trial, math.inf) <= charge.attempt
-            self._count(charge, lost=not whole)
+            self._count(charge)
 
     def add(self, charge: Charge) -> bool:
         """Record a charge, on disk before it counts; False where it was known already."""
@@ -215,12 +211,13 @@ class Ledger:
         self._count(charge)
         return True
 
-    def _count(self, charge: Charge, lost: bool = False) -> None:
+    def _count(self, charge: Charge) -> None:
         if _key(charge) in self._charges:
             return
         self._charges[_key(charge)] = charge
         total = self._totals.setdefault(charge.stream, Totals())
-        if lost:
+        work = charge.trial, charge.interval, charge.kind
+        if charge.kind == INTERRUPTED or work in self._paid:
             total.lost_passes += charge.passes
             total.lost_seconds += charge.device_seconds
         else:
@@ -228,6 +225,7 @@ class Ledger:
             total.passes += charge.passes
             total.device_seconds += charge.device_seconds
             total.searcher_seconds += charge.searcher_seconds
+            self._paid.add(work)
             self._spent_on[charge.trial] = self.spent_on(charge.trial) + self.unit.amount(charge)
         if not charge.kind.startswith("searcher"):
             self._attempts[charge.trial] = max(self.attempts(charge.trial), charge.attempt + 1)

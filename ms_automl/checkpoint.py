@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ms_automl.errors import DataError
+from ms_automl.files import checksum
 
 
 def save(tree: Any, folder: Path, name: str) -> None:
     """Write ``<name>.safetensors`` and ``<name>.json``, each whole or not at all.
+
+    The second holds the SHA-256 of the first, so that :func:`load` knows damage where it meets it.
 
     Args:
         tree: dicts (string or integer keys), lists, tuples, tensors, numbers, strings, booleans, None.
@@ -26,8 +29,9 @@ def save(tree: Any, folder: Path, name: str) -> None:
     skeleton = _pack(tree, tensors)
     temporary = folder / f".{name}.{os.getpid()}"
     save_file(tensors, temporary)
+    digest = checksum(temporary)
     temporary.replace(folder / f"{name}.safetensors")
-    temporary.write_text(json.dumps(skeleton), encoding="utf-8")
+    temporary.write_text(json.dumps({"sha256": digest, "tree": skeleton}), encoding="utf-8")
     temporary.replace(folder / f"{name}.json")
 
 
@@ -41,8 +45,11 @@ def load(folder: Path, name: str) -> Any:
         if not (folder / file).exists():
             raise DataError(f"{folder} holds no '{name}': {file} is missing")
     try:
-        skeleton = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        return _unpack(skeleton, load_file(folder / f"{name}.safetensors"))
+        content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        digest = checksum(folder / f"{name}.safetensors")
+        if digest != content["sha256"]:
+            raise ValueError(f"its SHA-256 is {digest[:12]}…, not {content['sha256'][:12]}…")
+        return _unpack(content["tree"], load_file(folder / f"{name}.safetensors"))
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: '{name}' is damaged and cannot be read ({error})") from error
 

@@ -6,20 +6,27 @@ nowhere else.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from ms_automl.budget import Charge, Ledger
-from ms_automl.meta import Objective, Reference, watch
+from ms_automl.budget import INTERRUPTED, Charge, Ledger
+from ms_automl.meta import Objective, Reference
 from ms_automl.meta.objective import delta_m
+from ms_automl.rows import row_of
 from ms_automl.tasks import Task
 from ms_automl.trials import Recorder, Report, Stream, Trial
 
 FORMAT = 1
+STATES = 2
+"""How many states of a running trial are kept: where the last one is damaged, it goes on from the one before."""
+
+
+CARRIED = (
+    *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
+    *("evaluation_seconds", "peak_memory", "host"),
+)
+"""Of a trial that goes on where another driver's stopped: what it has reached and cost."""
 
 
 class Comparison:
@@ -73,23 +80,32 @@ class Comparison:
         (stream.trials if trial.training_seed is None else stream.retrained).append(trial)
 
     def started(self, trial_id: str) -> None:
-        """A trial has its device."""
+        """A trial has its device; said again where another process goes on with it."""
         trial = self.trials[trial_id]
-        trial.started = trial.heard = self.clock()
+        trial.heard = self.clock()
+        if trial.started is not None:
+            return
+        trial.started = trial.heard
         if self.first_start is None:
             self.first_start = trial.started
         for recorder in self.recorders:
             recorder.trial_started(self.streams[trial.stream], trial)
 
-    def report(self, trial_id: str, report: Report) -> None:
-        """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing."""
+    def report(self, trial_id: str, report: Report) -> bool:
+        """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing.
+
+        Returns:
+            Whether it was news: not where it arrives again, or where a trial that was interrupted does again what
+            it had reported before.
+        """
         trial = self.trials[trial_id]
         stream = self.streams[trial.stream]
-        if not self._charge(trial, report):
-            return
+        news = report.interval >= trial.reports
+        if not self._charge(trial, report, news):
+            return False
         trial.heard = self.clock()
-        trial.reports += 1
-        if report.metrics:
+        trial.reports = max(trial.reports, report.interval + 1)
+        if report.metrics and news:
             trial.metrics = dict(report.metrics) | self._judge(stream, report)
             trial.schedule, trial.warnings = report.schedule, report.warnings
             if stream.arm == "dense":
@@ -113,6 +129,43 @@ class Comparison:
                 recorder.trial_reported(stream, trial, trial.metrics)
         if report.done:
             self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
+        return news
+
+    def interrupted(self, trial_id: str, lost: float) -> Trial:
+        """A trial's process was lost, and another one is to go on with it.
+
+        Args:
+            trial_id: of the trial.
+            lost: as in :meth:`failed`.
+        """
+        trial = self.trials[trial_id]
+        if trial.heard is not None:
+            gone = self.clock() - trial.heard
+            self.ledger.add(Charge(trial.payer, trial.name, trial.attempt, trial.reports, INTERRUPTED, lost, gone))
+        trial.heard = None
+        trial.interruptions += 1
+        trial.attempt += 1
+        return trial
+
+    def goes_on(self, trial: Trial, trial_id: str) -> None:
+        """An interrupted trial is handed out again, under another id."""
+        del self.trials[trial.id]
+        trial.id = trial_id
+        self.trials[trial_id] = trial
+
+    def takes_over(self, trial: Trial, before: Trial, course: dict[int, dict[str, float]]) -> None:
+        """A trial goes on where it was when the driver was lost.
+
+        Args:
+            trial: as it was suggested anew.
+            before: as it was when its last state was kept.
+            course: of a dense reference, its losses by step until then.
+        """
+        for name in CARRIED:
+            setattr(trial, name, getattr(before, name))
+        trial.at_rungs |= before.at_rungs
+        if course:
+            self.courses[self.streams[trial.stream].seed] = course
 
     def failed(self, trial_id: str, message: str, lost: float = 0.0) -> None:
         """A trial's process died.
@@ -133,12 +186,22 @@ class Comparison:
                 trial.device_seconds += gone
         self._end(trial, "FAILED", message)
 
-    def kept(self, trial_id: str, checkpoint: str) -> None:
-        """A trial's model, or the state it goes on from, lies at a place."""
+    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
+        """A trial's model, or the state it goes on from, lies at a place.
+
+        Returns:
+            The places that nobody needs any more: of a trial that runs, all states but the last two, and of one
+            that has ended all of them.
+        """
         trial = self.trials[trial_id]
-        trial.checkpoint = checkpoint
+        states = trial.states
+        if trial.status == "RUNNING":
+            trial.states = (*states, checkpoint)[-STATES:]
+        else:
+            trial.checkpoint, trial.states = checkpoint, ()
         for recorder in self.recorders:
             recorder.trial_kept(self.streams[trial.stream], trial)
+        return tuple(place for place in states if place not in trial.states)
 
     def cut(self, trial_id: str, reason: str) -> None:
         """End a trial that its arm or its budget stops on the way: it is scored as it is."""
@@ -166,23 +229,22 @@ class Comparison:
             if not stream.closed:
                 stream.note = message
 
-    def _charge(self, trial: Trial, report: Report) -> bool:
+    def _charge(self, trial: Trial, report: Report, news: bool) -> bool:
         charges = [
             Charge(
-                *(trial.payer, trial.name, trial.attempt + report.attempt, report.interval, kind, passes),
+                *(trial.payer, trial.name, trial.attempt, report.interval, kind, passes),
                 device_seconds=report.device_seconds if kind == "train" else 0.0,
             )
             for kind, passes in report.passes.items()
         ]
         new = [charge for charge in charges if self.ledger.add(charge)]
-        if not new:
-            return False
-        trial.passes += sum(charge.passes for charge in new)
-        trial.device_seconds += report.device_seconds
-        trial.busy_seconds += report.busy_seconds
-        trial.evaluation_seconds += report.evaluation_seconds
-        trial.peak_memory, trial.host = report.peak_memory, report.host
-        return True
+        if new and news:
+            trial.passes += sum(charge.passes for charge in new)
+            trial.device_seconds += report.device_seconds
+            trial.busy_seconds += report.busy_seconds
+            trial.evaluation_seconds += report.evaluation_seconds
+            trial.peak_memory, trial.host = report.peak_memory, report.host
+        return bool(new)
 
     def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:
         """Take over a trial that ended before this process began; recorders know it already.
@@ -261,78 +323,7 @@ class Comparison:
 
     def row(self, stream: Stream) -> dict[str, Any]:
         """The stream's row of comparison.json."""
-        best, spent = stream.best, self.ledger.totals(stream.name)
-        metrics = best.metrics if best else {}
-        limit = self.ledger.limit(stream.name)
-        trials = stream.trials
-        return {
-            "arm": stream.arm,
-            "seed": stream.seed,
-            "space": stream.space,
-            "status": self._status(stream),
-            "objective": metrics.get("val/objective"),
-            "test_objective": metrics.get("test/objective"),
-            "delta_m": _finite(metrics.get("delta_m")),
-            "sparsity_group": metrics.get("sparsity/group"),
-            "sparsity_param": metrics.get("sparsity/param"),
-            "macs_ratio": stream.macs_ratio,
-            "latency_ratio": stream.latency_ratio,
-            "lambda": _lambda_of(best),
-            **self._retrained(stream),
-            "unit": self.ledger.unit.name,
-            "limit": limit if math.isfinite(limit) else None,
-            "spent": spent.spent,
-            "overshoot": self.ledger.overshoot(stream.name),
-            "passes": spent.passes,
-            "lost_passes": spent.lost_passes,
-            "device_seconds": spent.device_seconds,
-            "training_seconds": sum(trial.busy_seconds - trial.evaluation_seconds for trial in trials),
-            "evaluation_seconds": sum(trial.evaluation_seconds for trial in trials),
-            "startup_seconds": spent.device_seconds - sum(trial.busy_seconds for trial in trials),
-            "wall_seconds": sum(trial.seconds for trial in trials),
-            "searcher_seconds": spent.searcher_seconds,
-            "trials": len(trials),
-            "failed_trials": sum(trial.status == "FAILED" for trial in trials),
-            "stopped_trials": sum(trial.status == "STOPPED" for trial in trials),
-            "selected_trial": best.name if best else None,
-            "note": "; ".join(self._notes(stream)),
-        }
-
-    def _reached(self, best: Trial) -> bool:
-        return self.objective.violation(best.metrics["density"]) <= 1e-9
-
-    def _status(self, stream: Stream) -> str:
-        if stream.best is None:
-            return "failed"
-        whole = stream.closed and stream.best.status == "FINISHED" and self._reached(stream.best)
-        return "ok" if whole else "partial"
-
-    def _notes(self, stream: Stream) -> list[str]:
-        best, failed = stream.best, sum(trial.status == "FAILED" for trial in stream.trials)
-        notes = [stream.note] if stream.note else []
-        if best is not None and not self._reached(best):
-            notes.append(f"target sparsity {self.objective.target:g} not reached")
-        if best is not None and best.status == "STOPPED":
-            notes.append("no trial came to its end")
-        if best is not None:
-            notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
-        if failed:
-            notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
-        return notes
-
-    def _retrained(self, stream: Stream) -> dict[str, Any]:
-        names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
-        names["sparsity_param"] = "sparsity/param"
-        ended = [trial for trial in stream.retrained if trial.status == "FINISHED"]
-        ended.sort(key=lambda trial: trial.index)
-        again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
-        for run, trial in zip(again, ended, strict=True):
-            run["training_seed"] = trial.training_seed
-        return {
-            "retrained": again,
-            "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
-            "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
-        }
+        return row_of(stream, self.ledger, self.objective)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, in the order of the streams."""
@@ -341,30 +332,3 @@ class Comparison:
 
 def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
     return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _finite(value: float | None) -> float | None:
-    """None for what JSON cannot hold: a metric without a valid label is NaN, and Δm with it."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _lambda_of(trial: Trial | None) -> dict[str, float] | list[dict[str, float]] | None:
-    """λ by layer: one dict of constants, or a list of them, a knot each (LambdaSchedule)."""
-    if trial is None:
-        return None
-    schedule = trial.schedule or trial.params.get("schedule")
-    if schedule is None:
-        return None
-    knots = [dict(zip(schedule["layers"], row, strict=True)) for row in schedule["values"]]
-    return knots[0] if len(knots) == 1 else knots
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)

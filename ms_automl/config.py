@@ -123,11 +123,18 @@ class BudgetSection(_Section):
 
 
 class ResourcesSection(_Section):
-    """What one trial is given; one that is silent for ``report_timeout`` seconds is stopped."""
+    """What one trial is given.
+
+    One that is silent for ``report_timeout`` seconds is stopped. One whose process or host is lost goes on in
+    another process, ``retries`` times at most, from the state that it stored: one at the first report that comes
+    ``checkpoint_every`` seconds after the last.
+    """
 
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float = Field(0, ge=0)
     report_timeout: float = Field(3600, gt=0)
+    checkpoint_every: float = Field(600, ge=0)
+    retries: int = Field(2, ge=0)
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""What a comparison needs to go on after it was stopped or killed: one line per trial that ended."""
+"""What a comparison needs to go on after it was stopped or killed: a line per trial that ended or left a state."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FILE = "trials.jsonl"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A trial that has ended and whose model is kept.
+class Entry:
+    """A trial that has ended and whose model is kept, or one that left a state.
 
     Attributes:
         trial: as it was; its id is that of the process that ran it.
         course: of a dense reference, its losses by step.
-        elapsed: seconds from the start of the comparison to the trial's end.
+        elapsed: seconds from the start of the comparison to this.
     """
 
     trial: Trial
@@ -36,7 +36,7 @@ class Journal:
     """Appends to ``trials.jsonl``: a recorder of :class:`~ms_automl.comparison.Comparison`.
 
     A line says how a trial ended, another where its model lies. A trial that finished counts as ended with the
-    second one: without its model it could not be selected.
+    second one: without its model it could not be selected. A trial that runs has a line for each state it leaves.
 
     Args:
         folder: of the comparison.
@@ -55,19 +55,24 @@ class Journal:
 
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Keep all of it."""
-        assert self.comparison is not None
-        if trial.status == "KILLED":
-            return  # by Ctrl-C: it begins anew
-        course = self.comparison.courses.get(stream.seed, {}) if stream.arm == "dense" else {}
-        entry = {"trial": asdict(trial) | {"checkpoint": None}, "course": list(course.items())}
-        self._write(entry | {"elapsed": self.comparison.clock() - self.comparison.began})
+        if trial.status != "KILLED":  # by Ctrl-C: it goes on from its last state, or begins anew
+            self._keep(stream, trial)
 
     def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """Keep where its model lies."""
+        """Keep where its model lies, or how far it was when it left a state."""
+        if trial.checkpoint is None:
+            self._keep(stream, trial)
+            return
         self._write({"name": trial.name, "attempt": trial.attempt, "checkpoint": self._relative(trial.checkpoint)})
 
-    def _relative(self, place: str | None) -> str:
-        assert place is not None
+    def _keep(self, stream: Stream, trial: Trial) -> None:
+        assert self.comparison is not None
+        course = self.comparison.courses.get(stream.seed, {}) if stream.arm == "dense" else {}
+        kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
+        elapsed = self.comparison.clock() - self.comparison.began
+        self._write({"trial": kept, "course": list(course.items()), "elapsed": elapsed})
+
+    def _relative(self, place: str) -> str:
         if remote(place):
             return place
         inside = os.path.relpath(place, self.folder)
@@ -78,30 +83,38 @@ class Journal:
             file.write(json.dumps(entry) + "\n")
 
 
-def ended(folder: Path) -> list[Ended]:
-    """The trials of a comparison that have ended, in the order in which they did.
+def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
+    """What a comparison has done: the trials that ended, in that order, and by name those that left a state.
 
     Raises:
         DataError: where a line is not what :class:`Journal` writes.
     """
-    found: dict[tuple[str, int], Ended] = {}
+
+    def seen(place: str) -> str:
+        return place if remote(place) else str(folder / place)
+
+    found: dict[tuple[str, int], Entry] = {}
     for entry in entries(folder / FILE):
         try:
             if "name" in entry:
                 key = entry["name"], entry["attempt"]
                 if key in found:
-                    place = entry["checkpoint"]
-                    found[key].trial.checkpoint = place if remote(place) else str(folder / place)
+                    found[key].trial.checkpoint = seen(entry["checkpoint"])
                 continue
             values = entry["trial"]
             values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
+            values["states"] = tuple(seen(place) for place in values.get("states", ()))
             values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}
             trial = Trial(**values)
             course = {int(step): losses for step, losses in entry["course"]}
-            found[trial.name, trial.attempt] = Ended(trial, course, entry["elapsed"])
+            found.pop((trial.name, trial.attempt), None)  # the order is that of the ends
+            found[trial.name, trial.attempt] = Entry(trial, course, entry["elapsed"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / FILE}: a line is not a trial ({error}): restore the file") from error
-    return [one for one in found.values() if one.trial.status == "FAILED" or one.trial.checkpoint is not None]
+    ended = [one for one in found.values() if one.trial.status == "FAILED" or one.trial.checkpoint is not None]
+    over = {one.trial.name for one in ended}
+    running = {one.trial.name: one for one in found.values() if one.trial.states and one.trial.name not in over}
+    return ended, running
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,8 +13,8 @@ from ms_automl.errors import ConfigError, DataError
 
 GROWS = ("budget.trials", "budget.retrain", "seeds")
 """What a comparison may have more of when it goes on."""
-FREE = ("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.report_timeout")
-"""What changes no result."""
+FREE = ("cpus_per_trial", "gpus_per_trial", "report_timeout", "checkpoint_every", "retries")
+"""Of the resources, what changes no result."""
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def grown(record: dict[str, Any], settings: Sequence[str], seeds: int | None) ->
     before, after = flat(old.to_dict()), flat(new.to_dict())
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
-        if was == now or key in FREE:
+        if was == now or key.removeprefix("resources.") in FREE:
             continue
         if key not in GROWS:
             raise ConfigError(

@@ -19,15 +19,16 @@ from rich.console import Console
 
 from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
-from ms_automl.comparison import FORMAT, Comparison, write_json
+from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, NetworkError, unknown_name
-from ms_automl.journal import Journal, ended
+from ms_automl.files import alone, write_json
+from ms_automl.journal import Entry, Journal, read
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
-from ms_automl.storage import storage_of
+from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
@@ -66,15 +67,28 @@ def run_comparison(
     Raises:
         MsAutomlError: before anything trains.
     """
-    console = Console()
     _check_names(config)
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
-    out = _new_folder(out) if record is None else out.absolute()
+    out = _writable(out)
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {_shown(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
-    models = storage_of(storage, out)
+    with alone(out):
+        if record is None:
+            _check_new(out)
+        return _compare(experiment, out, storage_of(storage, out), address, slots, record)
+
+
+def _compare(
+    experiment: Experiment,
+    out: Path,
+    models: Storage,
+    address: str | None,
+    slots: int,
+    record: dict[str, Any] | None,
+) -> int:
+    console, config = Console(), experiment.config
     versions, tags = _versions(), {"preset": config.preset, "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
     line = f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}"
@@ -89,15 +103,14 @@ def run_comparison(
     tags["directions"] = json.dumps(
         {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
     )
-    known = [] if record is None else ended(out)
+    known, left = ([], {}) if record is None else read(out)
     unit = experiment.unit()
     limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
-    counted = None if record is None else {one.trial.name: one.trial.attempt for one in known}
-    ledger = Ledger(out / "ledger.jsonl", limits, unit, counted)
+    ledger = Ledger(out / "ledger.jsonl", limits, unit)
     screen, journal = Screen(console), Journal(out)
     comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen, journal])
     journal.comparison = comparison
-    router = _router(experiment, comparison, space, out)
+    router = _router(experiment, comparison, space, out, left)
     for one in known:
         comparison.restore(one.trial, one.course, one.elapsed)
         router.recall(one.trial)
@@ -305,14 +318,17 @@ def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
     return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
 
 
-def _router(experiment: Experiment, comparison: Comparison, space: Space, out: Path) -> StreamRouter:
+def _router(
+    experiment: Experiment, comparison: Comparison, space: Space, out: Path, left: dict[str, Entry]
+) -> StreamRouter:
     config = experiment.config
     samplers = {
         stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, out / "optuna.journal"))
         for stream in comparison.streams.values()
     }
     reports = config.training.build().reports
-    return StreamRouter(comparison, samplers, experiment.plan, reports, config.budget.retrain)
+    retrain, retries = config.budget.retrain, config.resources.retries
+    return StreamRouter(comparison, samplers, experiment.plan, reports, retrain, retries, left)
 
 
 def _one_trial(experiment: Experiment, comparison: Comparison) -> float:
@@ -323,12 +339,16 @@ def _one_trial(experiment: Experiment, comparison: Comparison) -> float:
     return comparison.ledger.totals(f"dense-{seed}").spent or 1.0
 
 
-def _new_folder(out: Path) -> Path:
-    out = out.absolute()
+def _check_new(out: Path) -> None:
     if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
         raise ConfigError(
             f"--out {_shown(out)} holds a comparison already: name a new folder, or go on with it by --resume"
         )
+
+
+def _writable(out: Path) -> Path:
+    """The folder, made where it is missing."""
+    out = out.absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"

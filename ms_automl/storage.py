@@ -102,6 +102,13 @@ def there(place: str) -> bool:
         return False
 
 
+def remove(place: str) -> None:
+    """Delete a folder; one that cannot be deleted stays."""
+    with suppress(OSError, ValueError):
+        filesystem, path = _opened(place)
+        filesystem.delete_dir(path)
+
+
 @contextmanager
 def as_folder(place: str) -> Iterator[Path]:
     """A folder at a place, as one of this host's; fetched for as long as this lasts where it is in a store.

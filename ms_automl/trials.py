@@ -11,8 +11,7 @@ class Report:
     """What a trial says after each interval.
 
     Attributes:
-        attempt: 0 for a trial's first start.
-        interval: 0, 1, … within the attempt.
+        interval: 0, 1, … within the trial; one that another process has reported already may come again.
         metrics: as ``Trainable.step`` gives them; empty where the interval failed.
         passes: by kind (train, outer, hessian, forward; never empty), of this interval alone.
         device_seconds: since the device was granted or the last report.
@@ -21,12 +20,12 @@ class Report:
         done: no further report follows.
         error: one line, where the trial failed.
         schedule: the learned λ, where there is one.
-        warnings: what a user should know of how λ was learned, a line each; of the whole trial so far.
+        warnings: what a user should know of how λ was learned or the trial went on, a line each; of the whole
+            trial so far.
         peak_memory: of the trial's process so far, MB.
         host: address of the host it runs on, as Ray knows it.
     """
 
-    attempt: int
     interval: int
     metrics: dict[str, float]
     passes: dict[str, float]
@@ -51,11 +50,14 @@ class Trial:
         until: the report at which it stops; None for its end.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
-        attempt: how often it had begun before this process did.
+        attempt: how often it had begun before its process did.
+        interruptions: how often its process was lost and another one went on, since the driver began.
+        states: places of the states it can go on from, the newest last; none once it has ended.
         rungs: reports at which its arm decides whether it goes on.
         at_rungs: J there, by report.
         heard: when it last gave a sign of life, on the comparison's clock.
-        checkpoint: where its model lies, or the state it goes on from (a place, :mod:`ms_automl.storage`).
+        checkpoint: where its model lies, or the state that another trial goes on from (a place,
+            :mod:`ms_automl.storage`); None before its end.
         host: address of the host that it ran on.
     """
 
@@ -79,6 +81,8 @@ class Trial:
     evaluation_seconds: float = 0.0
     reports: int = 0
     attempt: int = 0
+    interruptions: int = 0
+    states: tuple[str, ...] = ()
     rungs: tuple[int, ...] = ()
     at_rungs: dict[int, float] = field(default_factory=dict)
     started: float | None = None
@@ -146,4 +150,4 @@ class Recorder(Protocol):
         """A trial is over, whichever way."""
 
     def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """The model of a trial that is over lies on disk."""
+        """The model of a trial that is over is stored, or a state of one that runs."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ms_automl.data.cache import Arrays, cache_folder
-from ms_automl.data.prepared import FORMAT, MANIFEST, SHARD, Prepared, checksum, read_manifest
+from ms_automl.data.prepared import FORMAT, MANIFEST, SHARD, Prepared, read_manifest
 from ms_automl.errors import ConfigError, DataError
+from ms_automl.files import alone, checksum, write_json
 
 _THREADS = os.cpu_count() or 1  # decoding an image leaves Python's lock free
 
@@ -143,11 +142,11 @@ def _prepare(source: Source, out: Path, progress: Progress) -> Prepared:
     if problems := list(_problems(source, progress)):
         raise DamagedSourceError(source, problems)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with alone(out, waits=True):
         if not _finished(source, out):  # another process may have made it meanwhile
-            _write_json(out / MANIFEST, _manifest(source, complete=False, parts={}))
+            write_json(out / MANIFEST, _manifest(source, complete=False, parts={}))
             parts = {part: list(_shards(source, part, out, progress)) for part in source.parts}
-            _write_json(out / MANIFEST, _manifest(source, complete=True, parts=parts))
+            write_json(out / MANIFEST, _manifest(source, complete=True, parts=parts))
     return Prepared(out)
 
 
@@ -213,19 +212,5 @@ def _written(source: Source, part: str, names: Sequence[str], record: Path, out:
         path = file.relative_to(out).as_posix()
         files[field] = {"file": path, "bytes": file.stat().st_size, "sha256": checksum(file)}
     shard = {"samples": list(names), "files": files}
-    _write_json(record, shard)  # last: a shard counts once all of it is there
+    write_json(record, shard)  # last: a shard counts once all of it is there
     return shard
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(file)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds others back that prepare the same folder; ends with the process, however that ends."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

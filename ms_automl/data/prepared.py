@@ -7,7 +7,6 @@ several trials on one host share what the system has cached of them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array
 from ms_automl.data.contract import Batch, moved
 from ms_automl.errors import DataError
+from ms_automl.files import checksum
 
 FORMAT = 1
 SHARD = 128
@@ -110,12 +110,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise DataError(f"{file} is of format {found}, this version reads {FORMAT}: prepare it again")
     return manifest
-
-
-def checksum(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache

@@ -87,6 +87,7 @@ class TransferQueue(Searcher):
             "reference": None,
             "start": None,
             "training_seed": None,
+            "states": (),
         }
 
     def started(self, trial_id: str) -> None:
@@ -103,8 +104,9 @@ class TransferQueue(Searcher):
         one = self.running.get(trial_id)
         return self.clock() - one.heard if one is not None and one.started else 0.0
 
-    def kept(self, trial_id: str, checkpoint: str) -> None:
+    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
         """Nothing: these models are not kept."""
+        return ()
 
     def reported(self, trial_id: str, report: Report) -> bool:
         """Add a report to its row; the last one ends it. One that arrives again changes nothing."""

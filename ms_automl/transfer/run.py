@@ -14,7 +14,7 @@ from analysis.formats import duration
 from analysis.records import Comparison
 from analysis.report import report
 from analysis.transfer import sentences
-from ms_automl.comparison import write_json
+from ms_automl.files import write_json
 from ms_automl.storage import Storage
 from ms_automl.tracking import short_timeouts
 from ms_automl.transfer.journal import TransferJournal

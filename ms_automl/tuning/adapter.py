@@ -11,10 +11,12 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
+from ms_automl.errors import DataError
 from ms_automl.selected import compacted, real_images
 from ms_automl.storage import as_folder
 from ms_automl.trials import Report
@@ -32,7 +34,11 @@ class TrialAdapter(tune.Trainable):
     """
 
     def setup(
-        self, config: dict[str, Any], experiment: Experiment | None = None, needs: Needs | None = None
+        self,
+        config: dict[str, Any],
+        experiment: Experiment | None = None,
+        needs: Needs | None = None,
+        keep: bool = True,
     ) -> None:
         """Build the trial that ``config`` describes.
 
@@ -40,9 +46,10 @@ class TrialAdapter(tune.Trainable):
             config: of the trial.
             experiment: what it is built from; None for the same as before.
             needs: what this host must have; None on the driver's own machine.
+            keep: whether states are kept on the way.
         """
         if experiment is not None:
-            self.experiment = experiment
+            self.experiment, self.keep = experiment, keep
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             self.unfit = None if needs is None else needs.missing()
         # More threads than cores make a step up to ten times slower when a neighbour is busy.
@@ -52,7 +59,8 @@ class TrialAdapter(tune.Trainable):
         self.charged = Cost()
         self.method: Any = None
         self.seed = config["seed"]
-        self.attempt = 0
+        self.stored = time.monotonic()
+        self.told: tuple[str, ...] = ()
         self.config_error: str | None = None
         self.profile = config["suggestion"].profile
         if self.unfit is not None:
@@ -62,10 +70,24 @@ class TrialAdapter(tune.Trainable):
             self.method, self.network = self.experiment.build(
                 config["suggestion"], self.seed, config["reference"], config["training_seed"]
             )
-            if config["start"] is not None:
+            if not self._goes_on(config["states"]) and config["start"] is not None:
                 self._begin_from(*config["start"])
         except Exception as error:
             self.config_error = _one_line(error)
+
+    def _goes_on(self, states: tuple[str, ...]) -> bool:
+        """Go on from the newest of this trial's own states that is whole; False where there is none."""
+        for place in reversed(states):
+            try:
+                with as_folder(place) as folder:
+                    state = load(folder, STATE)
+            except DataError as error:
+                self.told += (f"went on from an earlier state, because {_one_line(error)}",)
+                continue
+            self.method.load_state_dict(state["method"])
+            self.interval, self.charged = state["interval"], Cost(**state["charged"])
+            return True
+        return False
 
     def _begin_from(self, what: str, place: str) -> None:
         """Take over another trial's state, or its weights alone."""
@@ -98,7 +120,9 @@ class TrialAdapter(tune.Trainable):
             metrics |= self._compact()
             evaluating += time.perf_counter() - profiling
         report = self._report(metrics, error, time.perf_counter() - began, evaluating)
-        return {"report": report, "done": report.done}
+        every = self.experiment.config.resources.checkpoint_every
+        stores = self.keep and not report.done and time.monotonic() - self.stored >= every
+        return {"report": report, "done": report.done, SHOULD_CHECKPOINT: stores}
 
     def _compact(self) -> dict[str, float]:
         """What the network costs without its dead channels, relative to dense."""
@@ -119,7 +143,6 @@ class TrialAdapter(tune.Trainable):
         done = error is not None or self.method.done
         schedule = getattr(self.method, "schedule", None) if done and error is None else None
         report = Report(
-            attempt=self.attempt,
             interval=self.interval,
             metrics=metrics,
             passes=cost.since(self.charged).by_kind(),
@@ -129,7 +152,7 @@ class TrialAdapter(tune.Trainable):
             done=done,
             error=error,
             schedule=None if schedule is None else schedule.to_dict(),
-            warnings=tuple(getattr(self.method, "warnings", ())),
+            warnings=(*self.told, *getattr(self.method, "warnings", ())),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             host=self.host,
         )
@@ -145,17 +168,9 @@ class TrialAdapter(tune.Trainable):
             return
         self.experiment.save_model(self.network, self.seed, folder)
         if not self.method.done:
-            state = {"method": self.method.state_dict(), "interval": self.interval, "attempt": self.attempt}
+            state = {"method": self.method.state_dict(), "interval": self.interval}
             save(state | {"charged": self.charged.to_dict()}, folder, STATE)
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on from the state in the folder ``checkpoint``; the next report belongs to a new attempt."""
-        if checkpoint is None or not (Path(checkpoint) / f"{STATE}.json").exists():
-            return
-        state = load(Path(checkpoint), STATE)
-        self.method.load_state_dict(state["method"])
-        self.interval, self.attempt = state["interval"], state["attempt"] + 1
-        self.charged = Cost(**state["charged"])
+        self.stored = time.monotonic()
 
 
 def _one_line(error: Exception) -> str:

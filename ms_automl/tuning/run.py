@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
-from ms_automl.storage import Storage, shown
+from ms_automl.storage import Storage, remove, shown
 from ms_automl.trials import Report
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
@@ -50,8 +50,8 @@ class Router(Protocol):
     def gone(self, trial_id: str, message: str) -> None:
         """A trial's process died or was killed."""
 
-    def kept(self, trial_id: str, checkpoint: str) -> None:
-        """A trial's model, or the state it goes on from, lies at a place."""
+    def kept(self, trial_id: str, checkpoint: str) -> Sequence[str]:
+        """A trial's model, or the state it goes on from, lies at a place; what nobody needs any more."""
 
 
 class _Lifecycle(tune.Callback):
@@ -77,7 +77,8 @@ class _Lifecycle(tune.Callback):
         self.router.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        self.router.kept(trial.trial_id, self.storage.place(checkpoint.path))
+        for place in self.router.kept(trial.trial_id, self.storage.place(checkpoint.path)):
+            remove(place)
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
     """
     resources = experiment.config.resources
     trainable = tune.with_resources(
-        tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs),
+        tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs, keep=keep),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     tuner = tune.Tuner(
@@ -205,7 +206,8 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
             verbose=0,
             stop=_Stopper(router),
             callbacks=[_Lifecycle(router, session.storage, resources.report_timeout)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep, num_to_keep=1),
+            # What is stored, and what of it is needed no more, the router knows; and which trials go on.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep),
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.comparison import Comparison
+from ms_automl.journal import Entry
 from ms_automl.trials import Report, Stream, Trial
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.sampling import Sampler
@@ -31,6 +32,9 @@ class StreamRouter(Searcher):
             finish.
         reports: of a whole trial.
         retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
+        retries: how often a trial goes on in another process when the one it runs in is lost.
+        left: by name, the trials that left a state when the driver was lost; one that is suggested again goes on
+            from it.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class StreamRouter(Searcher):
         plan: Plan,
         reports: int,
         retrain: int = 0,
+        retries: int = 0,
+        left: Mapping[str, Entry] | None = None,
     ) -> None:
         super().__init__()
         self.comparison = comparison
@@ -47,12 +53,18 @@ class StreamRouter(Searcher):
         self.plan = plan
         self.reports = reports
         self.retrain = retrain
+        self.retries = retries
+        self.left = dict(left or {})
         self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
+        self.interrupted: list[Trial] = []
+        self._configs: dict[str, dict[str, Any]] = {}  # by name, of the trials that run or are interrupted
         self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None while every open stream is busy, FINISHED after the last."""
+        if self.interrupted:
+            return self._goes_on(self.interrupted.pop(0), trial_id)
         streams = self.comparison.streams.values()
         busy = {trial.name for trial in self.running.values()}
         # Ties go by order of definition: sorted() is stable.
@@ -64,7 +76,8 @@ class StreamRouter(Searcher):
         for stream in streams:
             if stream.closed and self._retrains(stream):
                 return self._again(stream, trial_id)
-        return Searcher.FINISHED if all(stream.closed for stream in streams) else None
+        # While one runs, its process may be lost: Ray would not ask again after FINISHED.
+        return Searcher.FINISHED if not self.running and all(stream.closed for stream in streams) else None
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         reference = self.comparison.reference(stream.seed)
@@ -78,14 +91,15 @@ class StreamRouter(Searcher):
             stream.closed, stream.note = True, "gave up"
             return None
         ledger = self.comparison.ledger
+        begun = ledger.spent_on(_name(stream))
         least = self.samplers[stream.name].least * ledger.unit.total(self._planned("fixed_lambda", stream.seed))
-        if not ledger.affords(stream.name, least):
+        if not ledger.affords(stream.name, least - begun):
             stream.closed = True
             return None
         suggestion = self._ask(stream)
         if suggestion is None:
             return None
-        if not ledger.affords(stream.name, self._needed(stream, suggestion)):
+        if not ledger.affords(stream.name, self._needed(stream, suggestion) - begun):
             stream.closed = True
             return None
         origin = self._origin(stream, suggestion)
@@ -103,7 +117,7 @@ class StreamRouter(Searcher):
         """What the stream's sampler says; None where it says nothing yet, or nothing any more."""
         if stream.name in self.waiting:
             return self.waiting.pop(stream.name)
-        name = f"{stream.name}/{len(stream.trials):02d}"
+        name = _name(stream)
         began = time.perf_counter()
         answer: Any = self.samplers[stream.name].suggest(name)  # Ray types FINISHED away
         took = time.perf_counter() - began
@@ -157,17 +171,32 @@ class StreamRouter(Searcher):
         start = None
         if origin is not None and suggestion.start is not None:
             start = (suggestion.start.what, origin.checkpoint)
-        return {
+        self._take_over(trial)
+        self._configs[trial.name] = {
             "suggestion": suggestion,
             "seed": stream.seed,
             "reference": self.comparison.reference(stream.seed),
             "start": start,
             "training_seed": trial.training_seed,
+            "states": trial.states,
         }
+        return self._configs[trial.name]
+
+    def _take_over(self, trial: Trial) -> None:
+        """Go on from the state that the same trial left when the driver was lost."""
+        entry = self.left.pop(trial.name, None)
+        if entry is not None and (entry.trial.method, entry.trial.values) == (trial.method, trial.values):
+            self.comparison.takes_over(trial, entry.trial, entry.course)
+
+    def _goes_on(self, trial: Trial, trial_id: str) -> dict[str, Any]:
+        """An interrupted trial, from its last state where it has left one."""
+        self.comparison.goes_on(trial, trial_id)
+        self.running[trial_id] = self.comparison.streams[trial.stream]
+        return self._configs[trial.name] | {"states": trial.states}
 
     def started(self, trial_id: str) -> None:
         """A trial has its device."""
-        if self.comparison.trials[trial_id].started is None:
+        if self.comparison.trials[trial_id].heard is None:
             self.comparison.started(trial_id)
 
     def silence(self, trial_id: str) -> float:
@@ -177,17 +206,17 @@ class StreamRouter(Searcher):
             return 0.0
         return self.comparison.clock() - trial.heard
 
-    def kept(self, trial_id: str, checkpoint: str) -> None:
-        """A trial's model, or the state it goes on from, lies at a place."""
-        self.comparison.kept(trial_id, checkpoint)
+    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
+        """A trial's model, or the state it goes on from, lies at a place; what nobody needs any more."""
+        return self.comparison.kept(trial_id, checkpoint)
 
     def reported(self, trial_id: str, report: Report) -> bool:
         """Charge and judge a report; True where the trial is to be stopped. The same one again changes nothing."""
         trial = self.comparison.trials[trial_id]
         if trial.status != "RUNNING":
             return trial.status == "STOPPED"
-        self.comparison.report(trial_id, report)
-        if trial.status != "RUNNING" or not report.metrics:
+        news = self.comparison.report(trial_id, report)
+        if trial.status != "RUNNING" or not report.metrics or not news:
             return False
         reason = self._stops(trial)
         if reason:
@@ -211,12 +240,16 @@ class StreamRouter(Searcher):
         """Nothing new: :meth:`reported` has had it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the stream's sampler how its trial ended."""
+        """Tell the stream's sampler how its trial ended; one whose process was lost may go on in another."""
         trial, stream = self.comparison.trials[trial_id], self.running.pop(trial_id)
+        if error and trial.status == "RUNNING" and trial.interruptions < self.retries:
+            self.interrupted.append(self.comparison.interrupted(trial_id, self._interval(trial)))
+            return
         if error:
             self.gone(trial_id, "the trial's process died; see the log in the tune folder")
         elif result is not None:
             self.reported(trial_id, result["report"])
+        del self._configs[trial.name]
         if trial.training_seed is not None:
             return
         self._set_limits(stream)
@@ -227,10 +260,12 @@ class StreamRouter(Searcher):
 
     def gone(self, trial_id: str, message: str) -> None:
         """End a trial whose process died or was killed, and charge the interval that it was in."""
-        trial = self.comparison.trials[trial_id]
+        self.comparison.failed(trial_id, message, self._interval(self.comparison.trials[trial_id]))
+
+    def _interval(self, trial: Trial) -> float:
+        """Passes of an interval."""
         seed = self.comparison.streams[trial.stream].seed
-        lost = sum(self._planned(trial.method, seed).values()) / self.reports
-        self.comparison.failed(trial_id, message, lost)
+        return sum(self._planned(trial.method, seed).values()) / self.reports
 
     def _set_limits(self, dense: Stream) -> None:
         """In a unit that is measured, limits are multiples of what the dense reference took."""
@@ -272,6 +307,11 @@ def told_of(comparison: Comparison, trial: Trial) -> dict[str, Any] | None:
         "stopped": trial.status == "STOPPED",
         "at_rungs": trial.at_rungs,
     }
+
+
+def _name(stream: Stream) -> str:
+    """Of a stream's next trial."""
+    return f"{stream.name}/{len(stream.trials):02d}"
 
 
 def _trial(trial_id: str, stream: Stream, index: int, suggestion: Suggestion) -> Trial:

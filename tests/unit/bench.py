@@ -9,7 +9,7 @@ from ms_automl.arms import ARMS, Stage
 from ms_automl.budget import DEVICE_SECONDS, PASSES, Ledger, flops
 from ms_automl.comparison import Comparison
 from ms_automl.config import load_config
-from ms_automl.journal import Journal, ended
+from ms_automl.journal import Journal, read
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.tasks import classification
 from ms_automl.trials import Report, Stream
@@ -50,7 +50,7 @@ class Bench:
     def __init__(
         self, folder, seeds=(0,), trials=4, arms=tuple(ARMS), unit="passes", retrain=0,
         broken=lambda stream, trial: False, slow=None, recorders=(), resumed=False, objective=None,
-        space="per_layer",
+        space="per_layer", retries=0,
     ):  # fmt: skip
         settings = [f"budget.trials={trials}", f"space={space}", "training.steps=60", "training.report_every=10"]
         objective = objective or Objective()
@@ -66,21 +66,22 @@ class Bench:
                 stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned)
                 streams.append(stream)
                 samplers[stream.name] = arm.sampler(Stage(config, layers, seed, folder / "optuna.journal"))
-        known = ended(folder) if resumed else []
-        counted = {one.trial.name: one.trial.attempt for one in known} if resumed else None
+        known, left = read(folder) if resumed else ([], {})
         limits = {stream.name: stream.limit for stream in streams} if measure.planned else {}
-        ledger = Ledger(folder / "ledger.jsonl", limits, measure, counted)
+        ledger = Ledger(folder / "ledger.jsonl", limits, measure)
         self.clock, journal, self.folder = Clock(), Journal(folder), folder
         self.state = Comparison(
             objective, [classification("digit", 10)], streams, ledger, [*recorders, journal], self.clock
         )
         journal.comparison = self.state
-        self.router = StreamRouter(self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain)
+        self.router = StreamRouter(
+            self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, left
+        )
         for one in known:
             self.state.restore(one.trial, one.course, one.elapsed)
             self.router.recall(one.trial)
         self.broken, self.slow = broken, slow or {}
-        self.count, self.configs = 0, {}
+        self.count, self.configs, self.at = 0, {}, {}
 
     def ask(self):
         self.count += 1
@@ -88,6 +89,7 @@ class Bench:
         answer = self.router.suggest(name)
         if isinstance(answer, dict):
             self.configs[name] = answer
+            self.at[name] = int(answer["states"][-1].rpartition("@")[2]) if answer["states"] else 0
             self.state.started(name)
         return name, answer
 
@@ -109,7 +111,7 @@ class Bench:
         schedule = LEARNED.to_dict() if done and trial.method == "meta_sparsity" else None
         passes = dict.fromkeys(PASS, 0.0) if error == "unbuilt" else cost(trial.method, 1 / REPORTS)
         return Report(
-            0, interval - first, {} if error else metrics, passes, seconds, 0.8 * seconds, done, error, schedule
+            interval - first, {} if error else metrics, passes, seconds, 0.8 * seconds, done, error, schedule
         )
 
     def begins(self, trial):
@@ -121,7 +123,8 @@ class Bench:
         """One interval of a running trial; True where it is over."""
         trial = self.state.trials[name]
         self.clock.now += 1.0
-        interval = self.begins(trial) + trial.reports
+        interval = self.begins(trial) + self.at[name]
+        self.at[name] += 1
         if self.broken(self.state.streams[trial.stream], trial) == "unbuilt":
             interval = REPORTS - 1
         report = self.report(name, interval)
@@ -135,6 +138,11 @@ class Bench:
         trial = self.state.trials[name]
         if trial.status in ("FINISHED", "STOPPED"):
             self.state.kept(name, str(self.folder / "tune" / trial.name))
+
+    def store(self, name):
+        """A running trial leaves a state."""
+        place = self.folder / "tune" / f"{self.state.trials[name].name}-{name}@{self.at[name]}"
+        return self.router.kept(name, str(place))
 
     def finish(self, name):
         while not self.step(name):

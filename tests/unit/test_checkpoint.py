@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,28 @@ def test_a_file_cut_off_is_called_damaged(tmp_path: Path, name: str, size: int) 
         load(tmp_path, "state")
 
 
+def test_a_single_bit_that_fell_over_is_damage(tmp_path: Path) -> None:
+    save(TREE, tmp_path, "state")
+    path = tmp_path / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"'state' is damaged and cannot be read .*SHA-256"):
+        load(tmp_path, "state")
+
+
+def test_tensors_of_another_save_do_not_pass_for_this_one(tmp_path: Path) -> None:
+    save([torch.ones(3)], tmp_path / "a", "state")
+    save([torch.zeros(3)], tmp_path / "b", "state")
+    (tmp_path / "a" / "state.safetensors").replace(tmp_path / "b" / "state.safetensors")
+    with pytest.raises(DataError, match="damaged"):
+        load(tmp_path / "b", "state")
+
+
 def test_what_is_no_tree_is_called_damaged(tmp_path: Path) -> None:
     save({}, tmp_path, "state")
-    for text in ("{}", "[]", "1", '{"tensor": "a"}', '{"dict": [["a"]]}'):
-        (tmp_path / "state.json").write_text(text)
+    digest = json.loads((tmp_path / "state.json").read_text())["sha256"]
+    for tree in ({}, [], 1, {"tensor": "a"}, {"dict": [["a"]]}):
+        (tmp_path / "state.json").write_text(json.dumps({"sha256": digest, "tree": tree}))
         with pytest.raises(DataError, match="'state' is damaged"):
             load(tmp_path, "state")

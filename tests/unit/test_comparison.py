@@ -6,7 +6,8 @@ import math
 import pytest
 
 from ms_automl.budget import Ledger
-from ms_automl.comparison import Comparison, write_json
+from ms_automl.comparison import Comparison
+from ms_automl.files import write_json
 from ms_automl.meta import Objective
 from ms_automl.tasks import classification
 from ms_automl.trials import Report, Stream, Trial
@@ -82,7 +83,7 @@ def report(
     if done:
         metrics |= {"test/digit/loss": loss if test_loss is None else test_loss, "test/digit/accuracy": accuracy}
     spent = {"train": passes, "outer": 0.0, "forward": passes / 10}
-    return Report(0, interval, {} if error else metrics, spent, 2.0, 1.5, done, error, warnings=warnings)
+    return Report(interval, {} if error else metrics, spent, 2.0, 1.5, done, error, warnings=warnings)
 
 
 @pytest.fixture

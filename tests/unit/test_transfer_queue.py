@@ -56,7 +56,7 @@ class Clock:
 
 def report(interval: int, done: bool = False, error: str | None = None, value: float = 0.5) -> Report:
     metrics = {} if error else {"step": 4.0 * (interval + 1), METRIC: value, "sparsity/layer/stem": 0.0}
-    return Report(0, interval, metrics, {"train": 10.0, "forward": 2.0}, 3.0, 3.0, done, error)
+    return Report(interval, metrics, {"train": 10.0, "forward": 2.0}, 3.0, 3.0, done, error)
 
 
 @pytest.fixture

@@ -1,0 +1,237 @@
+"""Trials whose process, host or driver is lost, and what they left on the way."""
+
+import math
+import random
+
+import pytest
+from ray.tune.search import Searcher
+
+from tests.unit.bench import REPORTS, UNIT, Bench, folder
+
+ARMS = ("topk", "path", "optuna", "optuna-asha", "meta-optuna", "random")
+
+
+def lose(bench, name):
+    """The process of a running trial is lost."""
+    bench.clock.now += 0.5
+    bench.router.on_trial_complete(name, error=True)
+
+
+def disturbed(bench, slots, chance, seed):
+    """Run to the end while processes are lost, and states are kept, at random moments; how many were lost."""
+    rng, running, lost = random.Random(seed), [], 0
+    while True:
+        answer = None
+        if len(running) < slots:
+            name, answer = bench.ask()
+            if answer == Searcher.FINISHED:
+                assert not running
+                return lost
+            if isinstance(answer, dict):
+                running.append(name)
+                continue
+        name = rng.choice(running)
+        draw = rng.random()
+        if draw < chance and bench.state.trials[name].interruptions < bench.router.retries:
+            running.remove(name)
+            lose(bench, name)
+            lost += 1
+        elif draw < 3 * chance:
+            bench.store(name)
+        elif bench.step(name):
+            running.remove(name)
+
+
+def all_charged(bench):
+    ledger = bench.state.ledger
+    payers = [*bench.state.streams, *(f"{name}/again" for name in bench.state.streams)]
+    totals = [ledger.totals(payer) for payer in payers]
+    assert sum(charge.passes for charge in ledger) == pytest.approx(
+        sum(total.passes + total.lost_passes for total in totals)
+    )
+    for trial in bench.state.trials.values():
+        assert trial.passes == pytest.approx(ledger.spent_on(trial.name))
+
+
+def without_notes(rows):
+    return [{key: value for key, value in row.items() if key != "note"} for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_is_the_same_whatever_processes_were_lost(tmp_path, seed):
+    whole = Bench(folder(tmp_path, "whole"), arms=ARMS, retrain=1)
+    whole.run(slots=3)
+    bench = Bench(folder(tmp_path, "lost"), arms=ARMS, retrain=1, retries=1000)
+    assert disturbed(bench, 3, 0.1, seed) > 10
+    assert without_notes(bench.table()) == without_notes(whole.table())
+    all_charged(bench)
+    assert sum(row["lost_passes"] for row in bench.state.rows()) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nor_does_it_matter_whether_the_driver_was_lost_as_well(tmp_path, seed):
+    whole = Bench(folder(tmp_path, "whole"), arms=ARMS)
+    whole.run(slots=3)
+    cut = folder(tmp_path, "cut")
+    rng = random.Random(seed)
+    resumed = False
+    for _ in range(4):
+        bench = Bench(cut, arms=ARMS, retries=1000, resumed=resumed)
+        running = []
+        for _ in range(rng.randrange(20, 80)):
+            name, answer = bench.ask() if len(running) < 3 else (None, None)
+            if isinstance(answer, dict):
+                running.append(name)
+            elif running:
+                name = rng.choice(running)
+                if rng.random() < 0.2:
+                    bench.store(name)
+                elif bench.step(name):
+                    running.remove(name)
+        resumed = True
+    bench = Bench(cut, arms=ARMS, retries=1000, resumed=True)
+    disturbed(bench, 3, 0.1, seed)
+    assert without_notes(bench.table()) == without_notes(whole.table())
+    all_charged(bench)
+
+
+def test_a_trial_goes_on_from_the_last_state_it_left_and_its_sampler_hears_nothing_of_it(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    bench.finish(bench.ask()[0])
+    name, first = bench.ask()
+    trial = bench.state.trials[name]
+    for _ in range(3):
+        bench.step(name)
+    bench.store(name)
+    bench.step(name)
+    lose(bench, name)
+    other, answer = bench.ask()
+    assert other != name and answer == first | {"states": trial.states} and len(trial.states) == 1
+    assert bench.state.trials[other] is trial and name not in bench.state.trials
+    bench.step(other)  # the fourth interval again
+    assert trial.reports == 4 and trial.passes == pytest.approx(4 * UNIT / REPORTS)
+    bench.finish(other)
+    total = bench.state.ledger.totals("random-0")
+    assert trial.status == "FINISHED" and trial.passes == pytest.approx(UNIT)
+    assert total.passes == pytest.approx(UNIT)
+    # A report's worth at most had begun, and one was done again.
+    assert total.lost_passes == pytest.approx(2 * UNIT / REPORTS)
+    bench.run(slots=1)
+    assert bench.row("random")["note"] == "1 process lost, others went on"
+
+
+def test_without_a_state_it_begins_anew_and_after_too_many_losses_it_has_failed(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=2)
+    bench.finish(bench.ask()[0])
+    for loss in range(3):
+        name, answer = bench.ask()
+        trial = bench.state.trials[name]
+        assert answer["states"] == () and trial.name == "random-0/00" and trial.interruptions == loss
+        bench.step(name)
+        lose(bench, name)
+    assert trial.status == "FAILED" and "process died" in trial.error
+    total = bench.state.ledger.totals("random-0")
+    # Paid for: the interval that was reported, and the one in which it failed for good.
+    assert total.passes == pytest.approx(2 * UNIT / REPORTS) and total.lost_passes == pytest.approx(
+        4 * UNIT / REPORTS
+    )
+    bench.run(slots=1)
+    assert bench.row("random")["note"] == "1 trial failed; 2 processes lost, others went on"
+
+
+def test_a_process_that_hung_is_not_replaced(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=2)
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    bench.step(name)
+    bench.clock.now += 100
+    assert bench.router.silence(name) == 100
+    bench.router.gone(name, "no report for 99 s")
+    bench.router.on_trial_complete(name, error=True)
+    assert bench.state.trials[name].status == "FAILED" and bench.ask()[1]["states"] == ()
+    assert bench.state.streams["random-0"].trials[-1].index == 1
+
+
+def test_silence_is_counted_from_the_start_of_the_process_that_goes_on(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    name, _ = bench.ask()
+    bench.step(name)
+    lose(bench, name)
+    bench.clock.now += 50
+    other = f"{name}-again"
+    bench.router.suggest(other)
+    assert bench.router.silence(other) == 0
+    bench.router.started(other)
+    bench.clock.now += 3
+    assert bench.router.silence(other) == 3
+
+
+def test_the_last_two_states_of_a_running_trial_are_kept_and_none_of_one_that_has_ended(tmp_path):
+    bench = Bench(tmp_path, arms=("random",))
+    name, _ = bench.ask()
+    dropped = []
+    for _ in range(4):
+        bench.step(name)
+        dropped.append(bench.store(name))
+    trial = bench.state.trials[name]
+    assert dropped[:2] == [(), ()] and len(dropped[2]) == len(dropped[3]) == 1
+    assert [place.rpartition("@")[2] for place in trial.states] == ["3", "4"]
+    assert [place[0].rpartition("@")[2] for place in dropped[2:]] == ["1", "2"]
+    last = trial.states
+    while not bench.router.reported(name, report := bench.report(name, bench.at[name])) and not report.done:
+        bench.at[name] += 1
+    assert bench.router.kept(name, "model") == last and trial.states == () and trial.checkpoint == "model"
+
+
+def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twice(tmp_path):
+    bench = Bench(tmp_path, arms=("random", "optuna"))
+    bench.finish(bench.ask()[0])
+    names = [bench.ask()[0] for _ in range(2)]
+    for name in names:
+        for _ in range(4):
+            bench.step(name)
+        bench.store(name)
+        bench.step(name)
+    resumed = Bench(tmp_path, arms=("random", "optuna"), resumed=True)
+    for _ in names:
+        name, answer = resumed.ask()
+        trial = resumed.state.trials[name]
+        before = next(other for other in bench.state.trials.values() if other.name == trial.name)
+        assert answer["states"] == before.states and resumed.at[name] == 4
+        assert trial.reports == 4 and trial.passes == pytest.approx(4 * UNIT / REPORTS)
+        resumed.finish(name)
+        assert trial.passes == pytest.approx(UNIT) and trial.reports == REPORTS
+        assert resumed.state.ledger.totals(trial.stream).lost_passes == pytest.approx(UNIT / REPORTS)
+    assert resumed.run(slots=2, most=math.inf)
+
+
+def test_a_state_of_other_values_is_not_gone_on_from(tmp_path):
+    bench = Bench(tmp_path, arms=("random",))
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    bench.step(name)
+    bench.state.trials[name].values["lambda/stem"] = 1e9  # as another version's sampler might have drawn
+    bench.store(name)
+    assert Bench(tmp_path, arms=("random",), resumed=True).ask()[1]["states"] == ()
+
+
+def test_ray_is_not_told_of_the_end_while_a_process_may_still_be_lost(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), trials=1, retries=1)
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    bench.step(name)
+    assert bench.ask()[1] is None
+    lose(bench, name)
+    name, answer = bench.ask()
+    assert isinstance(answer, dict)
+    bench.finish(name)
+    assert bench.ask()[1] == Searcher.FINISHED
+
+
+def test_an_interrupted_trial_that_waits_has_ended_when_the_comparison_is_stopped(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    name, _ = bench.ask()
+    bench.step(name)
+    lose(bench, name)
+    bench.state.stop("KILLED", "stopped by Ctrl-C")
+    assert [trial.status for trial in bench.state.trials.values()] == ["KILLED"]
