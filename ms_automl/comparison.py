@@ -131,17 +131,17 @@ class Comparison:
             self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
         return news
 
-    def interrupted(self, trial_id: str, lost: float) -> Trial:
+    def interrupted(self, trial_id: str, interval: float) -> Trial:
         """A trial's process was lost, and another one is to go on with it.
 
         Args:
             trial_id: of the trial.
-            lost: as in :meth:`failed`.
+            interval: as in :meth:`failed`.
         """
         trial = self.trials[trial_id]
-        if trial.heard is not None:
-            gone = self.clock() - trial.heard
-            self.ledger.add(Charge(trial.payer, trial.name, trial.attempt, trial.reports, INTERRUPTED, lost, gone))
+        charge = self._begun(trial, INTERRUPTED, interval)
+        if charge is not None:
+            self.ledger.add(charge)
         trial.heard = None
         trial.interruptions += 1
         trial.attempt += 1
@@ -167,24 +167,34 @@ class Comparison:
         if course:
             self.courses[self.streams[trial.stream].seed] = course
 
-    def failed(self, trial_id: str, message: str, lost: float = 0.0) -> None:
+    def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
         """A trial's process died.
 
         Args:
             trial_id: of the trial.
             message: why, in one line.
-            lost: passes of an interval: at most so much was done since the last report, and nobody can say.
+            interval: passes between two reports.
         """
         trial = self.trials[trial_id]
         if trial.status != "RUNNING":
             return
-        if trial.heard is not None:
-            gone = self.clock() - trial.heard
-            charge = Charge(trial.payer, trial.name, trial.attempt, trial.reports, "lost", lost, gone)
-            if self.ledger.add(charge):
-                trial.passes += lost
-                trial.device_seconds += gone
+        charge = self._begun(trial, "lost", interval)
+        if charge is not None and self.ledger.add(charge):
+            trial.passes += charge.passes
+            trial.device_seconds += charge.device_seconds
         self._end(trial, "FAILED", message)
+
+    def _begun(self, trial: Trial, kind: str, interval: float) -> Charge | None:
+        """What a process that was lost had begun since its last report; None where it never came up.
+
+        Nobody can say how far it was: it is taken to have been as fast as in the trial's intervals before, and to
+        have done all of the first one.
+        """
+        if trial.heard is None:
+            return None
+        gone = self.clock() - trial.heard
+        share = min(1.0, gone * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
+        return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, gone)
 
     def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
         """A trial's model, or the state it goes on from, lies at a place.

@@ -17,12 +17,12 @@ TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"
 class Search:
     """One run of the command in a folder, and what it left there."""
 
-    def __init__(self, folder, *options, settings=TINY, preset="smoke", tracking=None):
+    def __init__(self, folder, *options, settings=TINY, preset="smoke", tracking=None, environment=()):
         self.folder = folder
         self.out = folder / "out"
         sets = [part for setting in settings for part in ("--set", setting)]
         chosen = ["--preset", preset] if preset else []
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict(environment)
         environment.pop("MLFLOW_TRACKING_URI", None)
         environment |= {"MLFLOW_TRACKING_URI": tracking} if tracking else {}
         self.process = subprocess.Popen(

@@ -13,7 +13,7 @@ ARMS = ("topk", "path", "optuna", "optuna-asha", "meta-optuna", "random")
 
 def lose(bench, name):
     """The process of a running trial is lost."""
-    bench.clock.now += 0.5
+    bench.clock.now += 1.0
     bench.router.on_trial_complete(name, error=True)
 
 
@@ -137,6 +137,19 @@ def test_without_a_state_it_begins_anew_and_after_too_many_losses_it_has_failed(
     )
     bench.run(slots=1)
     assert bench.row("random")["note"] == "1 trial failed; 2 processes lost, others went on"
+
+
+def test_what_a_lost_process_had_begun_is_reckoned_from_the_pace_it_had(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    bench.step(name)
+    bench.step(name)  # a second each
+    bench.clock.now += 0.25
+    bench.router.on_trial_complete(name, error=True)
+    total = bench.state.ledger.totals("random-0")
+    assert total.lost_passes == pytest.approx(0.25 * UNIT / REPORTS)
+    assert total.lost_seconds == pytest.approx(0.25)
 
 
 def test_a_process_that_hung_is_not_replaced(tmp_path):
