@@ -32,10 +32,10 @@ search: install ## The default comparison (rooms, 9 to 12 minutes on 2 cores); A
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests
-	$(BIN)/python -m pytest -m "not server and not browser and not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not server and not browser and not cluster and not fault" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: test ## The tests, and those with a server, a browser and a cluster of hosts (what they need: .ci/run)
-	$(BIN)/python -m pytest -m "server or browser or cluster"
+test-all: test ## The tests, and those with faults, a server, a browser and a cluster (what they need: .ci/run)
+	$(BIN)/python -m pytest -m "server or browser or cluster or fault"
 
 lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -147,6 +147,13 @@ class Comparison:
         trial.attempt += 1
         return trial
 
+    def cut_short(self, trial: Trial, interval: float) -> None:
+        """A trial that begins now had begun already when the driver was lost, which knew more than anybody now.
+
+        It is taken to have been halfway between two reports.
+        """
+        self.ledger.add(Charge(trial.payer, trial.name, trial.attempt - 1, 0, INTERRUPTED, interval / 2))
+
     def goes_on(self, trial: Trial, trial_id: str) -> None:
         """An interrupted trial is handed out again, under another id."""
         del self.trials[trial.id]

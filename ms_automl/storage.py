@@ -5,6 +5,7 @@ A *place* is the address of one thing there, as text: an absolute path, or a who
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,15 @@ class Storage:
         scheme, _, rest = self.address.partition("://")
         options = rest.partition("?")[2]
         return f"{scheme}://{path}" + (f"?{options}" if options else "")
+
+    def remove(self, place: str) -> None:
+        """Delete a folder of this comparison's; any other, and one that cannot be deleted, stays."""
+        with suppress(OSError, ValueError):
+            filesystem, top = _opened(self.address)
+            kind, path = _opened(place)
+            inside = os.path.relpath(os.path.realpath(path), os.path.realpath(top))
+            if kind.type_name == filesystem.type_name and inside != "." and not inside.startswith(".."):
+                filesystem.delete_dir(path)
 
     @contextmanager
     def marked(self) -> Iterator[str]:
@@ -100,13 +110,6 @@ def there(place: str) -> bool:
         return bool(filesystem.get_file_info(path).type.name != "NotFound")
     except (OSError, ValueError):
         return False
-
-
-def remove(place: str) -> None:
-    """Delete a folder; one that cannot be deleted stays."""
-    with suppress(OSError, ValueError):
-        filesystem, path = _opened(place)
-        filesystem.delete_dir(path)
 
 
 @contextmanager

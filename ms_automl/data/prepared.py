@@ -61,6 +61,8 @@ class Prepared:
         self.arguments: dict[str, Any] = manifest["arguments"]
         self._shards: dict[str, list[dict[str, Any]]] = manifest["parts"]
         for file, size, _ in self.files():
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{folder / MANIFEST} names {file}, which lies outside: nothing of it is read")
             found = file.stat().st_size if file.is_file() else None
             if found != size:
                 state = "is missing" if found is None else f"has {found} bytes instead of {size}"
@@ -86,11 +88,22 @@ class Prepared:
         return [file for file, _, digest in self.files() if checksum(file) != digest]
 
     def fields(self, part: str) -> list[Mapping[str, Array]]:
-        """By shard, the fields [samples, …], mapped into memory."""
+        """By shard, the fields [samples, …], mapped into memory.
+
+        Raises:
+            DataError: where a file holds no array of numbers.
+        """
         return [
-            {name: np.load(self.folder / entry["file"], mmap_mode="r") for name, entry in shard["files"].items()}
+            {name: self._mapped(self.folder / entry["file"]) for name, entry in shard["files"].items()}
             for shard in self._shards[part]
         ]
+
+    def _mapped(self, file: Path) -> Array:
+        try:
+            array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read ({error}): prepare {self.name} again") from error
+        return array
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

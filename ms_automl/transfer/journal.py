@@ -104,7 +104,7 @@ class TransferJournal:
         uptake = _uptake(row)
         before = self._rows.get(uptake)
         lost = 0.0 if before is None else before["passes"] + before.get("lost_passes", 0.0)
-        self._rows[uptake] = row | {"lost_passes": row.get("lost_passes", lost)}
+        self._rows[uptake] = row | {"lost_passes": lost + row.get("lost_passes", 0.0)}
 
     def _write(self, entry: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

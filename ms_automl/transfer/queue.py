@@ -48,6 +48,7 @@ class TransferQueue(Searcher):
         reports: of a whole uptake.
         passes: what an uptake costs.
         recorders: told of everything, in order.
+        retries: how often an uptake whose process is lost begins again in another.
         clock: seconds; injected in tests.
     """
 
@@ -59,6 +60,7 @@ class TransferQueue(Searcher):
         reports: int,
         passes: Callable[[Uptake], float],
         recorders: Sequence[Recorder],
+        retries: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -68,16 +70,19 @@ class TransferQueue(Searcher):
         self.reports = reports
         self.passes = passes
         self.recorders = recorders
+        self.retries = retries
         self.clock = clock
+        self.lost: dict[Uptake, list[float]] = {}  # passes of each process that was lost
         self.running: dict[str, _Running] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next uptake, FINISHED after the last."""
+        """The next uptake, None while the last ones run, whose process may be lost, FINISHED after that."""
         if not self.pending:
-            return Searcher.FINISHED
+            return None if self.running else Searcher.FINISHED
         uptake, now = self.pending.pop(0), self.clock()
         row = asdict(uptake) | {
             "status": "RUNNING", "error": None, "curve": [], "metrics": {}, "passes": 0.0, "device_seconds": 0.0,
+            "lost_passes": sum(self.lost.get(uptake, [])),
         }  # fmt: skip
         self.running[trial_id] = _Running(uptake, now, now, row)
         params = {"uptake": asdict(uptake), "model": str(self.models[uptake.arm, uptake.seed])}
@@ -134,8 +139,14 @@ class TransferQueue(Searcher):
         """Nothing new: :meth:`reported` has had it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """End a trial whose process died; any other has ended with its last report."""
-        if error:
+        """Begin again what a process was lost with, and end what too many were; any other has ended."""
+        one = self.running.get(trial_id)
+        if error and one is not None and len(self.lost.get(one.uptake, [])) < self.retries:
+            self._charge_interval(one)
+            self.lost.setdefault(one.uptake, []).append(one.row["passes"])
+            self.pending.insert(0, one.uptake)
+            del self.running[trial_id]
+        elif error:
             self.gone(trial_id, "the trial's process died; see the log in the tune folder")
         elif result is not None:
             self.reported(trial_id, result["report"])
@@ -145,10 +156,13 @@ class TransferQueue(Searcher):
         one = self.running.get(trial_id)
         if one is None:
             return
+        self._charge_interval(one)
+        self._end(trial_id, "FAILED", message)
+
+    def _charge_interval(self, one: _Running) -> None:
         if one.started:
             one.row["passes"] += self.passes(one.uptake) / self.reports
             one.row["device_seconds"] += self.clock() - one.heard
-        self._end(trial_id, "FAILED", message)
 
     def stop(self, message: str) -> None:
         """End whatever still runs."""

@@ -69,8 +69,9 @@ def run_transfer(
     tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
     tracker.attach(comparison.run_id)
     queue = TransferQueue(
-        pending, models, primary, experiment.settings.reports, experiment.passes, [journal, tracker, screen]
-    )
+        pending, models, primary, experiment.settings.reports, experiment.passes, [journal, tracker, screen],
+        experiment.config.resources.retries,
+    )  # fmt: skip
     status, stopped = "FINISHED", None
     try:
         if pending:

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
-from ms_automl.storage import Storage, remove, shown
+from ms_automl.storage import Storage, shown
 from ms_automl.trials import Report
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
@@ -78,7 +79,7 @@ class _Lifecycle(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         for place in self.router.kept(trial.trial_id, self.storage.place(checkpoint.path)):
-            remove(place)
+            self.storage.remove(place)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def ray_session(
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    for name in ("ray", "ray.tune", "ray.data"):
+    for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What it says of a trial whose process was lost, pages of it, the router knows and tells in a line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     config = experiment.config
     with storage.marked() as marker, ExitStack() as stack:
         needs = None
@@ -123,6 +126,7 @@ def ray_session(
         if address is None:
             cpus = slots * config.resources.cpus_per_trial
             options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            stack.enter_context(_loopback())
         else:
             stored = f"what this comparison stores in {shown(storage.address)}: {remedy}"
             needs = needs_of(config, experiment.data_dir, marker, stored)
@@ -144,6 +148,22 @@ def ray_session(
         # those that wait must wait together.
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(1 if needs is None else slots))
         yield Session(slots, storage, needs)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have a Ray of our own listen on 127.0.0.1 alone; it would on every address, and run whatever it is sent.
+
+    Ray's own switch, meant for systems whose firewall asks about every open port. It reads it as it is imported,
+    which in this process has happened.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_gpus(wanted: float) -> None:

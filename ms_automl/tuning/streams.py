@@ -184,6 +184,8 @@ class StreamRouter(Searcher):
 
     def _take_over(self, trial: Trial) -> None:
         """Go on from the state that the same trial left when the driver was lost."""
+        if trial.attempt > 0:
+            self.comparison.cut_short(trial, self._interval(trial))
         entry = self.left.pop(trial.name, None)
         if entry is not None and (entry.trial.method, entry.trial.values) == (trial.method, trial.values):
             self.comparison.takes_over(trial, entry.trial, entry.course)

@@ -1,4 +1,4 @@
-"""Faults that are really injected into a comparison, and what is wrong with it afterwards: nothing, it should be."""
+"""Faults that are really injected into a comparison, and what is wrong afterwards: nothing, if all is well."""
 
 import contextlib
 import json
@@ -231,6 +231,21 @@ def family(pid):
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
     return {one: lines[one] for one in found}
+
+
+def listening(pids):
+    """Addresses, as the kernel writes them, that processes wait for connections at."""
+    sockets = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            sockets |= {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            address, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.append(address.partition(":")[0])
+    return found
 
 
 def undisturbed(folder):

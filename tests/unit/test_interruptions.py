@@ -214,7 +214,8 @@ def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twic
         assert trial.reports == 4 and trial.passes == pytest.approx(4 * UNIT / REPORTS)
         resumed.finish(name)
         assert trial.passes == pytest.approx(UNIT) and trial.reports == REPORTS
-        assert resumed.state.ledger.totals(trial.stream).lost_passes == pytest.approx(UNIT / REPORTS)
+        # One interval was done again, and nobody knows how far the next one was.
+        assert resumed.state.ledger.totals(trial.stream).lost_passes == pytest.approx(1.5 * UNIT / REPORTS)
     assert resumed.run(slots=2, most=math.inf)
 
 

@@ -43,6 +43,26 @@ def test_the_marker_is_there_while_the_comparison_runs_and_then_gone(tmp_path):
     assert not there(marker)
 
 
+def test_only_what_lies_inside_is_ever_deleted(tmp_path):
+    storage = Storage(str(tmp_path / "mine"))
+    inside, outside = tmp_path / "mine" / "tune" / "state", tmp_path / "others"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+    (tmp_path / "mine" / "link").symlink_to(outside)
+    places = (
+        outside,
+        tmp_path / "mine" / ".." / "others",
+        tmp_path / "mine" / "link",
+        tmp_path / "mine",
+        tmp_path,
+    )
+    for place in (*places, "s3://bucket/mine/tune", "nowhere"):
+        storage.remove(str(place))
+    assert outside.is_dir() and inside.is_dir()
+    storage.remove(str(inside))
+    assert not inside.exists() and inside.parent.is_dir()
+
+
 def test_a_place_that_cannot_be_written_is_said_in_a_line(tmp_path):
     (tmp_path / "file").touch()
     with (

@@ -73,14 +73,48 @@ def told() -> Told:
 def queue(tmp_path: Path, clock: Clock, told: Told) -> TransferQueue:
     uptakes = plan({("dense", 0): "d0", ("meta", 0): "m0"}, ["bright"], ["joint"], [16], 1)
     models = {("dense", 0): tmp_path, ("meta", 0): tmp_path}
-    return TransferQueue(uptakes, models, {"bright": "accuracy"}, 4, lambda uptake: 40.0, [told], clock)
+    return TransferQueue(uptakes, models, {"bright": "accuracy"}, 4, lambda uptake: 40.0, [told], clock=clock)
 
 
 def test_it_hands_out_every_uptake_and_then_says_so(queue: TransferQueue, tmp_path: Path) -> None:
     first, second = queue.suggest("a"), queue.suggest("b")
     assert [config["suggestion"].params["uptake"]["arm"] for config in (first, second)] == ["dense", "meta"]
     assert first["suggestion"].params["model"] == str(tmp_path)
+    assert queue.suggest("c") is None
+    for name in ("a", "b"):
+        queue.reported(name, report(0, done=True))
+        queue.on_trial_complete(name, {"report": report(0, done=True)})
     assert queue.suggest("c") == Searcher.FINISHED
+
+
+def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
+    queue: TransferQueue, told: Told, clock: Clock, tmp_path: Path
+) -> None:
+    queue.retries = 1
+    journal = TransferJournal(tmp_path / "stage", "run", {})
+    queue.recorders = [told, journal]
+    first = queue.suggest("a")
+    queue.started("a")
+    queue.reported("a", report(0))
+    queue.on_trial_complete("a", error=True)
+    assert queue.suggest("b") == first and ("ended", "FAILED", 22.0) not in told.lines
+    queue.started("b")
+    queue.reported("b", report(0))
+    queue.reported("b", report(1, done=True))
+    queue.on_trial_complete("b", {"report": report(1, done=True)})
+    assert told.lines[-1] == ("ended", "FINISHED", 24.0)
+    for known in (journal, TransferJournal(tmp_path / "stage", "run", {})):
+        (row,) = known._rows.values()
+        assert row["lost_passes"] == 22.0 and len(row["curve"]) == 2
+
+
+def test_after_too_many_losses_it_has_failed(queue: TransferQueue, told: Told) -> None:
+    queue.retries = 1
+    for name in ("a", "b"):
+        queue.suggest(name)
+        queue.started(name)
+        queue.on_trial_complete(name, error=True)
+    assert told.lines[-1] == ("ended", "FAILED", 10.0) and queue.lost == {next(iter(queue.lost)): [10.0]}
 
 
 def test_a_row_adds_up_its_reports_each_counted_once(queue: TransferQueue, told: Told) -> None:
