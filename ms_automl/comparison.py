@@ -227,6 +227,7 @@ class Comparison:
         """The reference, the stream's best and its anytime curve, after a trial's end."""
         if trial.training_seed is not None:
             return
+        stream.failed += trial.status == "FAILED"
         if trial.status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics

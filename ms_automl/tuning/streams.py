@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 from ms_automl.comparison import Comparison
 from ms_automl.trials import Report, Stream, Trial
 from ms_automl.tuning.experiment import Suggestion
+from ms_automl.tuning.queue import StreamQueue
 from ms_automl.tuning.sampling import Sampler
 
 Plan = Callable[[str, int], Mapping[str, float]]
@@ -50,31 +51,45 @@ class StreamRouter(Searcher):
         self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
         self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from
+        self._queue: StreamQueue | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None while every open stream is busy, FINISHED after the last."""
-        streams = self.comparison.streams.values()
-        busy = {trial.name for trial in self.running.values()}
-        # Ties go by order of definition: sorted() is stable.
-        for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
-            if not stream.closed and stream.name not in busy:
-                config = self._next(stream, trial_id)
-                if config is not None:
-                    return config
-        for stream in streams:
-            if stream.closed and self._retrains(stream):
+        if self._queue is None:  # not before: what is restored counts
+            self._queue = StreamQueue(self.comparison.streams.values())
+        config = self._first_free(self._queue, trial_id) or self._first_again(self._queue, trial_id)
+        return config or (None if self._queue.open else Searcher.FINISHED)
+
+    def _first_free(self, queue: StreamQueue, trial_id: str) -> dict[str, Any] | None:
+        config, asked = None, []
+        while config is None and (stream := queue.pop()) is not None:
+            if self._waits_for_reference(stream):
+                queue.park(stream)
+                continue
+            config = self._next(stream, trial_id)
+            if config is None:
+                asked.append(stream)
+        for stream in asked:
+            queue.push(stream)
+        return config
+
+    def _first_again(self, queue: StreamQueue, trial_id: str) -> dict[str, Any] | None:
+        while (stream := queue.first_closed()) is not None:
+            if self._retrains(stream):
                 return self._again(stream, trial_id)
-        return Searcher.FINISHED if all(stream.closed for stream in streams) else None
+            queue.drop_closed()
+        return None
+
+    def _waits_for_reference(self, stream: Stream) -> bool:
+        if stream.arm == "dense" or stream.seed in self.comparison.references:
+            return False
+        return not self.comparison.streams[f"dense-{stream.seed}"].closed
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
-        reference = self.comparison.reference(stream.seed)
-        if reference is None and stream.arm != "dense":
-            dense = self.comparison.streams[f"dense-{stream.seed}"]
-            if dense.closed:
-                stream.closed, stream.note = True, "the dense reference failed"
+        if stream.seed not in self.comparison.references and stream.arm != "dense":
+            stream.closed, stream.note = True, "the dense reference failed"
             return None
-        failed = sum(trial.status == "FAILED" for trial in stream.trials)
-        if failed >= stream.planned_trials:  # failures are cheap: the budget alone would allow endlessly many
+        if stream.failed >= stream.planned_trials:  # the budget alone would allow endlessly many
             stream.closed, stream.note = True, "gave up"
             return None
         ledger = self.comparison.ledger
@@ -213,6 +228,8 @@ class StreamRouter(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the stream's sampler how its trial ended."""
         trial, stream = self.comparison.trials[trial_id], self.running.pop(trial_id)
+        if self._queue is not None and trial.training_seed is None:
+            self._queue.freed(stream)
         if error:
             self.gone(trial_id, "the trial's process died; see the log in the tune folder")
         elif result is not None:
