@@ -153,7 +153,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "seed runs its trials one after another."
     ]
     if plan.ended:
-        lines.insert(0, f"Of what is still to be run: {plan.ended} trials have ended and are not in it.")
+        lines.insert(0, f"This is what is left to run: {plan.ended} trials have ended and are not in it.")
     if resources.gpus_per_trial:
         times = f" ({resources.gpus_per_trial:g} a trial)" if resources.gpus_per_trial != 1 else ""
         lines.append(f"GPU-hours: {_hours(whole.device_seconds * resources.gpus_per_trial)}{times}.")
@@ -196,6 +196,9 @@ def _unknown(plan: Plan) -> list[str]:
 
 def show(plan: Plan, console: Console) -> None:
     """Print a plan."""
+    if not plan.outcome.most:
+        console.print(f"{plan.ended} trials have ended, and nothing is left to run.", highlight=False)
+        return
     console.print(plan_table(plan))
     for line in plan_lines(plan):
         console.print(line, markup=False, highlight=False)

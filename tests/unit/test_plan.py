@@ -10,9 +10,11 @@ from ms_automl.arms import ARMS, Stage
 from ms_automl.checkpoint import save
 from ms_automl.config import load_config
 from ms_automl.errors import BudgetError, ConfigError
+from ms_automl.journal import Journal
 from ms_automl.models import flops_of_a_sample
 from ms_automl.pace import pace_of
 from ms_automl.plan import STOPPING, plan, show
+from ms_automl.rehearsal import rehearse
 from ms_automl.search import main
 from ms_automl.tuning.experiment import Experiment, Suggestion
 from ms_automl.tuning.sampling import Sampler
@@ -165,3 +167,16 @@ def test_a_plan_that_raises_is_a_comparison_that_would(absent_gpu):
         plan(config("budget.trials=1", GPU, arms=("meta",)))
     with pytest.raises(ConfigError, match="at most the val split's"):
         plan(config("training.batch_size=20", GPU))
+
+
+def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_gpu):
+    one = config(GPU, arms=("random", "fixed"))
+    comparison, _ = rehearse(Experiment(one), pace_of(Experiment(one)), 2, tmp_path)
+    journal = Journal(tmp_path)
+    journal.comparison = comparison
+    for trial in comparison.trials.values():
+        journal.trial_ended(comparison.streams[trial.stream], trial)
+        journal.trial_kept(comparison.streams[trial.stream], trial)
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    assert "5 trials have ended, and nothing is left to run" in text_of(plan(one, resumed=tmp_path))
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
