@@ -13,8 +13,8 @@ trial lasts as long as one that is recorded in benchmarks/runs/rooms.jsonl. Ever
     store     a tenth of the smallest size with the real MLflow store (SQLite) written to: an empty one, and one
               that holds the runs of the largest size
 
-In the first three MLflow's writes are made and counted but not written: at the rate that `store` measures, 10,000
-trials would take hours. The last line extrapolates, and says so.
+In the first three MLflow's writes are handed over and counted but not written: at the rate that `store` measures,
+10,000 trials would take hours. Its lines extrapolate, and say so. benchmarks/RESULTS.md has what was measured.
 """
 
 from __future__ import annotations
