@@ -131,6 +131,11 @@ class Comparison:
             self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
         return news
 
+    def repeated(self, trial: Trial, report: Report) -> None:
+        """Charge, and no more, what a trial does again after its end because its model was lost."""
+        self._charge(trial, report, news=False)
+        trial.heard = self.clock()
+
     def interrupted(self, trial_id: str, interval: float) -> Trial:
         """A trial's process was lost, and another one is to go on with it.
 
@@ -140,7 +145,7 @@ class Comparison:
         """
         trial = self.trials[trial_id]
         charge = self._begun(trial, INTERRUPTED, interval)
-        if charge is not None:
+        if charge is not None and trial.status == "RUNNING":
             self.ledger.add(charge)
         trial.heard = None
         trial.interruptions += 1
@@ -306,6 +311,7 @@ class Comparison:
         """The reference, the stream's best and its anytime curve, after a trial's end."""
         if trial.training_seed is not None:
             return
+        stream.failed += trial.status == "FAILED"
         if trial.status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics

@@ -76,6 +76,8 @@ def _notes(stream: Stream, objective: Objective) -> list[str]:
         notes.append("no trial came to its end")
     if best is not None:
         notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
+    if best is not None and best.status == "FINISHED" and best.checkpoint is None and stream.closed:
+        notes.append("its model was not stored: --resume trains it again")
     if failed:
         notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
     lost = sum(trial.interruptions for trial in (*stream.trials, *stream.retrained))

@@ -24,6 +24,7 @@ from ms_automl.errors import ConfigError
 EPILOG = """\
 examples:
   python -m ms_automl.search                                   the default comparison, 9 to 12 minutes
+  python -m ms_automl.search --seeds 5 --plan                  what will that cost?
   python -m ms_automl.search --preset smoke                    does everything work here? about a minute
   python -m ms_automl.search --arms meta,optuna --seeds 5 --set budget.trials=16
   python -m ms_automl.search --out comparisons/mine --resume --set budget.trials=32
@@ -66,6 +67,14 @@ def _parser() -> Parser:
         metavar="URI",
         help="where trials leave models: s3://..., gs://..., or a folder that all hosts see (default: --out)",
     )
+    parser.add_argument("--plan", action="store_true", help="say what it will cost, and end before it costs it")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        metavar="N",
+        help="with --plan: 10^12 operations a second that a device sustains (default: measured; 10 for a GPU that "
+        "is not here)",
+    )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and end")
     return parser
 
@@ -102,13 +111,30 @@ def _run(args: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
         return 0
+    cores = len(os.sched_getaffinity(0))
+    if args.plan:
+        return _plan(args, config, cores)
+    if args.tflops is not None:
+        raise ConfigError("--tflops says what a plan is to assume: add --plan, or leave it out")
     from ms_automl.session import run_comparison
 
     out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    slots = args.slots if args.slots is not None else len(os.sched_getaffinity(0))
+    slots = args.slots if args.slots is not None else cores
     return run_comparison(
         config, out, data_dir=args.data_dir, address=args.address, slots=slots, storage=args.storage, record=record
     )
+
+
+def _plan(args: argparse.Namespace, config: Config, cores: int) -> int:
+    from rich.console import Console
+
+    from ms_automl.plan import plan, show
+
+    slots, resumed = args.slots, args.out if args.resume else None
+    if slots is None and args.address is None and not config.resources.gpus_per_trial:
+        slots = cores
+    show(plan(config, data_dir=args.data_dir, slots=slots, tflops=args.tflops, resumed=resumed), Console())
+    return 0
 
 
 if __name__ == "__main__":

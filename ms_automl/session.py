@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import resource
@@ -17,24 +16,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ms_automl.arms import ARMS, Arm, Stage
-from ms_automl.budget import Ledger
+from ms_automl.assembly import arm_names, assemble, check_batches, check_names, one_trial
 from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
-from ms_automl.data import MultiTaskData
-from ms_automl.errors import BudgetError, ConfigError, NetworkError, unknown_name
+from ms_automl.errors import ConfigError, NetworkError
 from ms_automl.files import alone, write_json
-from ms_automl.journal import Entry, Journal, read
+from ms_automl.journal import Journal, read
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
 from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
-from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
-from ms_automl.tuning.streams import StreamRouter
-from search_spaces import SPACES, Space
 
 SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")
@@ -67,7 +61,7 @@ def run_comparison(
     Raises:
         MsAutomlError: before anything trains.
     """
-    _check_names(config)
+    check_names(config)
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
     out = _writable(out)
@@ -91,31 +85,21 @@ def _compare(
     console, config = Console(), experiment.config
     versions, tags = _versions(), {"preset": config.preset, "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
-    line = f"{config.preset}: {', '.join(_arm_names(config))}; results in {_shown(out)}"
+    line = f"{config.preset}: {', '.join(arm_names(config))}; results in {_shown(out)}"
     console.print(line, markup=False, soft_wrap=True)
     with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
         opening = background.submit(Tracker)
         data = experiment.data(config.first_seed)
-        _check_batches(config, data)
-        space = experiment.space()
-        streams = _streams(config, experiment)
+        check_batches(config, data)
         tracker = opening.result()
     tags["directions"] = json.dumps(
         {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
     )
-    known, left = ([], {}) if record is None else read(out)
-    unit = experiment.unit()
-    limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
-    ledger = Ledger(out / "ledger.jsonl", limits, unit)
+    known, left = (None, {}) if record is None else read(out)
+    comparison, router = assemble(experiment, out, known, left, studies=out / "optuna.journal")
     screen, journal = Screen(console), Journal(out)
-    comparison = Comparison(config.objective.build(), data.tasks, streams, ledger, [tracker, screen, journal])
     journal.comparison = comparison
-    router = _router(experiment, comparison, space, out, left)
-    for one in known:
-        comparison.restore(one.trial, one.course, one.elapsed)
-        router.recall(one.trial)
-    if known:
-        comparison.began -= max(one.elapsed for one in known)
+    comparison.recorders += [tracker, screen, journal]
     content: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -137,7 +121,7 @@ def _compare(
         content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)}
         write_json(out / "comparison.json", content | {"rows": []})
         try:
-            for stream in streams:
+            for stream in comparison.streams.values():
                 tracker.stream_opened(stream)
             screen.begin(comparison)
             run_trials(experiment, router, session)
@@ -187,7 +171,7 @@ def _finish(
     content |= {"measured": measured, "rows": comparison.rows()}
     write_json(out / "comparison.json", content)
     tracker.finish(content, measured, status)
-    console.print(comparison_table(content["rows"], _one_trial(experiment, comparison)))
+    console.print(comparison_table(content["rows"], one_trial(experiment, comparison)))
     for line in notes(content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
     _say(console, content, out, tracker)
@@ -262,81 +246,6 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
         say(line, style="red", markup=False, soft_wrap=True)
     say(f"models: {_shown(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
     say(f"all runs: mlflow ui, and there {tracker.page}", markup=False, soft_wrap=True)
-
-
-def _check_names(config: Config) -> None:
-    for name in config.arms:
-        if name not in ARMS:
-            raise unknown_name("arm", name, list(ARMS))
-    if config.space not in SPACES:
-        raise unknown_name("space", config.space, list(SPACES))
-    if len(set(config.arms)) < len(config.arms):
-        raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
-    if set(config.arms) <= {"dense"}:
-        raise ConfigError("arms: name at least one besides dense, which is the reference")
-
-
-def _check_batches(config: Config, data: MultiTaskData) -> None:
-    for name, split in (("train", data.train), ("val", data.val)):
-        if config.training.batch_size > len(split):
-            raise ConfigError(
-                f"training.batch_size must be at most the {name} split's {len(split)} samples, "
-                f"but got {config.training.batch_size}"
-            )
-
-
-def _arm_names(config: Config) -> list[str]:
-    return ["dense", *(name for name in config.arms if name != "dense")]
-
-
-def _streams(config: Config, experiment: Experiment) -> list[Stream]:
-    """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured."""
-    unit = experiment.unit()
-    costs = {
-        method: unit.total(experiment.plan(method, config.first_seed)) if unit.planned else 1.0
-        for method in {"fixed_lambda", *(ARMS[name].first for name in _arm_names(config))}
-    }
-    one = costs["fixed_lambda"]
-    streams = []
-    for seed in config.seed_numbers:
-        for name in _arm_names(config):
-            arm = ARMS[name]
-            limit = arm.share * config.budget.trials * one
-            needed = costs[arm.first]
-            least = needed if arm.first in arm.winners else needed + one
-            if least > limit * (1 + 1e-9):
-                raise BudgetError(
-                    f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
-                    f"{least / one:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / one - 1e-9)}, "
-                    "or leave the arm out"
-                )
-            streams.append(Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, one)))
-    return streams
-
-
-def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
-    return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
-
-
-def _router(
-    experiment: Experiment, comparison: Comparison, space: Space, out: Path, left: dict[str, Entry]
-) -> StreamRouter:
-    config = experiment.config
-    samplers = {
-        stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, out / "optuna.journal"))
-        for stream in comparison.streams.values()
-    }
-    reports = config.training.build().reports
-    retrain, retries = config.budget.retrain, config.resources.retries
-    return StreamRouter(comparison, samplers, experiment.plan, reports, retrain, retries, left)
-
-
-def _one_trial(experiment: Experiment, comparison: Comparison) -> float:
-    """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
-    unit, seed = comparison.ledger.unit, experiment.config.first_seed
-    if unit.planned:
-        return unit.total(experiment.plan("fixed_lambda", seed))
-    return comparison.ledger.totals(f"dense-{seed}").spent or 1.0
 
 
 def _check_new(out: Path) -> None:

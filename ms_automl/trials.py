@@ -112,6 +112,7 @@ class Stream:
         limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
         planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
         retrained: the selected model's method again, on fresh training seeds.
+        failed: how many of its trials have failed.
         macs_ratio: multiply-adds of the selected model, compacted, over the dense network's; None before the end.
         latency_ratio: the same of the time for a batch.
     """
@@ -124,6 +125,7 @@ class Stream:
     planned_trials: int
     trials: list[Trial] = field(default_factory=list)
     retrained: list[Trial] = field(default_factory=list)
+    failed: int = 0
     best: Trial | None = None
     anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
     closed: bool = False

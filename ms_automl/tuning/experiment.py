@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,9 +128,13 @@ class Experiment:
             self.data(seed),
             settings,
             self.config.objective.build(),
-            lambdas=len(self.space().parameters),
+            lambdas=self._free_lambdas,
             learning=self.config.meta.build(),
         ).by_kind()
+
+    @cached_property
+    def _free_lambdas(self) -> int:
+        return len(self.space().parameters)
 
     def unit(self) -> Unit:
         """What the budget is counted in."""

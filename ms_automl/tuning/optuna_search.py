@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import optuna
@@ -21,6 +22,9 @@ from search_spaces import Parameter
 
 STARTUP = 10
 """Optuna's own number of random trials before its model; fewer where the budget is small."""
+
+_OPEN: WeakValueDictionary[str, JournalStorage] = WeakValueDictionary()
+"""By file. A storage of its own for each study would read what all the others write, over and over."""
 
 MakeSampler = Callable[[int, int], BaseSampler]
 """From (seed, random trials at the start)."""
@@ -169,6 +173,10 @@ class OptunaSearch(Sampler):
 
 
 def open_journal(path: Path) -> BaseStorage:
-    """Optuna's storage in one file, several studies in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
+    """Optuna's storage in one file, several studies in it; while one of them is open, the next one shares it."""
+    place = str(path.absolute())
+    storage = _OPEN.get(place)
+    if storage is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage = _OPEN[place] = JournalStorage(JournalFileBackend(place))
+    return storage

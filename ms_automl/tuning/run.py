@@ -62,12 +62,17 @@ class _Lifecycle(tune.Callback):
         self.router = router
         self.storage = storage
         self.patience = patience
+        self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as in StreamRouter
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill the process of a trial that has been silent for too long; Ray would wait for ever."""
+        now = time.monotonic()
+        if now < self._next_look:  # a step is an event, and `trials` are all that there ever were
+            return
+        self._next_look = now + min(1.0, self.patience / 10)
         for trial in trials:
             actor = trial.temporary_state.ray_actor
             if actor is not None and self.router.silence(trial.trial_id) > self.patience:

@@ -13,6 +13,7 @@ from ms_automl.comparison import Comparison
 from ms_automl.journal import Entry
 from ms_automl.trials import Report, Stream, Trial
 from ms_automl.tuning.experiment import Suggestion
+from ms_automl.tuning.queue import StreamQueue
 from ms_automl.tuning.sampling import Sampler
 
 Plan = Callable[[str, int], Mapping[str, float]]
@@ -60,34 +61,48 @@ class StreamRouter(Searcher):
         self.interrupted: list[Trial] = []
         self._configs: dict[str, dict[str, Any]] = {}  # by name, of the trials that run or are interrupted
         self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from
+        self._queue: StreamQueue | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None while every open stream is busy, FINISHED after the last."""
         if self.interrupted:
             return self._goes_on(self.interrupted.pop(0), trial_id)
-        streams = self.comparison.streams.values()
-        busy = {trial.name for trial in self.running.values()}
-        # Ties go by order of definition: sorted() is stable.
-        for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
-            if not stream.closed and stream.name not in busy:
-                config = self._next(stream, trial_id)
-                if config is not None:
-                    return config
-        for stream in streams:
-            if stream.closed and self._retrains(stream):
-                return self._again(stream, trial_id)
+        if self._queue is None:  # not before: what is restored counts
+            self._queue = StreamQueue(self.comparison.streams.values())
+        config = self._first_free(self._queue, trial_id) or self._first_again(self._queue, trial_id)
         # While one runs, its process may be lost: Ray would not ask again after FINISHED.
-        return Searcher.FINISHED if not self.running and all(stream.closed for stream in streams) else None
+        return config or (None if self._queue.open or self.running else Searcher.FINISHED)
+
+    def _first_free(self, queue: StreamQueue, trial_id: str) -> dict[str, Any] | None:
+        config, asked = None, []
+        while config is None and (stream := queue.pop()) is not None:
+            if self._waits_for_reference(stream):
+                queue.park(stream)
+                continue
+            config = self._next(stream, trial_id)
+            if config is None:
+                asked.append(stream)
+        for stream in asked:
+            queue.push(stream)
+        return config
+
+    def _first_again(self, queue: StreamQueue, trial_id: str) -> dict[str, Any] | None:
+        while (stream := queue.first_closed()) is not None:
+            if self._retrains(stream):
+                return self._again(stream, trial_id)
+            queue.drop_closed()
+        return None
+
+    def _waits_for_reference(self, stream: Stream) -> bool:
+        if stream.arm == "dense" or stream.seed in self.comparison.references:
+            return False
+        return not self.comparison.streams[f"dense-{stream.seed}"].closed
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
-        reference = self.comparison.reference(stream.seed)
-        if reference is None and stream.arm != "dense":
-            dense = self.comparison.streams[f"dense-{stream.seed}"]
-            if dense.closed:
-                stream.closed, stream.note = True, "the dense reference failed"
+        if stream.seed not in self.comparison.references and stream.arm != "dense":
+            stream.closed, stream.note = True, "the dense reference failed"
             return None
-        failed = sum(trial.status == "FAILED" for trial in stream.trials)
-        if failed >= stream.planned_trials:  # failures are cheap: the budget alone would allow endlessly many
+        if stream.failed >= stream.planned_trials:  # the budget alone would allow endlessly many
             stream.closed, stream.note = True, "gave up"
             return None
         ledger = self.comparison.ledger
@@ -202,11 +217,11 @@ class StreamRouter(Searcher):
             self.comparison.started(trial_id)
 
     def silence(self, trial_id: str) -> float:
-        """Seconds since a running trial gave a sign of life; 0 for any other."""
-        trial = self.comparison.trials.get(trial_id)
-        if trial is None or trial.status != "RUNNING" or trial.heard is None:
+        """Seconds since a trial that has a process gave a sign of life; 0 for any other."""
+        if trial_id not in self.running:
             return 0.0
-        return self.comparison.clock() - trial.heard
+        heard = self.comparison.trials[trial_id].heard
+        return 0.0 if heard is None else self.comparison.clock() - heard
 
     def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
         """A trial's model, or the state it goes on from, lies at a place; what nobody needs any more."""
@@ -215,8 +230,9 @@ class StreamRouter(Searcher):
     def reported(self, trial_id: str, report: Report) -> bool:
         """Charge and judge a report; True where the trial is to be stopped. The same one again changes nothing."""
         trial = self.comparison.trials[trial_id]
-        if trial.status != "RUNNING":
-            return trial.status == "STOPPED"
+        if trial.status != "RUNNING":  # what it repeats for the sake of its model leads to where it was stopped
+            self.comparison.repeated(trial, report)
+            return trial.status == "STOPPED" and report.interval >= trial.reports - 1
         news = self.comparison.report(trial_id, report)
         if trial.status != "RUNNING" or not report.metrics or not news:
             return False
@@ -244,9 +260,11 @@ class StreamRouter(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the stream's sampler how its trial ended; one whose process was lost may go on in another."""
         trial, stream = self.comparison.trials[trial_id], self.running.pop(trial_id)
-        if error and trial.status == "RUNNING" and trial.interruptions < self.retries:
+        if error and trial.interruptions < self.retries and _needs_process(trial):
             self.interrupted.append(self.comparison.interrupted(trial_id, self._interval(trial)))
-            return
+            return  # its stream goes on with nothing else
+        if self._queue is not None and trial.training_seed is None:
+            self._queue.freed(stream)
         if error:
             self.gone(trial_id, "the trial's process died; see the log in the tune folder")
         elif result is not None:
@@ -309,6 +327,11 @@ def told_of(comparison: Comparison, trial: Trial) -> dict[str, Any] | None:
         "stopped": trial.status == "STOPPED",
         "at_rungs": trial.at_rungs,
     }
+
+
+def _needs_process(trial: Trial) -> bool:
+    """Whether a trial has not ended, or has not stored its model yet."""
+    return trial.status == "RUNNING" or (trial.status in ("FINISHED", "STOPPED") and trial.checkpoint is None)
 
 
 def _name(stream: Stream) -> str:

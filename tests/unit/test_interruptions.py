@@ -152,6 +152,50 @@ def test_what_a_lost_process_had_begun_is_reckoned_from_the_pace_it_had(tmp_path
     assert total.lost_seconds == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("arm", ["random", "topk"])
+def test_a_trial_that_has_ended_is_done_again_until_its_model_is_stored_and_judged_once(tmp_path, arm, stored):
+    whole = Bench(folder(tmp_path, "whole"), arms=(arm,))
+    whole.run(slots=1)
+    bench = Bench(folder(tmp_path, "lost"), arms=(arm,), retries=1)
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    trial = bench.state.trials[name]
+    while trial.status == "RUNNING":
+        if stored and bench.at[name] == 1:
+            bench.store(name)
+        bench.router.reported(name, bench.report(name, bench.at[name]))
+        bench.at[name] += 1
+    assert trial.status == ("STOPPED" if arm == "topk" else "FINISHED")
+    reports = trial.reports
+    lose(bench, name)
+    name, answer = bench.ask()
+    assert bench.state.trials[name] is trial and len(answer["states"]) == stored
+    for _ in range(reports - stored):
+        assert trial.checkpoint is None
+        assert bench.router.silence(name) >= 0
+        bench.step(name)
+    assert trial.checkpoint is not None and trial.reports == reports
+    total = bench.state.ledger.totals(trial.stream)
+    assert total.passes == pytest.approx(UNIT * reports / REPORTS)
+    assert total.lost_passes == pytest.approx(UNIT * (reports - stored) / REPORTS)
+    bench.run(slots=1)
+    assert without_notes(bench.table()) == without_notes(whole.table())
+
+
+def test_a_model_that_could_not_be_stored_is_said(tmp_path):
+    bench = Bench(tmp_path, arms=("fixed",))
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    for interval in range(REPORTS):
+        bench.router.reported(name, bench.report(name, interval))
+    lose(bench, name)
+    bench.run(slots=1)
+    assert bench.row("fixed")["note"] == "its model was not stored: --resume trains it again"
+    resumed = Bench(tmp_path, arms=("fixed",), resumed=True)
+    assert resumed.run(slots=1) == ["fixed-0/00"] and resumed.row("fixed")["note"] == ""
+
+
 def test_a_process_that_hung_is_not_replaced(tmp_path):
     bench = Bench(tmp_path, arms=("random",), retries=2)
     bench.finish(bench.ask()[0])

@@ -4,6 +4,7 @@ import math
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -394,3 +395,25 @@ def test_dense_reg_tries_weight_decays_then_lambdas_whose_zeros_are_not_frozen()
 
 def test_twice_the_budget_of_random_search_begins_with_the_same_draws():
     assert Driven("random-2x").run(6) == Driven("random").run(6)
+
+
+def test_studies_in_one_journal_read_what_the_others_write_once(tmp_path, monkeypatch):
+    read, space = [], make_space("per_layer")
+    logs = JournalFileBackend.read_logs
+
+    def counted(backend, number):
+        for log in logs(backend, number):
+            read.append(log)
+            yield log
+
+    monkeypatch.setattr(JournalFileBackend, "read_logs", counted)
+    searches = [
+        OptunaSearch(space.parameters, fixed_lambda(space), 0, 8, journal=tmp_path / "journal", name=f"s{number}")
+        for number in range(6)
+    ]
+    for trial in range(3):
+        for search in searches:
+            search.suggest(f"trial-{trial}")
+            search.on_trial_complete(f"trial-{trial}", {"objective": 1.0, "violation": 0.0})
+    written = (tmp_path / "journal").read_text().count("\n")
+    assert written <= len(read) <= 1.2 * written

@@ -1,0 +1,75 @@
+"""The order of suggestions is that of sorting all streams every time, at a cost that does not grow with them."""
+
+import random
+
+import pytest
+from ray.tune.search import Searcher
+
+from ms_automl.tuning.queue import StreamQueue
+from ms_automl.tuning.streams import StreamRouter
+from tests.unit.bench import Bench, cost, folder
+
+KINDS = ("fixed", "random", "path", "topk", "optuna", "optuna-asha", "meta", "meta-search")
+
+
+class SortsAll(StreamRouter):
+    """The rule in its plainest form."""
+
+    def suggest(self, trial_id):
+        streams = self.comparison.streams.values()
+        busy = {stream.name for stream in self.running.values()}
+        for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
+            if not stream.closed and stream.name not in busy and not self._waits_for_reference(stream):
+                config = self._next(stream, trial_id)
+                if config is not None:
+                    return config
+        for stream in streams:
+            if stream.closed and self._retrains(stream):
+                return self._again(stream, trial_id)
+        return Searcher.FINISHED if all(stream.closed for stream in streams) else None
+
+
+def sometimes(stream, trial):
+    if stream.name == "dense-1":
+        return "nan"
+    return stream.arm == "optuna" and trial.index == 1 and "nan"
+
+
+@pytest.mark.parametrize("slots", [1, 3, 20])
+@pytest.mark.parametrize("broken", [lambda *_: False, sometimes], ids=["whole", "failures"])
+def test_streams_are_asked_in_the_order_of_sorting_them_all(tmp_path, slots, broken):
+    histories = []
+    for name in ("sorted", "queued"):
+        bench = Bench(folder(tmp_path, name), seeds=(0, 1, 2), arms=KINDS, retrain=2, broken=broken)
+        if name == "sorted":
+            old = bench.router
+            bench.router = SortsAll(old.comparison, old.samplers, lambda method, _: cost(method), old.reports, 2)
+        histories.append(bench.run(slots, random.Random(slots).choice))
+    assert histories[0] == histories[1]
+    assert len(histories[0]) > 60
+
+
+def test_a_comparison_that_goes_on_keeps_that_order(tmp_path):
+    histories = []
+    for name in ("sorted", "queued"):
+        cut = folder(tmp_path, name)
+        Bench(cut, seeds=(0, 1), arms=KINDS, retrain=1).run(slots=4, most=100)
+        bench = Bench(cut, seeds=(0, 1, 2), arms=KINDS, retrain=1, resumed=True)
+        if name == "sorted":
+            bench.router.__class__ = SortsAll
+        histories.append(bench.run(slots=4))
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("seeds", [5, 40])
+def test_how_many_streams_are_looked_at_grows_with_the_trials_alone(tmp_path, seeds, monkeypatch):
+    taken = []
+    pop = StreamQueue.pop
+    monkeypatch.setattr(StreamQueue, "pop", lambda queue: taken.append(stream := pop(queue)) or stream)
+    bench = Bench(tmp_path, seeds=range(seeds), arms=("random", "meta", "fixed"), trials=3)
+    bench.run(slots=7)
+    streams, trials = len(bench.state.streams), len(bench.state.trials)
+    looked = sum(stream is not None for stream in taken)
+    # To run a trial, once to wait for its reference, once to close; sorting looks at every stream in every call.
+    assert trials < looked <= trials + 2 * streams
+    assert len(taken) > trials == seeds * (1 + 3 + 1 + 1)
