@@ -172,8 +172,10 @@ def plan_lines(plan: Plan) -> list[str]:
     if whole.stopped:
         kept += f", {whole.stopped} of them with a state of {_size(plan.state)} to go on from"
     lines.append(
-        f"storage: {kept}: {_size(plan.stored)} where trials leave their models; nothing besides on the way. The "
-        f"selected model of each arm and seed again in --out and in MLflow."
+        f"storage: {kept}: {_size(plan.stored)} where trials leave their models. While one runs, two states of "
+        f"{_size(plan.state)} where it takes that long "
+        f"(resources.checkpoint_every={resources.checkpoint_every:g} s). "
+        "The selected model of each arm and seed again in --out and in MLflow."
     )
     lines.append("not known: " + "; ".join(_unknown(plan)) + ".")
     return lines

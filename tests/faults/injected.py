@@ -1,5 +1,7 @@
 """Faults that are really injected into a comparison, and what is wrong afterwards: nothing, if all is well."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from mlflow import MlflowClient
 
 from ms_automl.trials import Trial
 from tests.integration.command import ROOT, SMALL, Search, untimed
+from tests.integration.server import Server
 
 ARMS = "topk,optuna,meta-optuna,prune-taylor"
 TRIAL = "ray::ResourceTrainable"  # what Ray calls the process of one
@@ -96,6 +100,7 @@ class Comparison:
         (folder / "counted.py").write_text(COUNTED)
         self.environment = {"WORK": str(folder / "work"), **dict(environment)}
         self.drivers = []
+        self.server = None
         if out is not None:
             (folder / "out").symlink_to(out)
 
@@ -183,7 +188,7 @@ class Comparison:
         lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
         return [Trial(**line["trial"]) for line in lines if "trial" in line]
 
-    def outcome(self, undisturbed):
+    def outcome(self, undisturbed: Comparison) -> Outcome:
         """What is left, beside one that nothing was done to."""
         record = self.search.record
         status = {trial.name: trial.status for trial in self._trials()}
@@ -202,6 +207,11 @@ class Comparison:
             self.injected, sorted(wanted - set(names)), [name for name in names if names[name] > 1], wrong,
             self._charged(), self._done(), rows == undisturbed.rows(), self.said,
         )  # fmt: skip
+
+    def close(self) -> None:
+        """End the server that it had of its own."""
+        if self.server is not None:
+            self.server.close()
 
     def rows(self):
         return {row["arm"]: untimed(row) | {"note": ""} for row in self.search.record["rows"]}
@@ -248,12 +258,12 @@ def listening(pids):
     return found
 
 
-def undisturbed(folder):
+def undisturbed(folder: Path) -> Comparison:
     """One that nothing is done to."""
     return Comparison(folder).start().wait()
 
 
-def trials_killed(folder, seed):
+def trials_killed(folder: Path, seed: int) -> Comparison:
     """A trial's process is killed, at five random moments."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(1)
@@ -262,7 +272,7 @@ def trials_killed(folder, seed):
     return comparison.wait()
 
 
-def driver_killed(folder, seed, alone=False):
+def driver_killed(folder: Path, seed: int, alone: bool = False) -> Comparison:
     """The driver is killed, with all processes it has started or alone, at two random moments."""
     comparison = Comparison(folder, seed).start()
     for _ in range(2):
@@ -273,12 +283,12 @@ def driver_killed(folder, seed, alone=False):
     return comparison.wait()
 
 
-def driver_killed_alone(folder, seed):
+def driver_killed_alone(folder: Path, seed: int) -> Comparison:
     """The driver alone is killed: what it has started finds that out."""
     return driver_killed(folder, seed, alone=True)
 
 
-def states_truncated(folder, seed):
+def states_truncated(folder: Path, seed: int) -> Comparison:
     """A trial's newest state is cut off and its process killed, three times."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(3)
@@ -287,7 +297,7 @@ def states_truncated(folder, seed):
     return comparison.wait()
 
 
-def second_driver(folder, seed):
+def second_driver(folder: Path, seed: int) -> Comparison:
     """A second driver is started on the same folder; it is refused, and the first one goes on."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(2)
@@ -317,7 +327,7 @@ time.time_ns = lambda: real_ns() - int(back() * 1e9)
 """
 
 
-def clock_back(folder, seed):
+def clock_back(folder: Path, seed: int) -> Comparison:
     """The clock that all of its processes see steps back by hours, three times."""
     (folder / "clock").mkdir()
     (folder / "clock" / "sitecustomize.py").write_text(CLOCK)
@@ -334,7 +344,7 @@ def clock_back(folder, seed):
     return comparison.wait()
 
 
-def disk_full(folder, seed):
+def disk_full(folder: Path, seed: int) -> Comparison:
     """The file system of its results is full at a random moment; once there is room it goes on."""
     small = folder / "small"
     small.mkdir()
@@ -358,6 +368,27 @@ def disk_full(folder, seed):
     return comparison
 
 
+def server_stopped(folder: Path, seed: int) -> Comparison:
+    """The MLflow server and its PostgreSQL are stopped, and started again after a while, twice."""
+    server = Server().start()
+    try:
+        comparison = Comparison(folder, seed, tracking=server.uri)
+        comparison.server = server
+        comparison.start()
+        for _ in range(2):
+            comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(1, 40))
+            server.stop()
+            server.stop_database()
+            comparison.injected += 1
+            comparison.some_time(5, 15)
+            server.start_database()
+            server.start()
+        return comparison.wait()
+    except BaseException:
+        server.close()
+        raise
+
+
 def fill(file):
     """Take what is left of a file system."""
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
@@ -368,7 +399,7 @@ def fill(file):
             opened.write(b"\0")
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[Path, int], Comparison]] = {
     "a trial's process killed": trials_killed,
     "driver killed with all its processes, --resume": driver_killed,
     "driver alone killed, --resume": driver_killed_alone,
@@ -376,4 +407,5 @@ FAULTS = {
     "a second driver on the same comparison": second_driver,
     "the clock steps back": clock_back,
     "the disk full, --resume": disk_full,
+    "the MLflow server and its PostgreSQL stopped": server_stopped,
 }

@@ -42,8 +42,11 @@ def test_nothing_is_lost(name, whole, tmp_path):
     if "disk" in name and (reason := mounts()):
         pytest.skip(reason)
     comparison = FAULTS[name](tmp_path, 0)
-    assert comparison.search.status == 0, comparison.said
-    outcome = comparison.outcome(whole)
+    try:
+        assert comparison.search.status == 0, comparison.said
+        outcome = comparison.outcome(whole)
+    finally:
+        comparison.close()
     assert outcome.injected > 0
     assert not outcome.lost + outcome.doubled + outcome.wrong
     assert outcome.equal
