@@ -35,7 +35,7 @@ test: install ## The tests
 	$(BIN)/python -m pytest -m "not server and not browser and not cluster and not fault" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: test ## The tests, and those with faults, a server, a browser and a cluster (what they need: .ci/run)
-	$(BIN)/python -m pytest -m "server or browser or cluster or fault"
+	$(BIN)/python -m pytest -m "server or browser or cluster or fault" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

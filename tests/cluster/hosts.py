@@ -218,6 +218,14 @@ class Hosts:
         return self.run("ssh", "-i", self.key, *options, "-o", "ConnectTimeout=5", f"{USER}@{ip}", command,
                         timeout=timeout, check=check)  # fmt: skip
 
+    def cut(self, number):
+        """Cut a host off from the network."""
+        self._network(f"ip link set port{number} down")
+
+    def mend(self, number):
+        """Give a host its network back."""
+        self._network(f"ip link set port{number} up")
+
     def processes(self, number):
         """Command lines of what runs on a host, but for SSH itself."""
         lines = [line for line in _members(self.namespaces[number - 1]) if "sshd" not in line and HOST not in line]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.cluster.hosts import ROOT, SHARED, USER, Hosts, why_not
+from tests.integration.command import untimed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -46,6 +47,7 @@ def left_behind():
     """What a test could leave on this machine: mounts, network devices, files of Ray's."""
     devices = {entry.name for entry in Path("/sys/class/net").iterdir()}
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    mounts = {mount for mount in mounts if "pytest-of-" not in mount}  # another test's, beside this one
     files = {
         str(path)
         for pattern in ("ray_ssh_*", "ray-config-*", "ms-automl-hosts-*")
@@ -137,13 +139,47 @@ def test_a_comparison_runs_on_all_hosts_and_loses_no_record(cluster):
     models = cluster.hosts.ssh(head, f"cd {folder}/best && ls */model.safetensors").stdout.split()
     assert len(models) == 5
 
-    (line,) = [line for line in cluster.exec(f"python -c '{RUNS}'", 100).splitlines() if line.startswith("RUNS")]
-    runs = json.loads(line.removeprefix("RUNS"))
+    runs = runs_of(cluster, record)
     trials = [run for run in runs if run["tags"].get("ms_automl.kind") == "trial"]
     assert len(trials) == sum(row["trials"] for row in record["rows"])
     assert {run["tags"]["ms_automl.host"] for run in trials} == set(cluster.hosts.ips)
     assert {run["status"] for run in runs} == {"FINISHED"}
-    assert len({run["name"] for run in runs}) == len(runs) == 1 + 5 + len(trials)
+    assert len({run["name"] for run in runs}) == len(runs) == 5 + len(trials)
+
+
+def test_a_host_that_is_cut_off_loses_nothing_and_works_again_when_it_is_back(cluster):
+    command = f"{SEARCH} --arms {ARMS} {LONG} --out comparisons/cut --storage {SHARED}"
+    cluster.exec(f"{{ setsid nohup bash -c '{command}' > ~/cut.log 2>&1 < /dev/null & }}", 60)
+    head = cluster.hosts.ips[0]
+
+    def said():
+        return cluster.hosts.ssh(head, "tail -n 20 cut.log; cat ms_automl/comparisons/cut/trials.jsonl").stdout
+
+    def wait_until(happened, seconds):
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, said()[-3000:]
+            time.sleep(1)
+
+    wait_until(lambda: any("ray::ResourceTrainable" in line for line in cluster.hosts.processes(3)), 200)
+    time.sleep(5)
+    cluster.hosts.cut(3)
+    cluster.wait_for(2)
+    cluster.hosts.mend(3)
+    cluster.wait_for(3)  # by the head, which starts Ray there again
+    ended = "grep -q useful_share ~/ms_automl/comparisons/cut/comparison.json"
+    wait_until(lambda: cluster.hosts.ssh(head, ended, check=False).returncode == 0, 600)
+    cut, whole = (
+        json.loads(cluster.hosts.ssh(head, f"cat ms_automl/comparisons/{name}/comparison.json").stdout)
+        for name in ("cut", "all")
+    )
+    rows = [[untimed(row) | {"note": ""} for row in record["rows"]] for record in (cut, whole)]
+    assert rows[0] == rows[1]
+    assert any("lost, others went on" in row["note"] for row in cut["rows"])
+    runs = runs_of(cluster, cut)
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    trials = sum(row["trials"] for row in cut["rows"])
+    assert len({run["name"] for run in runs}) == len(runs) == 5 + trials
 
 
 def test_ray_down_leaves_the_records_and_nothing_of_ray(cluster):
@@ -153,6 +189,15 @@ def test_ray_down_leaves_the_records_and_nothing_of_ray(cluster):
         assert time.monotonic() < deadline, [ray_of(cluster, n) for n in (1, 2, 3)]
         time.sleep(1)
     assert any("mlflow" in line for line in cluster.hosts.processes(1))
+
+
+def runs_of(cluster, record):
+    """The runs of a comparison in MLflow, but for its own."""
+    (line,) = [line for line in cluster.exec(f"python -c '{RUNS}'", 100).splitlines() if line.startswith("RUNS")]
+    parent = record["mlflow"]["run_id"]
+    return [
+        run for run in json.loads(line.removeprefix("RUNS")) if run["tags"].get("ms_automl.comparison") == parent
+    ]
 
 
 def ray_of(cluster, number):

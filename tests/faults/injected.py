@@ -20,11 +20,11 @@ from ms_automl.trials import Trial
 from tests.integration.command import ROOT, SMALL, Search, untimed
 from tests.integration.server import Server
 
-ARMS = "topk,optuna,meta-optuna,prune-taylor"
+ARMS = "topk,optuna,meta-optuna"
 TRIAL = "ray::ResourceTrainable"  # what Ray calls the process of one
 # Every trial leaves a state at every report. The network writes down what it is really asked to do.
 SETTINGS = [
-    *SMALL, "training.steps=40", "training.report_every=4", "budget.trials=3", "budget.retrain=1",
+    *SMALL, "training.steps=32", "training.report_every=4", "budget.trials=3", "budget.retrain=1",
     "resources.checkpoint_every=0", "resources.retries=100",
     "network.factory=counted:network", "network.args={}",
 ]  # fmt: skip
