@@ -114,7 +114,10 @@ def _path(stage: Stage) -> Sampler:
 
 def _top_k(stage: Stage) -> Sampler:
     rung = max(1, round(stage.reports / 3))
-    return TopK(stage.space.parameters, fixed_lambda(stage.space), stage.seed, stage.trials, rung, stage.reports)
+    training = stage.config.training
+    # The last report may come after fewer steps than the others.
+    share = min(1.0, rung * training.report_every / training.steps)
+    return TopK(stage.space.parameters, fixed_lambda(stage.space), stage.seed, stage.trials, rung, share)
 
 
 def _optuna(

@@ -202,14 +202,15 @@ class Ledger:
         for charge in _read(path):
             self._count(charge)
 
-    def add(self, charge: Charge) -> bool:
-        """Record a charge, on disk before it counts; False where it was known already."""
-        if _key(charge) in self._charges:
-            return False
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(charge)) + "\n")
-        self._count(charge)
-        return True
+    def add(self, *charges: Charge) -> list[Charge]:
+        """Record charges, on disk before they count; those that were not known already."""
+        new = [charge for charge in charges if _key(charge) not in self._charges]
+        if new:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(charge)) + "\n" for charge in new))
+        for charge in new:
+            self._count(charge)
+        return new
 
     def _count(self, charge: Charge) -> None:
         if _key(charge) in self._charges:

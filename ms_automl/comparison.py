@@ -252,14 +252,16 @@ class Comparison:
                 stream.note = message
 
     def _charge(self, trial: Trial, report: Report, news: bool) -> bool:
-        charges = [
-            Charge(
-                *(trial.payer, trial.name, trial.attempt, report.interval, kind, passes),
-                device_seconds=report.device_seconds if kind == "train" else 0.0,
+        new = self.ledger.add(
+            *(
+                Charge(
+                    *(trial.payer, trial.name, trial.attempt, report.interval, kind, passes),
+                    device_seconds=report.device_seconds if kind == "train" else 0.0,
+                )
+                for kind, passes in report.passes.items()
+                if passes or kind == "train"
             )
-            for kind, passes in report.passes.items()
-        ]
-        new = [charge for charge in charges if self.ledger.add(charge)]
+        )
         if new and news:
             trial.passes += sum(charge.passes for charge in new)
             trial.device_seconds += report.device_seconds

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import onnx
 
 EXPERIMENT = "ms_automl"
+MOST = 1000
+"""Metrics that a store takes at a time."""
 SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -61,6 +64,8 @@ class Tracker:
         self.runs: dict[str, str] = {}
         self.unended: set[str] = set()
         self.writer = Writer()
+        self._waiting: dict[str, list[Metric]] = {}  # by run, what has not begun to be written
+        self._lock = threading.Lock()
 
     def _experiment(self) -> str:
         """The id of the experiment that all comparisons share; made where it is not there."""
@@ -160,16 +165,14 @@ class Tracker:
     def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
         now, step = milliseconds(), int(metrics["step"])
-        batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
-        self._put(lambda: self.client.log_batch(self.runs[trial.name], metrics=batch))
+        self._log(trial.name, [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"])
 
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
-        status, error = trial.status, trial.error
-        tag = "ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"
-        if error:
-            self._put(lambda: self.client.set_tag(self.runs[trial.name], tag, error[:5000]))
+        status = trial.status
         told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
+        told["ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"] = (trial.error or "")[:5000]
+        told["ms_automl.interruptions"] = str(trial.interruptions or "")
         tags = [RunTag(key, value) for key, value in told.items() if value]
         self._put(lambda: self.client.log_batch(self.runs[trial.name], tags=tags))
         ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it
@@ -179,8 +182,8 @@ class Tracker:
             names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
             values = (objective, test_objective, seconds)
             now = milliseconds()
-            batch = [Metric(name, value, now, round(passes)) for name, value in zip(names, values, strict=True)]
-            self._put(lambda: self.client.log_batch(self.runs[stream.name], metrics=batch))
+            points = zip(names, values, strict=True)
+            self._log(stream.name, [Metric(name, value, now, round(passes)) for name, value in points])
 
     def stream_closed(self, stream: Stream, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""
@@ -258,6 +261,7 @@ class Tracker:
     def _create(self, name: str, parent: str, kind: str, params: dict[str, str]) -> None:
         """Have a run made, below the parent run or below an arm's, which is found by its name once it is there."""
         tags = {"ms_automl.kind": kind, "ms_automl.comparison": self.run_id}
+        tags |= {f"ms_automl.{key}": params[key] for key in ("arm", "seed") if key in params}
 
         def make(attempt: int) -> None:
             self.unended.discard(name)
@@ -272,8 +276,8 @@ class Tracker:
 
         self.writer.put(make)
         entries = [Param(key, value) for key, value in params.items()]
-        own = [RunTag(f"ms_automl.{key}", params[key]) for key in ("arm", "seed") if key in params]
-        self._put(lambda: self.client.log_batch(self.runs[name], params=entries, tags=own))
+        if entries:
+            self._put(lambda: self.client.log_batch(self.runs[name], params=entries))
 
     def _start(self) -> None:
         # MLflow's own retries last for minutes, and hide from the writer that the store is away. Its lines on the
@@ -281,6 +285,23 @@ class Tracker:
         for name, value in (SHORT | {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}).items():
             os.environ.setdefault(name, value)
         self.writer.start()
+
+    def _log(self, name: str, metrics: list[Metric]) -> None:
+        """Have metrics of a run written; what comes while others of the same run wait goes with those."""
+        with self._lock:
+            if name in self._waiting:
+                self._waiting[name] += metrics
+                return
+            self._waiting[name] = batch = list(metrics)
+
+        def write() -> None:
+            with self._lock:
+                if self._waiting.get(name) is batch:
+                    del self._waiting[name]
+            for part in range(0, len(batch), MOST):
+                self.client.log_batch(self.runs[name], metrics=batch[part : part + MOST])
+
+        self._put(write)
 
     def _put(self, write: Callable[[], object]) -> None:
         self.writer.put(lambda attempt: write())

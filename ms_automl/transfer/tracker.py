@@ -41,16 +41,15 @@ class TransferTracker(Tracker):
 
     def uptake_reported(self, uptake: Uptake, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
-        name, now, step = _run_name(uptake), milliseconds(), int(metrics["step"])
+        now, step = milliseconds(), int(metrics["step"])
         batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
-        self._put(lambda: self.client.log_batch(self.runs[name], metrics=batch))
+        self._log(_run_name(uptake), batch)
 
     def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
         """End its run."""
         name, now, error = _run_name(uptake), milliseconds(), row["error"] or ""
         costs = {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
-        batch = [Metric(key, value, now, 0) for key, value in costs.items()]
-        self._put(lambda: self.client.log_batch(self.runs[name], metrics=batch))
+        self._log(name, [Metric(key, value, now, 0) for key, value in costs.items()])
         if error or name in self.known:  # an earlier attempt may have left one
             self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.error", error[:5000]))
         self._put(lambda: self.client.set_terminated(self.runs[name], row["status"]))

@@ -44,6 +44,7 @@ class Suggestion:
         params: the method's own arguments, as JSON.
         values: what a sampler chose, by parameter name; for the record.
         until: the report at which it stops; None for its end.
+        share: of a whole trial, what it takes at most.
         start: where it begins; None for the initialisation of its seed.
         profile: whether arithmetic and time of its compact network are measured at its end.
     """
@@ -52,6 +53,7 @@ class Suggestion:
     params: dict[str, Any]
     values: dict[str, float]
     until: int | None = None
+    share: float = 1.0
     start: Start | None = None
     profile: bool = False
 

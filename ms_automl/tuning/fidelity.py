@@ -26,20 +26,21 @@ class TopK(Sampler):
         seed: of the draws.
         trials: b.
         rung: the report at which candidates stop.
-        reports: of a whole trial.
+        share: r, at least what a candidate takes.
     """
 
     def __init__(
-        self, parameters: tuple[Parameter, ...], render: Render, seed: int, trials: int, rung: int, reports: int
+        self, parameters: tuple[Parameter, ...], render: Render, seed: int, trials: int, rung: int, share: float
     ) -> None:
         super().__init__()
         self.parameters = parameters
         self.render = render
         self.random = random.Random(seed)
         self.rung = rung
-        self.kept = max(1, trials // 4)
-        share = rung / reports
-        self.least = min(share, 1 - share) * 0.9  # the test split is passed at the end alone
+        # Where a trial makes one report alone, its end is the rung, and every candidate has come to it.
+        self.kept = max(1, trials // 4) if share < 1 else 0
+        self.short: dict[str, Any] = {"until": rung, "share": share} if share < 1 else {}
+        self.least = min(share, 1 - share or 1.0) * 0.9  # the test split is passed at the end alone
         self.candidates = max(self.kept, int((trials - self.kept * (1 - share)) / share + 1e-9))
         self.asked: dict[str, Suggestion] = {}
         self.open: set[str] = set()
@@ -50,7 +51,7 @@ class TopK(Sampler):
         """A candidate; once all have ended, the best of them again, to the end."""
         if len(self.asked) < self.candidates:
             values = {parameter.name: draw(parameter, self.random) for parameter in self.parameters}
-            self.asked[trial_id] = replace(self.render(values), until=self.rung)
+            self.asked[trial_id] = replace(self.render(values), **self.short)
             self.open.add(trial_id)
             return {"suggestion": self.asked[trial_id]}
         if self.open:
@@ -60,7 +61,7 @@ class TopK(Sampler):
             return Searcher.FINISHED
         name = best[self.gone_on][2]
         self.gone_on += 1
-        return {"suggestion": replace(self.asked[name], until=None, start=Start("state", name))}
+        return {"suggestion": replace(self.asked[name], until=None, share=1.0, start=Start("state", name))}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Rank a candidate."""

@@ -149,7 +149,7 @@ class StreamRouter(Searcher):
         """What a suggested trial costs, in the budget's unit."""
         whole = self.comparison.ledger.unit.total(self._planned(suggestion.method, stream.seed))
         if suggestion.until is not None:
-            return whole * suggestion.until / self.reports
+            return whole * suggestion.share
         origin = self._origin(stream, suggestion)
         if origin is None or suggestion.start is None or suggestion.start.what != "state":
             return whole

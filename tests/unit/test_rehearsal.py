@@ -140,6 +140,15 @@ def test_halving_stops_a_realistic_share_of_its_trials(tmp_path):
     assert 0.5 < share < 0.95
 
 
+@pytest.mark.parametrize(("steps", "every"), [(12, 3), (10, 3), (7, 3), (4, 3), (3, 3), (2, 1)])
+def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, steps, every):
+    settings = (f"training.steps={steps}", f"training.report_every={every}", "budget.trials=8")
+    comparison, _ = run(tmp_path, experiment(*settings, arms=("topk",)))
+    stream = comparison.streams["topk-0"]
+    assert [trial.status for trial in stream.trials].count("FINISHED") >= 2 and stream.best.status == "FINISHED"
+    assert comparison.ledger.overshoot("topk-0") == 0
+
+
 def test_what_had_ended_before_is_not_rehearsed_again(tmp_path):
     one = experiment("budget.trials=4", arms=("random", "topk", "optuna"))
     whole, all_of_it = run(tmp_path / "whole", one)

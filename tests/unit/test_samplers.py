@@ -337,11 +337,11 @@ def test_a_path_begins_each_trial_from_the_last_that_came_to_its_end():
 def test_topk_spends_its_budget_on_many_short_candidates_and_takes_the_best_to_the_end():
     driven = Driven("topk", trials=16)
     sampler = driven.sampler
-    share = sampler.rung / driven.reports
+    share = sampler.short["share"]
     spent, rest = sampler.candidates * share, sampler.kept * (1 - share)
     assert spent + rest <= 16 < spent + rest + share
     candidates = driven.run(sampler.candidates)
-    assert {candidate.until for candidate in candidates} == {sampler.rung}
+    assert {(one.until, one.share) for one in candidates} == {(sampler.rung, share)}
     last = driven.run(sampler.kept)
     ranked = sorted(driven.records[: sampler.candidates], key=lambda record: record[2]["objective"])
     assert [s.start for s in last] == [Start("state", name) for name, _, _ in ranked[: sampler.kept]]
@@ -351,7 +351,7 @@ def test_topk_spends_its_budget_on_many_short_candidates_and_takes_the_best_to_t
 
 def test_topk_waits_for_its_candidates_and_passes_over_those_that_failed():
     space = make_space("scalar")
-    sampler = TopK(space.parameters, fixed_lambda(space), 0, trials=2, rung=1, reports=2)
+    sampler = TopK(space.parameters, fixed_lambda(space), 0, trials=2, rung=1, share=0.5)
     names = [f"c{i}" for i in range(sampler.candidates)]
     for name in names:
         sampler.suggest(name)

@@ -1,0 +1,68 @@
+"""What a comparison leaves in a real store, however late its writer comes to it."""
+
+import threading
+
+import pytest
+from mlflow import MlflowClient
+
+from ms_automl.tracking import Tracker
+from ms_automl.trials import Stream, Trial
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+REPORTS, METRICS = 12, 150
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracker.begin("one", {"preset": "none"}, {"a": 1})
+    return tracker
+
+
+def tell(tracker, names):
+    """Trials of one arm that report by turns and end."""
+    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3)
+    tracker.stream_opened(stream)
+    trials = [Trial(name, stream.name, index, "m", {"lambda": 0.1}, {}) for index, name in enumerate(names)]
+    for trial in trials:
+        tracker.trial_started(stream, trial)
+    for step in range(REPORTS):
+        for trial in trials:
+            values = {f"metric/{number}": step + number / 1000 for number in range(METRICS)}
+            tracker.trial_reported(stream, trial, values | {"step": float(step)})
+    for trial in trials:
+        trial.status, trial.error, trial.interruptions = "STOPPED", "others were better", trial.index
+        stream.anytime.append((10.0 * (trial.index + 1), 1.0, 1.0, 1.0))
+        tracker.trial_ended(stream, trial)
+    return trials
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_every_metric_of_every_report_is_there_once_however_late_it_is_written(tracker, late, tmp_path):
+    gate, written = threading.Event(), []
+    log = tracker.client.log_batch
+    tracker.client.log_batch = lambda *args, **kwargs: (written.append(args[0]), log(*args, **kwargs))
+    if late:
+        tracker.writer.put(lambda attempt: gate.wait())
+    else:
+        gate.set()
+    trials = tell(tracker, ["a", "b"])
+    gate.set()
+    tracker.finish({"rows": []}, {"useful_share": 1.0}, "FINISHED")
+    assert tracker.writer.lost is None
+    client = MlflowClient(tracker.uri)
+    for trial in trials:
+        run = client.get_run(tracker.runs[trial.name])
+        history = client.get_metric_history(run.info.run_id, "metric/149")
+        assert [(point.step, point.value) for point in history] == [
+            (step, step + 0.149) for step in range(REPORTS)
+        ]
+        assert (len(run.data.metrics), run.info.status) == (METRICS, "KILLED")
+        told = {key.removeprefix("ms_automl."): value for key, value in run.data.tags.items()}
+        assert (told["outcome"], told["stopped"], told["arm"]) == ("stopped", "others were better", "arm")
+        assert told.get("interruptions") == (None if trial.index == 0 else "1") and "error" not in told
+    arm = client.get_metric_history(tracker.runs["arm-0"], "anytime/objective")
+    assert [point.step for point in arm] == [10, 20]
+    own = [run_id for run_id in written if run_id == tracker.runs["arm-0/00"]]
+    # Params, tags, and the metrics: 1,000 at a time where they had to wait for one another.
+    assert len(own) <= (4 if late else 2 + REPORTS)
