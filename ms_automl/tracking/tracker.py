@@ -173,6 +173,7 @@ class Tracker:
         told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
         told["ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"] = (trial.error or "")[:5000]
         told["ms_automl.interruptions"] = str(trial.interruptions or "")
+        told["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
         tags = [RunTag(key, value) for key, value in told.items() if value]
         self._put(lambda: self.client.log_batch(self.runs[trial.name], tags=tags))
         ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it

@@ -198,6 +198,7 @@ class Comparison:
         runs = client.search_runs([experiment], f"tags.`ms_automl.comparison` = '{parent}'", max_results=5000)
         names = Counter(run.info.run_name for run in runs)
         wanted = {f"{row['arm']}-{row['seed']}" for row in record["rows"]} | set(status)
+        self.said += [warning for trial in self._trials() for warning in trial.warnings]
         said = {"STOPPED": "KILLED"}  # MLflow has no word of its own for it
         found = {run.info.run_name: run.info.status for run in runs}
         wrong = [name for name in status if found.get(name) != said.get(status[name], status[name])]

@@ -70,6 +70,7 @@ def page(browser, request):
     """A new window; what it shows at the end is kept where that is asked for."""
     page = browser.new_page(viewport={"width": 1500, "height": 950})
     page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     yield page
     if SCREENSHOTS:
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def page(browser, request):
 
 
 def visible(page, text):
-    expect(page.get_by_text(text, exact=True).first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(text, exact=True).first).to_be_visible()
 
 
 def test_the_run_tree_opens_from_the_comparison_to_its_trials(page, address):
@@ -105,7 +106,7 @@ def test_the_address_that_the_command_prints_opens_charts_of_the_arms_over_the_b
     visible(page, "anytime/objective")
     # Drawn, and each arm in a colour of its own.
     points = page.locator(".js-plotly-plot").first.locator(".scatterlayer .trace .point")
-    expect(points.first).to_be_visible(timeout=60_000)
+    expect(points.first).to_be_visible()
     colours = set(points.evaluate_all("points => points.map(point => point.style.fill)"))
     assert len(colours - {"rgb(0, 0, 0)"}) == 3  # black are the invisible corners of bands
     page.goto(address + printed.replace("&compareRunsMode=CHART", ""))

@@ -32,6 +32,7 @@ def tell(tracker, names):
             tracker.trial_reported(stream, trial, values | {"step": float(step)})
     for trial in trials:
         trial.status, trial.error, trial.interruptions = "STOPPED", "others were better", trial.index
+        trial.warnings = ("one thing", "another")
         stream.anytime.append((10.0 * (trial.index + 1), 1.0, 1.0, 1.0))
         tracker.trial_ended(stream, trial)
     return trials
@@ -60,6 +61,7 @@ def test_every_metric_of_every_report_is_there_once_however_late_it_is_written(t
         assert (len(run.data.metrics), run.info.status) == (METRICS, "KILLED")
         told = {key.removeprefix("ms_automl."): value for key, value in run.data.tags.items()}
         assert (told["outcome"], told["stopped"], told["arm"]) == ("stopped", "others were better", "arm")
+        assert told["warnings"] == "one thing; another"
         assert told.get("interruptions") == (None if trial.index == 0 else "1") and "error" not in told
     arm = client.get_metric_history(tracker.runs["arm-0"], "anytime/objective")
     assert [point.step for point in arm] == [10, 20]
