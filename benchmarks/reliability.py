@@ -2,7 +2,7 @@
 
     python -m benchmarks.reliability [--times 3] [--faults "a trial's process killed"] [--table]
 
-Each fault of `tests/faults/injected.py` is injected into a small comparison (smoke: 3 arms besides dense, 3 trials
+Each fault of `tests/faults/injected.py` is injected into a small comparison (smoke: 2 arms besides dense, 3 trials
 each, a retraining, a state at every report), so many times with other random moments. One that nothing is done to
 says what the table should be, and the networks count what they are really asked for. A line each goes to
 `benchmarks/runs/reliability.jsonl`; what has a line is not run again. The table is written to

@@ -20,7 +20,7 @@ from ms_automl.trials import Trial
 from tests.integration.command import ROOT, SMALL, Search, untimed
 from tests.integration.server import Server
 
-ARMS = "topk,optuna,meta-optuna"
+ARMS = "topk,meta-optuna"
 TRIAL = "ray::ResourceTrainable"  # what Ray calls the process of one
 # Every trial leaves a state at every report. The network writes down what it is really asked to do.
 SETTINGS = [
