@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from tests.faults.injected import FAULTS, Comparison, family, listening, undisturbed
+from tests.faults.injected import FAULTS, Comparison, undisturbed
+from tests.faults.machine import family, listening
 
 pytestmark = [
     pytest.mark.fault,
