@@ -5,7 +5,7 @@
 Each fault of `tests/faults/injected.py` is injected into a small comparison (smoke: 2 arms besides dense, 3 trials
 each, a retraining, a state at every report), so many times with other random moments. One that nothing is done to
 says what the table should be, and the networks count what they are really asked for. A line each goes to
-`benchmarks/runs/reliability.jsonl`; what has a line is not run again. The table is written to
+`benchmarks/reliability.jsonl`; what has a line is not run again. The table is written to
 `docs/results/reliability.md` (--table: no more than that). Needs root for the full disk and for PostgreSQL.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from tests.faults.injected import FAULTS, undisturbed
 
 ROOT = Path(__file__).parents[1]
-RUNS = ROOT / "benchmarks" / "runs" / "reliability.jsonl"
+RUNS = ROOT / "benchmarks" / "reliability.jsonl"
 TABLE = ROOT / "docs" / "results" / "reliability.md"
 HOSTS = (
     "a worker host cut off from the network",
@@ -38,7 +38,7 @@ HEAD = """\
 # Reliability
 
 What was lost when something broke, in comparisons that it really broke in, at random moments: written by
-`python -m benchmarks.reliability`, a row a comparison in `benchmarks/runs/reliability.jsonl`. `make test-all`
+`python -m benchmarks.reliability`, a row a comparison in `benchmarks/reliability.jsonl`. `make test-all`
 injects the same faults once each.
 
 | fault | comparisons | injected | lost runs | doubled runs | wrong status | ledger's error | same result |
