@@ -27,13 +27,6 @@ from tests.faults.injected import FAULTS, undisturbed
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "reliability.jsonl"
 TABLE = ROOT / "docs" / "results" / "reliability.md"
-HOSTS = (
-    "a worker host cut off from the network",
-    "a worker host cut off, which comes back",
-)
-"""Injected by `tests/cluster/test_hosts.py`, on three hosts."""
-
-
 HEAD = """\
 # Reliability
 
@@ -108,7 +101,7 @@ def once(name: str, seed: int, folder: Path, whole: Any) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The page."""
-    faults = [name for name in (*FAULTS, *HOSTS) if any(row["fault"] == name for row in rows)]
+    faults = [name for name in FAULTS if any(row["fault"] == name for row in rows)]
     versions = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
     lines = [HEAD]
     for name in faults:

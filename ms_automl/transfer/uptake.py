@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +11,7 @@ from ms_automl.archive import load, read_architecture
 from ms_automl.data import on_device
 from ms_automl.errors import DataError
 from ms_automl.factories import build_network
+from ms_automl.files import checksum
 from ms_automl.meta import Reference
 from ms_automl.models import MultiTaskNet, check_network
 from ms_automl.sparsity import build_groups
@@ -68,7 +68,7 @@ class Uptake:
 
 def digest_of(model: Path) -> str:
     """16 hex digits that stand for a model's weights."""
-    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()[:16]
+    return checksum(model / "model.safetensors")[:16]
 
 
 def plan(

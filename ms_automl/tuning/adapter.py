@@ -77,16 +77,21 @@ class TrialAdapter(tune.Trainable):
 
     def _goes_on(self, states: tuple[str, ...]) -> bool:
         """Go on from the newest of this trial's own states that is whole; False where there is none."""
+        damaged = ""
         for place in reversed(states):
             try:
                 with as_folder(place) as folder:
                     state = load(folder, STATE)
             except DataError as error:
-                self.told += (f"went on from an earlier state, because {_one_line(error)}",)
+                damaged = damaged or _one_line(error)
                 continue
             self.method.load_state_dict(state["method"])
             self.interval, self.charged = state["interval"], Cost(**state["charged"])
+            if damaged:
+                self.told = (f"went on from an earlier state, because {damaged}",)
             return True
+        if damaged:
+            self.told = (f"began anew, because {damaged}",)
         return False
 
     def _begin_from(self, what: str, place: str) -> None:
