@@ -3,10 +3,11 @@
     python -m benchmarks.reliability [--times 3] [--faults "a trial's process killed"] [--table]
 
 Each fault of `tests/faults/injected.py` is injected into a small comparison (smoke: 2 arms besides dense, 3 trials
-each, a retraining, a state at every report), so many times with other random moments. One that nothing is done to
-says what the table should be, and the networks count what they are really asked for. A line each goes to
-`benchmarks/reliability.jsonl`; what has a line is not run again. The table is written to
-`docs/results/reliability.md` (--table: no more than that). Needs root for the full disk and for PostgreSQL.
+each, a retraining, a state at every report), so many times with other random moments; those of hosts into one on
+the three hosts of `tests/cluster` (4 arms, 2 trials each). One that nothing is done to says what the table should
+be, and the networks count what they are really asked for. A line each goes to `benchmarks/reliability.jsonl`; what
+has a line is not run again. The table is written to `docs/results/reliability.md` (--table: no more than that).
+Needs root for hosts, the full disk and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.faults.injected import FAULTS, undisturbed
+from tests.cluster.cluster import HOST_FAULTS, OnHosts, three_hosts
+from tests.faults.injected import FAULTS, Comparison, undisturbed
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "reliability.jsonl"
 TABLE = ROOT / "docs" / "results" / "reliability.md"
+ALL = [*FAULTS, *HOST_FAULTS]
+Injected = tuple[str, int, Comparison, Comparison]
 HEAD = """\
 # Reliability
 
@@ -50,21 +56,21 @@ def main() -> int:
     """Run what has no line yet, then write the table; 1 where something was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=3, help="how often each fault's comparison is run")
-    parser.add_argument("--faults", nargs="*", choices=[*FAULTS], default=[*FAULTS], metavar="NAME")
+    parser.add_argument("--faults", nargs="*", choices=ALL, default=ALL, metavar="NAME")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args()
     rows = known()
     done = {(row["fault"], row["seed"]) for row in rows}
     left = [(name, seed) for seed in range(args.times) for name in args.faults if (name, seed) not in done]
-    if left and not args.table:
-        with TemporaryDirectory() as temporary:
-            whole = undisturbed(_made(Path(temporary) / "whole"))
-            for number, (name, seed) in enumerate(left):
-                row = once(name, seed, _made(Path(temporary) / str(number)), whole)
-                print(row, flush=True)
-                rows.append(row)
-                with RUNS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+    left.sort(key=lambda one: one[0] in HOST_FAULTS)
+    if not args.table:
+        on_one = [(name, seed) for name, seed in left if name in FAULTS]
+        for name, seed, comparison, whole in chain(_on_one_machine(on_one), _on_hosts(left[len(on_one) :])):
+            row = row_of(name, seed, comparison, whole)
+            print(row, flush=True)
+            rows.append(row)
+            with RUNS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
     TABLE.write_text(table(rows), encoding="utf-8")
     return int(any(row["lost"] or row["doubled"] or row["wrong"] or not row["equal"] for row in rows))
 
@@ -75,13 +81,32 @@ def known() -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def once(name: str, seed: int, folder: Path, whole: Any) -> dict[str, Any]:
-    """Inject a fault into a comparison of its own."""
-    comparison = FAULTS[name](folder, seed)
-    try:
-        outcome = comparison.outcome(whole)
-    finally:
-        comparison.close()
+def _on_one_machine(left: list[tuple[str, int]]) -> Iterator[Injected]:
+    """Comparisons that faults were injected into, each with its undisturbed one."""
+    if not left:
+        return
+    with TemporaryDirectory() as temporary:
+        whole = undisturbed(_made(Path(temporary) / "whole"))
+        for number, (name, seed) in enumerate(left):
+            comparison = FAULTS[name](_made(Path(temporary) / str(number)), seed)
+            try:
+                yield name, seed, comparison, whole
+            finally:
+                comparison.close()
+
+
+def _on_hosts(left: list[tuple[str, int]]) -> Iterator[Injected]:
+    if not left:
+        return
+    with three_hosts() as cluster:
+        whole = OnHosts(cluster, "whole").start().wait()
+        for number, (name, seed) in enumerate(left):
+            yield name, seed, HOST_FAULTS[name](cluster, str(number), seed), whole
+
+
+def row_of(name: str, seed: int, comparison: Comparison, whole: Comparison) -> dict[str, Any]:
+    """What is left of a comparison, as it is written down."""
+    outcome = comparison.outcome(whole)
     return {
         "fault": name,
         "seed": seed,
@@ -101,7 +126,7 @@ def once(name: str, seed: int, folder: Path, whole: Any) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The page."""
-    faults = [name for name in FAULTS if any(row["fault"] == name for row in rows)]
+    faults = [name for name in ALL if any(row["fault"] == name for row in rows)]
     versions = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
     lines = [HEAD]
     for name in faults:

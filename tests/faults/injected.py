@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -31,6 +32,7 @@ SETTINGS = [
 ]  # fmt: skip
 COUNTED = """
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -38,14 +40,14 @@ import torch
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.resnet import small_resnet
 
-WORK = Path(os.environ["WORK"])
+WORK = Path("WHERE")
 
 
 class Counted(MultiTaskNet):
     def forward(self, images):
         if len(images) > 2:  # what looks at its form takes two
             with WORK.open("a") as file:
-                file.write(f"{os.getpid()} {int(torch.is_grad_enabled())} {len(images)}\\n")
+                file.write(f"{platform.node()} {os.getpid()} {int(torch.is_grad_enabled())} {len(images)}\\n")
         return super().forward(images)
 
 
@@ -91,29 +93,34 @@ class Comparison:
     Args:
         folder: empty.
         seed: of the random moments.
-        options: of the command.
         out: link target of its results; None for a folder of its own.
+        tracking: address of an MLflow server; None for the folder's own database.
+        environment: of its processes.
+        work: where its networks write down what they are asked for; None for a file of the folder.
     """
 
-    def __init__(self, folder, seed=0, out=None, tracking=None, environment=()):
+    def __init__(self, folder, seed=0, out=None, tracking=None, environment=(), work=None):
         self.folder, self.random, self.tracking = folder, random.Random(seed), tracking
         self.injected, self.said = 0, []
-        (folder / "counted.py").write_text(COUNTED)
-        self.environment = {"WORK": str(folder / "work"), **dict(environment)}
-        self.drivers = []
+        (folder / "counted.py").write_text(COUNTED.replace("WHERE", str(work or folder / "work")))
+        self.environment = dict(environment)
         self.server = None
         if out is not None:
             (folder / "out").symlink_to(out)
 
     def start(self):
         self.search = Search(self.folder, "--arms", ARMS, settings=SETTINGS, **self._where())
-        self.drivers.append(self.search.process.pid)
+        self._note_driver()
         return self
 
     def resume(self):
         self.search = Search(self.folder, "--resume", preset=None, settings=(), **self._where())
-        self.drivers.append(self.search.process.pid)
+        self._note_driver()
         return self
+
+    def _note_driver(self):
+        with (self.folder / "driver").open("a") as file:
+            file.write(f"{platform.node()} {self.search.process.pid}\n")
 
     def _where(self):
         return {"tracking": self.tracking, "environment": self.environment}
@@ -193,15 +200,12 @@ class Comparison:
         """What is left, beside one that nothing was done to."""
         record = self.search.record
         status = {trial.name: trial.status for trial in self._trials()}
-        client = MlflowClient(self.tracking or f"sqlite:///{self.folder / 'mlflow.db'}")
-        parent = record["mlflow"]["run_id"]
-        experiment = client.get_experiment_by_name("ms_automl").experiment_id
-        runs = client.search_runs([experiment], f"tags.`ms_automl.comparison` = '{parent}'", max_results=5000)
-        names = Counter(run.info.run_name for run in runs)
+        runs = self._runs(record)
+        names = Counter(name for name, _ in runs)
         wanted = {f"{row['arm']}-{row['seed']}" for row in record["rows"]} | set(status)
         self.said += [warning for trial in self._trials() for warning in trial.warnings]
         said = {"STOPPED": "KILLED"}  # MLflow has no word of its own for it
-        found = {run.info.run_name: run.info.status for run in runs}
+        found = dict(runs)
         wrong = [name for name in status if found.get(name) != said.get(status[name], status[name])]
         wrong += [name for name in wanted - set(status) if found.get(name) != "FINISHED"]
         rows = {row["arm"]: untimed(row) | {"note": ""} for row in record["rows"]}
@@ -209,6 +213,14 @@ class Comparison:
             self.injected, sorted(wanted - set(names)), [name for name in names if names[name] > 1], wrong,
             self._charged(), self._done(), rows == undisturbed.rows(), self.said,
         )  # fmt: skip
+
+    def _runs(self, record):
+        """Names and statuses of its runs in MLflow, but for its own."""
+        client = MlflowClient(self.tracking or f"sqlite:///{self.folder / 'mlflow.db'}")
+        parent = record["mlflow"]["run_id"]
+        experiment = client.get_experiment_by_name("ms_automl").experiment_id
+        runs = client.search_runs([experiment], f"tags.`ms_automl.comparison` = '{parent}'", max_results=5000)
+        return [(run.info.run_name, run.info.status) for run in runs]
 
     def close(self) -> None:
         """End the server that it had of its own."""
@@ -223,11 +235,11 @@ class Comparison:
         return sum(json.loads(line)["passes"] for line in lines)
 
     def _done(self):
-        passes = 0.0
+        passes, drivers = 0.0, (self.folder / "driver").read_text().splitlines()
         for line in (self.folder / "work").read_text().splitlines():
-            pid, graded, samples = map(int, line.split())
-            if pid not in self.drivers:  # which measures the selected models, and charges nobody
-                passes += samples if graded else samples / 3
+            process, graded, samples = line.rsplit(maxsplit=2)
+            if process not in drivers:  # they measure the selected models, and charge nobody
+                passes += int(samples) if int(graded) else int(samples) / 3
         return passes
 
 

@@ -14,12 +14,37 @@ SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
 TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
 
 
-class Search:
+class Ended:
+    """A comparison in a folder: what it left there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.out = folder / "out"
+
+    @property
+    def record(self):
+        return json.loads((self.out / "comparison.json").read_text())
+
+    @property
+    def rows(self):
+        return {row["arm"]: row for row in self.record["rows"]}
+
+    def client(self):
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self):
+        client = self.client()
+        return {
+            run.info.run_name: run
+            for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
+        }
+
+
+class Search(Ended):
     """One run of the command in a folder, and what it left there."""
 
     def __init__(self, folder, *options, settings=TINY, preset="smoke", tracking=None, environment=()):
-        self.folder = folder
-        self.out = folder / "out"
+        super().__init__(folder)
         sets = [part for setting in settings for part in ("--set", setting)]
         chosen = ["--preset", preset] if preset else []
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict(environment)
@@ -41,24 +66,6 @@ class Search:
         self.shown, self.errors = self.process.communicate(timeout=300)
         self.status = self.process.returncode
         return self
-
-    @property
-    def record(self):
-        return json.loads((self.out / "comparison.json").read_text())
-
-    @property
-    def rows(self):
-        return {row["arm"]: row for row in self.record["rows"]}
-
-    def client(self):
-        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-
-    def runs(self):
-        client = self.client()
-        return {
-            run.info.run_name: run
-            for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
-        }
 
 
 def finished(folder, *options, settings=TINY):

@@ -11,22 +11,17 @@ import torch
 
 import ms_automl
 from ms_automl.export import main
-from tests.integration.command import ROOT, TINY, finished
+from tests.integration.command import ROOT
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
-STRONG = ["lambda.low=100", "lambda.high=1000"]
-"""Bounds of λ that zero nearly everything in the few steps of a test."""
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    search = finished(folder, "--arms", "random,meta", "--seeds", "2", settings=[*TINY, *STRONG])
-    assert search.status == 0, search.shown + search.errors
-    return search
+def search(two_seeds):
+    return two_seeds
 
 
 def export(search, *options, **more):

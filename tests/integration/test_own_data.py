@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-TINY = "--arms meta,random --set training.steps=6 --set training.report_every=3 --set budget.trials=2"
+TINY = "--arms meta --set training.steps=6 --set training.report_every=3"
 
 
 def test_the_example_in_the_documentation_runs_as_written(tmp_path):

@@ -166,7 +166,7 @@ def test_the_report_is_there(search):
 
 
 def test_the_same_config_gives_the_same_table_at_any_number_of_slots(search, tmp_path):
-    arms = "path,topk,optuna-asha,meta-optuna"
+    arms = "topk,optuna-asha,meta-optuna"
     single = finished(tmp_path, "--slots", "1", "--arms", arms)
     assert single.status == 0
     for arm, row in single.rows.items():

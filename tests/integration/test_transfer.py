@@ -13,13 +13,13 @@ import pytest
 from mlflow import MlflowClient
 
 from ms_automl.transfer.__main__ import main
-from tests.integration.command import ROOT, TINY, finished
+from tests.integration.command import ROOT
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
-FEW = ["--task", "edges", "--shots", "4,all", "--steps", "4"]
+FEW = ["--arms", "meta", "--task", "edges", "--shots", "4,all", "--steps", "4"]
 
 
 def transfer(folder, *options):
@@ -53,10 +53,8 @@ def own_runs(search):
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory):
-    search = finished(tmp_path_factory.mktemp("transfer"), "--arms", "meta", "--seeds", "2", settings=TINY)
-    assert search.status == 0, search.shown + search.errors
-    return search
+def search(two_seeds):
+    return two_seeds
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +167,8 @@ def test_the_report_has_the_curves_and_the_verdict(search, stage):
 
 def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stage):
     run_id = search.record["mlflow"]["run_id"]
-    options = ["--comparison", run_id, "--task", "count", "--shots", "4", "--steps", "4", "--modes", "frozen"]
+    options = ["--comparison", run_id, "--arms", "meta", "--task", "count"]
+    options += ["--shots", "4", "--steps", "4", "--modes", "frozen"]
     status, shown, errors = ended(search.folder, *options)
     assert (status, errors) == (0, ""), shown + errors
     record = json.loads((search.folder / f"transfer-{run_id}" / "transfer.json").read_text())
@@ -185,7 +184,7 @@ def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stag
         (["--shots", "65"], "--shots 65 is more than the 64 labels of 'edges' in the train split"),
         (["--shots", "1,all"], "--shots takes numbers of at least 2, and 'all', but got '1'"),
         (["--modes", "frozn"], "unknown mode 'frozn': did you mean 'frozen'?"),
-        (["--arms", "optuna"], "unknown arm 'optuna': Known: dense, meta."),
+        (["--arms", "optuna"], "unknown arm 'optuna': Known: dense, random, meta."),
         (["--draws", "0"], "`--draws 1` or more must hold, but got 0"),
         (["--steps", "8"], "holds uptakes with steps=4, and now it is 8"),
     ],
