@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -188,7 +189,7 @@ def host_cut_off_and_back(cluster, name, seed):
     return host_cut_off(cluster, name, seed, back=True)
 
 
-HOST_FAULTS = {
+HOST_FAULTS: dict[str, Callable[[Cluster, str, int], OnHosts]] = {
     "a host of three cut off from the network": host_cut_off,
     "a host of three cut off, and back": host_cut_off_and_back,
 }
