@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,9 +66,14 @@ class View:
         column = left + ((np.arange(width) + 0.5) * columns / width).astype(np.intp)
         if self.flipped:
             column = column[::-1]
-        # Columns first, on the rows of the window only; whole rows are copied quickly.
-        narrow = labels[top : top + rows].take(column, 1)
-        return np.asarray(narrow if self.scale == 1 else narrow.take(row - top, 0))
+        # Columns first, on the rows of the window only; whole rows are copied quickly. What a pixel has several
+        # numbers of is taken number by number: axes of a few numbers are slow.
+        each = math.prod(labels.shape[2:])
+        numbers = (column[:, None] * each + np.arange(each)).ravel()
+        narrow = labels[top : top + rows].reshape(rows, -1).take(numbers, 1)
+        if self.scale != 1:
+            narrow = narrow.take(row - top, 0)
+        return narrow.reshape(labels.shape)
 
 
 @dataclass(frozen=True)

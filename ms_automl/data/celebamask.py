@@ -19,7 +19,7 @@ from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array, Arrays
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.geometry import nearest, resized
-from ms_automl.data.images import normalised
+from ms_automl.data.images import empty_images, normalise
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
 from ms_automl.errors import ConfigError, DataError, unknown_name
@@ -235,7 +235,7 @@ def celebamask(
         parts[name] = np.sort(rng.permutation(parts[name])[:count])
     splits = {
         name: PreparedSplit(
-            prepared, "all", part, decode, Augmentation(flip=flip) if name == "train" else None, threads
+            prepared, "all", part, Decoder(), Augmentation(flip=flip) if name == "train" else None, threads
         )
         for name, part in parts.items()
     }
@@ -256,15 +256,25 @@ def _random(rng: np.random.Generator, count: int) -> dict[str, Array]:
     return dict(zip(("train", "val", "test"), map(np.sort, np.split(order, ends)), strict=True))
 
 
-def decode(rows: Mapping[str, Tensor], views: Sequence[View]) -> Batch:
-    """What is stored, as a batch; left and right change names in flipped views."""
-    classes = rows["segmentation"]
-    sides = _SIDES.to(classes.device)
-    for index, view in enumerate(views):
-        if view.flipped:
-            classes[index] = sides[classes[index].long()]
-    targets = {name: rows["attributes"][:, index].float() for index, name in enumerate(ATTRIBUTES)}
-    valid = {name: torch.ones(len(classes), dtype=torch.bool, device=classes.device) for name in ATTRIBUTES}
-    targets |= {"segmentation": classes.long()}
-    valid |= {"segmentation": torch.ones_like(classes, dtype=torch.bool)}
-    return Batch(normalised(rows["image"]), targets, valid)
+class Decoder:
+    """From what is stored to batches."""
+
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
+        """A batch that is not filled."""
+        height, width = shapes["image"][:2]
+        attributes = torch.empty(len(ATTRIBUTES), count, device=device)
+        targets = dict(zip(ATTRIBUTES, attributes, strict=True))
+        targets["segmentation"] = torch.empty(count, height, width, dtype=torch.long, device=device)
+        valid = {name: torch.ones(of.shape, dtype=torch.bool, device=device) for name, of in targets.items()}
+        return Batch(empty_images(count, height, width, device), targets, valid)
+
+    def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
+        """Fill a batch; left and right change names in flipped views."""
+        normalise(rows["image"], out.images)
+        classes = out.targets["segmentation"].copy_(rows["segmentation"])
+        sides = _SIDES.to(classes.device)
+        for index, view in enumerate(views):
+            if view.flipped:
+                classes[index] = sides[classes[index]]
+        for index, name in enumerate(ATTRIBUTES):
+            out.targets[name].copy_(rows["attributes"][:, index])

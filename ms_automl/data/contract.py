@@ -29,8 +29,12 @@ class Batch:
 
     def split(self, size: int) -> list[Batch]:
         """Batches of at most ``size`` samples, in order."""
-        cuts = [slice(start, start + size) for start in range(0, len(self.images), size)]
-        return [Batch(self.images[cut], _each(self.targets, cut), _each(self.valid, cut)) for cut in cuts]
+        return [self.part(start, start + size) for start in range(0, len(self.images), size)]
+
+    def part(self, start: int, end: int) -> Batch:
+        """The samples from ``start`` to before ``end``; in the same memory."""
+        cut = slice(start, end)
+        return Batch(self.images[cut], _each(self.targets, cut), _each(self.valid, cut))
 
 
 def _each(tensors: Mapping[str, Tensor], cut: slice) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -10,13 +12,21 @@ DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's images, from 0 to 1: what torchvision's pretrained networks expect."""
 
 
-def normalised(images: Tensor) -> Tensor:
-    """[B, H, W, 3] uint8 to [B, 3, H, W] float32, channels last in memory, less the mean, by the deviation."""
+@cache
+def _row(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean, and one by the deviation, of every number of a row of pixels: a last axis of 3 broadcasts slowly."""
+    mean, deviation = (255 * torch.tensor(value, device=device) for value in (MEAN, DEVIATION))
+    return mean.repeat(width), deviation.reciprocal().repeat(width)
+
+
+def empty_images(count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """[B, 3, H, W] float32, channels last in memory, not filled."""
+    return torch.empty(count, height, width, 3, device=device).movedim(3, 1)
+
+
+def normalise(images: Tensor, out: Tensor) -> None:
+    """Fill ``out``, of :func:`empty_images`, from [B, H, W, 3] uint8: less the mean, by the deviation."""
     count, height, width, _ = images.shape
-    device = images.device
-    mean = (255 * torch.tensor(MEAN, device=device)).repeat(
-        width
-    )  # a row at a time: a last axis of 3 is slow to broadcast over
-    scale = (255 * torch.tensor(DEVIATION, device=device)).reciprocal().repeat(width)
-    rows = images.reshape(count * height, 3 * width).float()  # on its own: bytes less floats is slow
-    return rows.sub_(mean).mul_(scale).reshape(count, height, width, 3).movedim(3, 1)
+    mean, scale = _row(width, images.device)
+    rows = out.movedim(1, 3).view(count * height, 3 * width)
+    rows.copy_(images.reshape(count * height, 3 * width)).sub_(mean).mul_(scale)  # bytes less floats is slow

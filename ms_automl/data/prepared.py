@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,18 @@ SHARD = 128
 """Samples of a shard."""
 
 MANIFEST = "manifest.json"
-Decode = Callable[[Mapping[str, Tensor], Sequence[View]], Batch]
-"""From fields [B, …] in the types they are stored in, and the view each sample was given, to a batch."""
+
+
+class Decoder(Protocol):
+    """Turns what is stored into batches, in two steps: several threads fill one batch, a sample each."""
+
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
+        """A batch of ``count`` samples, not filled, from the shape of each field of one."""
+        ...
+
+    def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
+        """Fill ``out`` from fields [B, …] in the types they are stored in, and the view each sample was given."""
+        ...
 
 
 class Prepared:
@@ -137,7 +147,7 @@ class PreparedSplit:
         prepared: the data set.
         part: of it.
         indices: of the samples within the part.
-        decode: turns what is stored into a batch.
+        decoder: turns what is stored into a batch.
         augmentation: what :meth:`augmented` draws from; None for the samples as they are.
         threads: that fetch the samples of a batch; 1 for the caller's own.
     """
@@ -147,13 +157,13 @@ class PreparedSplit:
         prepared: Prepared,
         part: str,
         indices: Array,
-        decode: Decode,
+        decoder: Decoder,
         augmentation: Augmentation | None = None,
         threads: int = 1,
     ) -> None:
         self.shards = prepared.fields(part)
         self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int64))
-        self.decode = decode
+        self.decoder = decoder
         self.augmentation = augmentation
         self.threads = threads
         self.device = torch.device("cpu")
@@ -175,16 +185,23 @@ class PreparedSplit:
         return self._fetch(indices, self.augmentation.draw(len(indices), seed))
 
     def _fetch(self, indices: Tensor, views: Sequence[View]) -> Batch:
-        first = self.shards[0]
-        fields = {name: np.empty((len(indices), *of.shape[1:]), of.dtype) for name, of in first.items()}
-        fill = partial(self._fill, fields, self._place[indices.numpy()], views)
-        if self.threads > 1:
-            list(_pool(self.threads).map(fill, range(len(indices))))
-        else:
-            for index in range(len(indices)):
-                fill(index)
+        count, place = len(indices), self._place[indices.numpy()]
+        out = self.decoder.empty(count, {name: of.shape[1:] for name, of in self.shards[0].items()}, self.device)
+        if self.device.type == "cpu":  # sample by sample, which the caches hold
+            self._in_threads(partial(self._decode_one, place, views, out), count)
+            return out
+        fields = {name: np.empty((count, *of.shape[1:]), of.dtype) for name, of in self.shards[0].items()}
+        self._in_threads(partial(self._read_one, place, views, fields), count)
         rows = {name: torch.from_numpy(field) for name, field in fields.items()}
-        return self.decode(moved(rows, self.device), views)
+        self.decoder.decode(moved(rows, self.device), views, out)
+        return out
+
+    def _in_threads(self, work: Callable[[int], None], count: int) -> None:
+        if self.threads > 1:
+            list(_pool(self.threads).map(work, range(count)))
+        else:
+            for index in range(count):
+                work(index)
 
     def to(self, device: torch.device) -> PreparedSplit:
         """The same samples, decoded on a device."""
@@ -192,13 +209,19 @@ class PreparedSplit:
         other.device = device
         return other
 
-    def _fill(self, fields: Mapping[str, Array], place: Array, views: Sequence[View], index: int) -> None:
-        shard, row = place[index]
-        for name, field in fields.items():
-            stored = self.shards[shard][name][row]
-            if name == "image":
-                field[index] = views[index].image(stored)
-            elif stored.ndim >= 2:
-                field[index] = views[index].labels(stored)
+    def _decode_one(self, place: Array, views: Sequence[View], out: Batch, index: int) -> None:
+        rows = {name: torch.from_numpy(field[None]) for name, field in self._read(place[index], views[index])}
+        self.decoder.decode(rows, views[index : index + 1], out.part(index, index + 1))
+
+    def _read_one(self, place: Array, views: Sequence[View], fields: Mapping[str, Array], index: int) -> None:
+        for name, field in self._read(place[index], views[index]):
+            fields[name][index] = field
+
+    def _read(self, place: Array, view: View) -> Iterator[tuple[str, Array]]:
+        """Name and content of each field of a sample, in its view; not the mapped memory itself."""
+        shard, row = place
+        for name, stored in self.shards[shard].items():
+            if view.whole or stored.ndim < 3:
+                yield name, np.array(stored[row])
             else:
-                field[index] = stored
+                yield name, view.image(stored[row]) if name == "image" else view.labels(stored[row])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ms_automl.data import celebamask, check_data
 from ms_automl.data.augmentation import View
-from ms_automl.data.celebamask import ATTRIBUTES, PARTS, decode, source
+from ms_automl.data.celebamask import ATTRIBUTES, PARTS, Decoder, source
 from ms_automl.data.prepare import DamagedSourceError
 from ms_automl.errors import ConfigError, DataError
 from tests.made_files import FACES, NAMES_OF_ATTRIBUTES, faces
@@ -102,7 +102,9 @@ def test_left_and_right_change_names_in_a_mirror_image() -> None:
         "segmentation": classes,
         "attributes": torch.zeros(2, 40, dtype=torch.uint8),
     }
-    found = decode(rows, [View(), View(flipped=True)]).targets["segmentation"][:, 0]
+    out = Decoder().empty(2, {name: row.shape[1:] for name, row in rows.items()}, torch.device("cpu"))
+    Decoder().decode(rows, [View(), View(flipped=True)], out)
+    found = out.targets["segmentation"][:, 0]
     assert found[0].tolist() == list(range(19))
     names = [PARTS[index] for index in found[1].tolist()]
     swapped = {"l_eye": "r_eye", "l_brow": "r_brow", "l_ear": "r_ear"}

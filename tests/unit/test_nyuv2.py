@@ -11,7 +11,7 @@ from PIL import Image
 from ms_automl.data import check_data, nyuv2
 from ms_automl.data.augmentation import View
 from ms_automl.data.geometry import label_edges, nearest, normals_from_depth, resized
-from ms_automl.data.nyuv2 import decode, source
+from ms_automl.data.nyuv2 import Decoder, source
 from ms_automl.data.nyuv2_layouts import IGNORED
 from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.errors import ConfigError, DataError
@@ -143,8 +143,10 @@ def test_a_mirror_image_negates_the_x_of_normals_and_a_zoom_divides_depth() -> N
         "normals": torch.from_numpy(rng.standard_normal((2, 8, 8, 3)).astype(np.float16)),
         "edges": torch.zeros(2, 8, 8, dtype=torch.bool),
     }
-    plain = decode({k: v.clone() for k, v in rows.items()}, [View(), View()])
-    changed = decode(rows, [View(flipped=True), View(scale=1.5)])
+    shapes = {name: row.shape[1:] for name, row in rows.items()}
+    plain, changed = (Decoder().empty(2, shapes, torch.device("cpu")) for _ in range(2))
+    Decoder().decode(rows, [View(), View()], plain)
+    Decoder().decode(rows, [View(flipped=True), View(scale=1.5)], changed)
     assert torch.equal(changed.targets["depth"][0], plain.targets["depth"][0])
     assert torch.allclose(changed.targets["depth"][1], plain.targets["depth"][1] / 1.5)
     sign = torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)

@@ -47,9 +47,15 @@ class Numbers:
         }
 
 
-def decode(rows, views) -> Batch:
-    scale = torch.tensor([view.scale for view in views])
-    return Batch(rows["image"].float(), {"number": rows["number"], "scale": scale}, {})
+class Decoder:
+    def empty(self, count, shapes, device) -> Batch:
+        targets = {"number": torch.empty(count, dtype=torch.int32), "scale": torch.empty(count)}
+        return Batch(torch.empty(count, *shapes["image"]), targets, {})
+
+    def decode(self, rows, views, out) -> None:
+        out.images.copy_(rows["image"])
+        out.targets["number"].copy_(rows["number"])
+        out.targets["scale"].copy_(torch.tensor([view.scale for view in views]))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -63,7 +69,7 @@ def test_samples_come_back_in_the_order_asked_for_whatever_the_shard(tmp_path: P
     assert prepared.samples("test") == ["0", "1", "2", "3", "4"]
     indices = np.array([299, 0, SHARD, SHARD - 1, 256])
     for threads in (1, 3):
-        split = PreparedSplit(prepared, "train", indices, decode, threads=threads)
+        split = PreparedSplit(prepared, "train", indices, Decoder(), threads=threads)
         assert len(split) == 5
         batch = split.batch(torch.tensor([4, 0, 2, 0]))
         assert batch.targets["number"].tolist() == [256, 299, SHARD, 299]
@@ -72,7 +78,7 @@ def test_samples_come_back_in_the_order_asked_for_whatever_the_shard(tmp_path: P
 
 def test_an_augmented_batch_is_fixed_by_its_seed_and_a_plain_one_shows_the_samples(tmp_path: Path) -> None:
     prepared = prepare(Numbers(), tmp_path / "out")
-    split = PreparedSplit(prepared, "train", np.arange(300), decode, Augmentation((1.0, 2.0)))
+    split = PreparedSplit(prepared, "train", np.arange(300), Decoder(), Augmentation((1.0, 2.0)))
     indices = torch.arange(64)
     scales = split.augmented(indices, 7).targets["scale"]
     assert set(scales.tolist()) == {1.0, 2.0}
