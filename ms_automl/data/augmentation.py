@@ -73,7 +73,7 @@ class View:
         narrow = labels[top : top + rows].reshape(rows, -1).take(numbers, 1)
         if self.scale != 1:
             narrow = narrow.take(row - top, 0)
-        return narrow.reshape(labels.shape)
+        return np.asarray(narrow.reshape(labels.shape))
 
 
 @dataclass(frozen=True)
