@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    lines = (args.runs / f"{args.preset}.jsonl").read_text(encoding="utf-8").splitlines()
+    files = sorted((args.runs / args.preset).glob("*.jsonl"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in map(json.loads, lines) if not row["error"]]
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = {arm: best(rows, arm, args.seed) for arm in ("meta", "prune-taylor", "optuna")}

@@ -5,7 +5,7 @@
 Trials are rehearsed (ms_automl/rehearsal.py): searchers, StreamRouter, Comparison, Ledger and Journal on disk and
 Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is trained. A
 comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its streams fill the slots; a
-trial lasts as long as one that is recorded in benchmarks/runs/rooms.jsonl. Every size runs in its own process:
+trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own process:
 
     random    dense, meta and 8 trials of random search a seed
     optuna    the same with TPE: many small studies in one journal
@@ -61,15 +61,15 @@ class Recorded:
     """Trials last as long as recorded ones of their method: which one, the trial's name says.
 
     Args:
-        path: of the records, a line of JSON each.
+        folder: of the records, a line of JSON each.
         whole: passes of a whole trial of a method.
     """
 
-    def __init__(self, path: Path, whole: Callable[[str], Passes]) -> None:
+    def __init__(self, folder: Path, whole: Callable[[str], Passes]) -> None:
         self.whole = whole
         self.seconds: dict[str, list[float]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        lines = (line for file in sorted(folder.glob("*.jsonl")) for line in file.open(encoding="utf-8"))
+        for row in map(json.loads, lines):
             if not row["error"]:
                 self.seconds.setdefault(row["method"], []).append(row["seconds"])
 
@@ -168,7 +168,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
         (config.lambda_.low, config.lambda_.high),
         lambda method: plans(method, config.first_seed),
     )
-    durations = Recorded(HERE / "runs" / "rooms.jsonl", script.plan)
+    durations = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())
     for stream in comparison.streams.values():
         tracker.stream_opened(stream)

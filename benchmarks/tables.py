@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py
 
-Reads benchmarks/runs/*.jsonl (``benchmarks/verdict.py``). For each preset and objective: what every arm ends
+Reads benchmarks/runs/*/*.jsonl (``benchmarks/verdict.py``). For each preset and objective: what every arm ends
 with at its budget, the paired differences to the meta-learner, and the best model of each arm that reaches a
 given sparsity. An arm that has fewer trials than its budget in some seed is left out of that seed.
 """
@@ -38,18 +38,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
     parts = []
-    for path in sorted(args.runs.glob("*.jsonl")):
-        trials = read(path)
-        if path.stem.endswith("-ablation"):
-            parts.append(ablation(path.stem.removesuffix("-ablation"), trials))
-            continue
+    for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
+        trials = pd.concat([read(path) for path in sorted(folder.glob("*.jsonl"))], ignore_index=True)
         chosen_on = trials["seed"] >= TUNING_SEEDS
         for title, rows in (
-            (path.stem, ~chosen_on),
-            (f"{path.stem}, what the defaults were chosen on", chosen_on),
+            (folder.name, ~chosen_on),
+            (f"{folder.name}, what the defaults were chosen on", chosen_on),
         ):
             if bool(rows.any()):
                 parts.append(section(title, trials[rows]))
+    ablations = sorted(args.runs.glob("*-ablation.jsonl"))
+    parts += [ablation(path.stem.removesuffix("-ablation"), read(path)) for path in ablations]
     text = args.results.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -2,9 +2,9 @@
 
     python benchmarks/verdict.py --preset rooms --arms optuna --spaces per_layer,per_stage --seeds 0-4
 
-Writes one line per finished trial to benchmarks/runs/<preset>.jsonl and can be stopped at any time: a second
-start hands what is there to the samplers and goes on with the next trial. Ray and MLflow stay out, so that a
-trial costs its training alone; samplers, methods and objective are those of ``python -m ms_automl.search``.
+Writes one line per finished trial to benchmarks/runs/<preset>/<seed>.jsonl and can be stopped at any time: a
+second start hands what is there to the samplers and goes on with the next trial. Ray and MLflow stay out, so that
+a trial costs its training alone; samplers, methods and objective are those of ``python -m ms_automl.search``.
 ``benchmarks/tables.py`` makes the tables.
 """
 
@@ -23,6 +23,7 @@ import torch
 
 from ms_automl.arms import ARMS, Stage
 from ms_automl.config import Config, load_config
+from ms_automl.memory import keep_freed
 from ms_automl.meta.objective import Objective, Reference, delta_m
 from ms_automl.tasks import Task
 from ms_automl.tuning.experiment import Experiment, Suggestion
@@ -73,10 +74,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the rows")
     args = parser.parse_args()
+    keep_freed()
     torch.set_num_threads(1)
-    path = args.runs / f"{args.preset}.jsonl"
     changed = "".join(f"/{setting}" for setting in args.settings)
     for seed in seeds(args.seeds):
+        path = args.runs / args.preset / f"{seed}.jsonl"
         for objective in args.objectives.split(","):
             kind, _, amount = objective.partition(":")
             chosen = [f"objective.kind={kind}"]
@@ -239,7 +241,7 @@ def _changed(old: Row, new: Row, prefix: str = "") -> str:
 
 def append(path: Path, row: Row) -> None:
     """One whole line in one write: several processes may run different arms of a preset."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(f"{row['stream']} trial {row['trial']}: {_outcome(row)}", flush=True)

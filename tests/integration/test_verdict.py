@@ -18,7 +18,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "smoke.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "smoke" / "3.jsonl").read_text().splitlines()]
 
 
 def outcome(row: dict) -> dict:
@@ -34,9 +34,9 @@ def test_a_verdict_that_was_stopped_goes_on_where_it_was_and_its_tables_follow(t
         ("dense", 0), ("fixed_lambda", 0), ("fixed_lambda", 1), ("fixed_lambda", 2), ("meta_sparsity", 0)
     ]  # fmt: skip
 
-    cut.mkdir()
-    lines = (whole / "smoke.jsonl").read_text().splitlines(keepends=True)
-    (cut / "smoke.jsonl").write_text("".join(lines[:3]))
+    (cut / "smoke").mkdir(parents=True)
+    lines = (whole / "smoke" / "3.jsonl").read_text().splitlines(keepends=True)
+    (cut / "smoke" / "3.jsonl").write_text("".join(lines[:3]))
     again = run("verdict.py", *arguments, "optuna,meta", "--runs", cut)
     assert again.returncode == 0, again.stderr
     assert len(again.stdout.splitlines()) == 2  # two trials were missing
@@ -68,7 +68,7 @@ def test_rows_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
                tmp_path).returncode == 0  # fmt: skip
     kept = rows(tmp_path)
     kept[-1]["settings"]["training"]["lr"] = 1.0
-    (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    (tmp_path / "smoke" / "3.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     refused = run("verdict.py", "--preset", "smoke", "--seeds", "3", "--arms", "random", "--trials", "1", "--runs",
                   tmp_path)  # fmt: skip
     assert refused.returncode == 1
