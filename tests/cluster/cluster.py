@@ -132,8 +132,8 @@ class OnHosts(Comparison):
     def start(self):
         sets = " ".join(f"--set {setting}" for setting in SETTINGS)
         search = f"python -m ms_automl.search --preset smoke --address auto --arms {ARMS} {sets} --out out"
-        command = f"cd {self.place}; echo host1 $$ > driver; PYTHONPATH=~/ms_automl {search} > said 2>&1"
-        command += "; echo $? > ended.new; mv ended.new ended"
+        command = f"cd {self.place}; PYTHONPATH=~/ms_automl {search} > said 2>&1 & echo host1 $! > driver"
+        command += "; wait $!; echo $? > ended.new; mv ended.new ended"
         self.cluster.exec(f"{{ setsid nohup bash -c '{command}' > /dev/null 2>&1 < /dev/null & }}", 60)
         self.search = Ended(self.folder)
         return self
