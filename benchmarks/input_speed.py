@@ -27,7 +27,6 @@ from ms_automl.data import AugmentedSplit, Batch, Split, nyuv2
 from ms_automl.data.cache import Arrays
 from ms_automl.data.prepare import prepare
 from ms_automl.data.prepared import Prepared
-from ms_automl.memory import keep_freed
 
 HEIGHT, WIDTH = 288, 384
 BATCH = 16
@@ -78,7 +77,6 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
-    keep_freed()  # as in a trial
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(Noise(chosen.samples), Path(folder) / "ready")

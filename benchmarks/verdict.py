@@ -23,7 +23,6 @@ import torch
 
 from ms_automl.arms import ARMS, Stage
 from ms_automl.config import Config, load_config
-from ms_automl.memory import keep_freed
 from ms_automl.meta.objective import Objective, Reference, delta_m
 from ms_automl.tasks import Task
 from ms_automl.tuning.experiment import Experiment, Suggestion
@@ -74,7 +73,6 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the rows")
     args = parser.parse_args()
-    keep_freed()
     torch.set_num_threads(1)
     changed = "".join(f"/{setting}" for setting in args.settings)
     for seed in seeds(args.seeds):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ms_automl.data import Batch, Split
-from ms_automl.memory import keep_freed
 from ms_automl.models import flops_of_a_sample
 from ms_automl.rehearsal import Passes
 from ms_automl.training import TrainingLoop, evaluate
@@ -81,7 +80,6 @@ def _assumed(experiment: Experiment, tflops: float, here: bool) -> Pace:
 
 def _measured(experiment: Experiment) -> Pace:
     config = experiment.config
-    keep_freed()  # as in a trial
     torch.set_num_threads(config.resources.cpus_per_trial)
     for _ in range(2):  # the first time reads the data and loads libraries
         began = time.perf_counter()

@@ -17,7 +17,6 @@ from ms_automl.archive import load as load_model
 from ms_automl.budget import Cost
 from ms_automl.checkpoint import load, save
 from ms_automl.errors import DataError
-from ms_automl.memory import keep_freed
 from ms_automl.selected import compacted, real_images
 from ms_automl.storage import as_folder
 from ms_automl.trials import Report
@@ -54,7 +53,6 @@ class TrialAdapter(tune.Trainable):
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             self.unfit = None if needs is None else needs.missing()
         # More threads than cores make a step up to ten times slower when a neighbour is busy.
-        keep_freed()
         torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
         self.mark = time.perf_counter()
         self.interval = 0
