@@ -14,6 +14,7 @@ from torch import Tensor
 from ms_automl.data.augmentation import Augmentation, View, scales_of
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.images import empty_images, normalise
+from ms_automl.data.memory import New
 from ms_automl.data.nyuv2_layouts import IGNORED, LAYOUTS
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
@@ -159,16 +160,19 @@ def _mirrored(width: int, device: torch.device) -> Tensor:
 class Decoder:
     """From what is stored to batches."""
 
-    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], new: New) -> Batch:
         """A batch that is not filled."""
         height, width = shapes["image"][:2]
         maps = (count, height, width)
-        dtypes = {"segmentation": torch.long, "depth": torch.float, "edges": torch.float}
-        targets = {name: torch.empty(maps, dtype=dtype, device=device) for name, dtype in dtypes.items()}
-        targets |= {name: targets[name][:, None] for name in ("depth", "edges")}
-        targets["normals"] = torch.empty(*maps, 3, device=device).movedim(3, 1)
-        valid = {name: torch.empty(maps, dtype=torch.bool, device=device) for name in TASKS}
-        return Batch(empty_images(count, height, width, device), targets, valid)
+        targets = {
+            "segmentation": new(maps, torch.long),
+            "depth": new(maps, torch.float32)[:, None],
+            "normals": new((*maps, 3), torch.float32).movedim(3, 1),
+            "edges": new(maps, torch.float32)[:, None],
+        }
+        return Batch(
+            empty_images(count, height, width, new), targets, {name: new(maps, torch.bool) for name in targets}
+        )
 
     def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
         """Fill a batch; depth and normals follow the views."""
@@ -182,7 +186,8 @@ class Decoder:
                 directions[index].view(-1, len(mirrored)).mul_(mirrored)
         out.targets["segmentation"].copy_(rows["segmentation"])
         out.targets["edges"][:, 0].copy_(rows["edges"].view(torch.uint8))  # of booleans it is slow
-        torch.ne(rows["segmentation"], IGNORED, out=out.valid["segmentation"])
-        torch.gt(metres, 0, out=out.valid["depth"])
+        # A comparison whose result has another type than its operands takes ten times as long.
+        torch.ne(rows["segmentation"], IGNORED, out=out.valid["segmentation"].view(torch.uint8))
+        out.valid["depth"].copy_(rows["depth"])  # 0 where it is not known
         torch.ne(rows["normals"][..., 2], 0, out=out.valid["normals"])
         out.valid["edges"].fill_(True)
