@@ -46,8 +46,9 @@ FOOT = """
 Runs are MLflow's: every arm's and every trial's must be there once, with the status that the trial's end had.
 The ledger's error is what it has, lost work with it, over what the networks counted of the samples that they
 were asked for: median, and the one furthest from 0. How far a lost process had come since its last report is
-reckoned, not known. A result is the same where every figure of the table but seconds and latencies is that of
-an undisturbed comparison, to the last digit.
+reckoned, not known. On hosts one of the arms is `path`, which measures the compact form of each model in its
+trial: the networks count that, and the ledger has it in seconds alone. A result is the same where every figure of
+the table but seconds and latencies is that of an undisturbed comparison, to the last digit.
 
 {versions}; {machine}."""
 
