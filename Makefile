@@ -1,5 +1,5 @@
 # make search   set up and run the default comparison
-# make test     set up and run the tests (about 15 minutes on 2 cores)
+# make test     set up and run the tests (about 14 minutes on 2 cores)
 # make help     the rest
 
 .DEFAULT_GOAL := help

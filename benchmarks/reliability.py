@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.cluster.cluster import HOST_FAULTS, OnHosts, three_hosts
+from tests.cluster.hosts import why_not
 from tests.faults.injected import FAULTS, Comparison, undisturbed
 
 ROOT = Path(__file__).parents[1]
@@ -33,12 +34,13 @@ RUNS = ROOT / "benchmarks" / "reliability.jsonl"
 TABLE = ROOT / "docs" / "results" / "reliability.md"
 ALL = [*FAULTS, *HOST_FAULTS]
 Injected = tuple[str, int, Comparison, Comparison]
+"""Fault, seed, the comparison that it was injected into, the undisturbed one."""
 HEAD = """\
 # Reliability
 
 What was lost when something broke, in comparisons that it really broke in, at random moments: written by
 `python -m benchmarks.reliability`, a row a comparison in `benchmarks/reliability.jsonl`. `make test-all`
-injects the same faults once each.
+injects them once each, of the two of hosts the one that comes back.
 
 | fault | comparisons | injected | lost runs | doubled runs | wrong status | ledger's error | same result |
 | :-- | --: | --: | --: | --: | --: | --: | :-- |"""
@@ -63,10 +65,11 @@ def main() -> int:
     rows = known()
     done = {(row["fault"], row["seed"]) for row in rows}
     left = [(name, seed) for seed in range(args.times) for name in args.faults if (name, seed) not in done]
-    left.sort(key=lambda one: one[0] in HOST_FAULTS)
     if not args.table:
-        on_one = [(name, seed) for name, seed in left if name in FAULTS]
-        for name, seed, comparison, whole in chain(_on_one_machine(on_one), _on_hosts(left[len(on_one) :])):
+        on_one, on_hosts = ([one for one in left if one[0] in faults] for faults in (FAULTS, HOST_FAULTS))
+        if on_hosts and (reason := why_not()):
+            raise SystemExit(f"error: {reason}; choose other --faults")
+        for name, seed, comparison, whole in chain(_on_one_machine(on_one), _on_hosts(on_hosts)):
             row = row_of(name, seed, comparison, whole)
             print(row, flush=True)
             rows.append(row)
@@ -134,12 +137,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["fault"] == name]
         errors = [row["ledger_error"] for row in own if row["ledger_error"] is not None]
         worst = max(errors, key=abs, default=None)
-        error = "not counted" if worst is None else f"{median(errors):+.1%}, {worst:+.1%}"
+        error = "not counted" if worst is None else f"{_percent(median(errors))}, {_percent(worst)}"
         equal = sum(row["equal"] for row in own)
         sums = [str(sum(row[key] for row in own)) for key in ("injected", "lost", "doubled", "wrong")]
         lines.append(f"| {name} | {len(own)} | {' | '.join(sums)} | {error} | {equal} of {len(own)} |")
     lines.append(FOOT.format(versions=versions, machine=rows[-1]["machine"]))
     return "\n".join(lines) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{round(share, 3) + 0.0:+.1%}"  # with no sign of minus before a zero
 
 
 def _made(folder: Path) -> Path:

@@ -80,7 +80,7 @@ def _assumed(experiment: Experiment, tflops: float, here: bool) -> Pace:
 
 def _measured(experiment: Experiment) -> Pace:
     config = experiment.config
-    torch.set_num_threads(config.resources.cpus_per_trial)
+    torch.set_num_threads(config.resources.cpus_per_trial)  # as in a trial
     for _ in range(2):  # the first time reads the data and loads libraries
         began = time.perf_counter()
         method, _ = experiment.build(Suggestion("dense", {}, {}), config.first_seed, None)

@@ -20,7 +20,6 @@ from ms_automl.data.cache import Array, Arrays
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.geometry import nearest, resized
 from ms_automl.data.images import empty_images, normalise
-from ms_automl.data.memory import New
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
 from ms_automl.errors import ConfigError, DataError, unknown_name
@@ -258,15 +257,15 @@ def _random(rng: np.random.Generator, count: int) -> dict[str, Array]:
 
 
 class Decoder:
-    """From what is stored to batches."""
+    """From what is stored (:meth:`CelebAMask.read`) to batches."""
 
-    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], new: New) -> Batch:
-        """A batch that is not filled."""
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
+        """A batch that is not filled; all of it counts."""
         height, width = shapes["image"][:2]
-        targets = {name: new((count,), torch.float32) for name in ATTRIBUTES}
-        targets["segmentation"] = new((count, height, width), torch.long)
-        valid = {name: new(of.shape, torch.bool) for name, of in targets.items()}
-        return Batch(empty_images(count, height, width, new), targets, valid)
+        targets = {name: torch.empty(count, device=device) for name in ATTRIBUTES}
+        targets["segmentation"] = torch.empty(count, height, width, dtype=torch.long, device=device)
+        valid = {name: torch.ones(of.shape, dtype=torch.bool, device=device) for name, of in targets.items()}
+        return Batch(empty_images(count, height, width, device), targets, valid)
 
     def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
         """Fill a batch; left and right change names in flipped views."""
@@ -278,5 +277,3 @@ class Decoder:
                 classes[index] = sides[classes[index]]
         for index, name in enumerate(ATTRIBUTES):
             out.targets[name].copy_(rows["attributes"][:, index])
-        for valid in out.valid.values():
-            valid.fill_(True)

@@ -7,8 +7,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ms_automl.data.memory import New
-
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's images, from 0 to 1: what torchvision's pretrained networks expect."""
@@ -21,9 +19,9 @@ def _row(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return mean.repeat(width), deviation.reciprocal().repeat(width)
 
 
-def empty_images(count: int, height: int, width: int, new: New) -> Tensor:
+def empty_images(count: int, height: int, width: int, device: torch.device) -> Tensor:
     """[B, 3, H, W] float32, channels last in memory, not filled."""
-    return new((count, height, width, 3), torch.float32).movedim(3, 1)
+    return torch.empty(count, height, width, 3, device=device).movedim(3, 1)
 
 
 def normalise(images: Tensor, out: Tensor) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from ms_automl.data.augmentation import Augmentation, View, scales_of
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.images import empty_images, normalise
-from ms_automl.data.memory import New
 from ms_automl.data.nyuv2_layouts import IGNORED, LAYOUTS
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
@@ -158,24 +157,23 @@ def _mirrored(width: int, device: torch.device) -> Tensor:
 
 
 class Decoder:
-    """From what is stored to batches."""
+    """From what is stored (:mod:`~ms_automl.data.nyuv2_layouts`) to batches."""
 
-    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], new: New) -> Batch:
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
         """A batch that is not filled."""
         height, width = shapes["image"][:2]
         maps = (count, height, width)
         targets = {
-            "segmentation": new(maps, torch.long),
-            "depth": new(maps, torch.float32)[:, None],
-            "normals": new((*maps, 3), torch.float32).movedim(3, 1),
-            "edges": new(maps, torch.float32)[:, None],
+            "segmentation": torch.empty(maps, dtype=torch.long, device=device),
+            "depth": torch.empty(maps, device=device)[:, None],
+            "normals": torch.empty(*maps, 3, device=device).movedim(3, 1),
+            "edges": torch.empty(maps, device=device)[:, None],
         }
-        return Batch(
-            empty_images(count, height, width, new), targets, {name: new(maps, torch.bool) for name in targets}
-        )
+        valid = {name: torch.empty(maps, dtype=torch.bool, device=device) for name in targets}
+        return Batch(empty_images(count, height, width, device), targets, valid)
 
     def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
-        """Fill a batch; depth and normals follow the views."""
+        """Fill a batch: a view that is enlarged z times divides depth (metres) by z, a mirror image negates x."""
         normalise(rows["image"], out.images)
         metres, directions = out.targets["depth"][:, 0], out.targets["normals"].movedim(1, 3)
         metres.copy_(rows["depth"]).div_(1000 * scales_of(views).to(metres.device)[:, None, None])

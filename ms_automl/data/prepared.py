@@ -22,7 +22,6 @@ from torch import Tensor
 from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array
 from ms_automl.data.contract import Batch, moved
-from ms_automl.data.memory import New, Recycled
 from ms_automl.errors import DataError
 from ms_automl.files import checksum
 
@@ -36,8 +35,8 @@ MANIFEST = "manifest.json"
 class Decoder(Protocol):
     """Turns what is stored into batches, in two steps: several threads fill one batch, a sample each."""
 
-    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], new: New) -> Batch:
-        """A batch of ``count`` samples, not filled, from the shape of each field of one; ``new`` makes tensors."""
+    def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
+        """A batch of ``count`` samples on a device, not filled; ``shapes`` are those of a sample's fields."""
         ...
 
     def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
@@ -169,7 +168,6 @@ class PreparedSplit:
         self.augmentation = augmentation
         self.threads = threads
         self.device = torch.device("cpu")
-        self.memory = Recycled()
         ends = np.cumsum([len(next(iter(shard.values()))) for shard in self.shards])
         place = np.searchsorted(ends, indices, side="right")
         self._place = np.stack([place, indices - (ends - np.diff(ends, prepend=0))[place]], 1)
@@ -189,7 +187,7 @@ class PreparedSplit:
 
     def _fetch(self, indices: Tensor, views: Sequence[View]) -> Batch:
         count, place = len(indices), self._place[indices.numpy()]
-        out = self.decoder.empty(count, {name: of.shape[1:] for name, of in self.shards[0].items()}, self._new)
+        out = self.decoder.empty(count, {name: of.shape[1:] for name, of in self.shards[0].items()}, self.device)
         if self.device.type == "cpu":  # sample by sample, which the caches hold
             self._in_threads(partial(self._decode_one, place, views, out), count)
             return out
@@ -198,11 +196,6 @@ class PreparedSplit:
         rows = {name: torch.from_numpy(field) for name, field in fields.items()}
         self.decoder.decode(moved(rows, self.device), views, out)
         return out
-
-    def _new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        if self.device.type == "cpu":
-            return self.memory.empty(shape, dtype)
-        return torch.empty(*shape, dtype=dtype, device=self.device)
 
     def _in_threads(self, work: Callable[[int], None], count: int) -> None:
         if self.threads > 1:

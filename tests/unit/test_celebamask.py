@@ -12,7 +12,6 @@ from PIL import Image
 from ms_automl.data import celebamask, check_data
 from ms_automl.data.augmentation import View
 from ms_automl.data.celebamask import ATTRIBUTES, PARTS, Decoder, source
-from ms_automl.data.memory import Recycled
 from ms_automl.data.prepare import DamagedSourceError
 from ms_automl.errors import ConfigError, DataError
 from tests.made_files import FACES, NAMES_OF_ATTRIBUTES, faces
@@ -103,7 +102,7 @@ def test_left_and_right_change_names_in_a_mirror_image() -> None:
         "segmentation": classes,
         "attributes": torch.zeros(2, 40, dtype=torch.uint8),
     }
-    out = Decoder().empty(2, {name: row.shape[1:] for name, row in rows.items()}, Recycled().empty)
+    out = Decoder().empty(2, {name: row.shape[1:] for name, row in rows.items()}, torch.device("cpu"))
     Decoder().decode(rows, [View(), View(flipped=True)], out)
     found = out.targets["segmentation"][:, 0]
     assert found[0].tolist() == list(range(19))

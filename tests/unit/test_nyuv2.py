@@ -11,7 +11,6 @@ from PIL import Image
 from ms_automl.data import check_data, nyuv2
 from ms_automl.data.augmentation import View
 from ms_automl.data.geometry import label_edges, nearest, normals_from_depth, resized
-from ms_automl.data.memory import Recycled
 from ms_automl.data.nyuv2 import Decoder, source
 from ms_automl.data.nyuv2_layouts import IGNORED
 from ms_automl.data.prepare import DamagedSourceError, prepare
@@ -145,7 +144,7 @@ def test_a_mirror_image_negates_the_x_of_normals_and_a_zoom_divides_depth() -> N
         "edges": torch.zeros(2, 8, 8, dtype=torch.bool),
     }
     shapes = {name: row.shape[1:] for name, row in rows.items()}
-    plain, changed = (Decoder().empty(2, shapes, Recycled().empty) for _ in range(2))
+    plain, changed = (Decoder().empty(2, shapes, torch.device("cpu")) for _ in range(2))
     Decoder().decode(rows, [View(), View()], plain)
     Decoder().decode(rows, [View(flipped=True), View(scale=1.5)], changed)
     assert torch.equal(changed.targets["depth"][0], plain.targets["depth"][0])

@@ -48,7 +48,7 @@ class Numbers:
 
 
 class Decoder:
-    def empty(self, count, shapes, new) -> Batch:
+    def empty(self, count, shapes, device) -> Batch:
         targets = {"number": torch.empty(count, dtype=torch.int32), "scale": torch.empty(count)}
         return Batch(torch.empty(count, *shapes["image"]), targets, {})
 
