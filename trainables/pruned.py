@@ -83,4 +83,4 @@ class Pruned:
         """Restore :meth:`state_dict`."""
         self.loop.load_state_dict(state["loop"])
         self.importance.load_state_dict(state["importance"])
-        self.alive = state["alive"].clone()
+        self.alive.copy_(state["alive"])

@@ -64,7 +64,7 @@ class Pricing:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self.width = state["width"].clone()
+        self.width = state["width"].to(self.width.device, copy=True)
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ class RemovalLearner(MovingLambda):
         for part, alive in zip(torch.split(norms, counts), torch.split(self.alive, counts), strict=True):
             living = part[alive].sort().values
             spared = max(1, round(DEATHS * len(part)))
-            caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_tensor(torch.inf))
+            caps.append(living[spared] * (1 - 1e-6) if spared < len(living) else part.new_full((), torch.inf))
         return torch.stack(caps)[self.groups.layer]
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,5 +102,5 @@ class RemovalLearner(MovingLambda):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         super().load_state_dict(state)
-        self.alive = state["alive"]
+        self.alive = state["alive"].to(self.groups.layer.device)
         self.importance.load_state_dict(state["importance"])

@@ -64,7 +64,7 @@ class WaterfillLearner:
         self.importance = TaylorImportance(groups, decay)
         self.chosen = torch.zeros_like(groups.layer, dtype=torch.bool)  # [G] c_g < μ
         self.gone = torch.zeros_like(self.chosen)  # [G] those of them that have reached zero
-        self.lambda_ = torch.zeros(len(groups.names))
+        self.lambda_ = groups.size.new_zeros(len(groups.names))
         self.forced = 0.0  # share of the weights that only the last step brought to zero
         self.course: list[list[float]] = []
         self.shares: list[list[float]] = []
@@ -143,6 +143,7 @@ class WaterfillLearner:
         """Restore :meth:`state_dict`."""
         self.importance.load_state_dict(state["importance"])
         self.level.load_state_dict(state["level"])
-        self.chosen, self.gone = state["chosen"], state["gone"]
-        self.lambda_, self.forced = state["lambda"], state["forced"]
+        for tensor, name in ((self.chosen, "chosen"), (self.gone, "gone"), (self.lambda_, "lambda")):
+            tensor.copy_(state[name])
+        self.forced = state["forced"]
         self.course, self.shares = list(state["course"]), list(state["shares"])

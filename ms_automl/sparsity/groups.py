@@ -54,7 +54,7 @@ class Groups:
         self.sides = tuple(sides)
         device = self.weights[0].device
         numbers = torch.tensor(self.counts, device=device)
-        self.layer = torch.repeat_interleave(torch.arange(len(numbers), device=device), numbers)
+        self.layer = torch.arange(len(numbers), device=device).repeat_interleave(numbers, output_size=sum(counts))
         self.starts = torch.cumsum(numbers, 0) - numbers
         ones = [torch.ones_like(weight.detach()) for weight in self.weights]
         self.size = self.inner(ones, ones)

@@ -16,11 +16,12 @@ def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
 
     Args:
         groups: the groups.
-        lambda_: [L] λ of each layer.
+        lambda_: [L] λ of each layer, on any device.
         lr: η, the scheduled learning rate of the step just taken, which keeps the penalised problem's
             stationary points where they are (docs/architecture.md, 'The proximal step').
     """
-    return lr * lambda_.index_select(0, groups.layer) * groups.size.sqrt()
+    by_layer = lambda_.to(groups.layer.device, non_blocking=True)
+    return lr * by_layer.index_select(0, groups.layer) * groups.size.sqrt()
 
 
 def selective_thresholds(

@@ -314,7 +314,8 @@ class TrainingLoop:
         self.steps_done = state["steps_done"]
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
-        self.pattern = state["pattern"]
+        pattern = state["pattern"]
+        self.pattern = None if pattern is None else pattern.to(self.broken.device)
 
 
 def _share(part: Batch, batch: Batch, task: str) -> Tensor:

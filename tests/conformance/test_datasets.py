@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms_automl.data import DATASETS, Batch, MultiTaskData, check_data
+from ms_automl.data import DATASETS, Batch, MultiTaskData, check_data, on_device, training_batch
 from ms_automl.errors import ConfigError
+from tests.conformance.pretended import pretended
 from tests.made_files import faces, task_folders
 
 SIZES = {"train": 24, "val": 10, "test": 12}
@@ -110,3 +111,15 @@ def test_an_empty_split_is_refused(factory: Factory, name: str) -> None:
 def test_a_negative_seed_is_refused(factory: Factory) -> None:
     with pytest.raises(ConfigError, match="`seed >= 0` must hold, but got seed=-1"):
         factory(-1, **SIZES)
+
+
+def test_batches_on_another_device_are_those_of_the_cpu(factory: Factory) -> None:
+    data, indices = factory(0, **SIZES), torch.arange(8)
+    with pretended() as device:
+        there = on_device(data, device)
+        for here, other in ((data.train, there.train), (data.test, there.test)):
+            wanted, found = training_batch(here, indices, 5), training_batch(other, indices, 5)
+            assert torch.equal(found.images.cpu(), wanted.images)
+            for task in wanted.targets:
+                assert torch.equal(found.targets[task].cpu(), wanted.targets[task])
+                assert torch.equal(found.valid[task].cpu(), wanted.valid[task])
