@@ -61,6 +61,7 @@ class TrainingSection(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = Field(None, ge=2)
     prefetch: int = Field(0, ge=0)
+    compile: bool = False
 
     @model_validator(mode="after")
     def _reports(self) -> TrainingSection:

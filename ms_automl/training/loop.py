@@ -38,6 +38,9 @@ class TrainingLoop:
         self.settings = settings
         self.groups = build_groups(network, settings.grouping, data.image_shape)
         network.precision = settings.precision
+        if settings.compile:
+            torch.compiler.reset()  # a process compiles a forward eight times and then no more: begin anew
+            network.compile()  # in place: parameters and their names stay
         if settings.weighting == "uncertainty":
             network.learn_uncertainty(data.tasks)
         self.optimizer = _optimizer(network, settings)

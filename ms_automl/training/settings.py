@@ -38,6 +38,8 @@ class TrainingSettings:
         micro_batch: samples of a forward, whose gradients are added up; None is the whole batch. The sum is the
             batch's gradient, but for batch norm, which sees a micro-batch at a time. Out of memory halves it.
         prefetch: batches that are read ahead in a thread of their own; 0 reads each when it is needed.
+        compile: whether forward and backward are compiled (``torch.compile``), which takes about a minute at the
+            start of a trial.
     """
 
     steps: int = 600
@@ -56,6 +58,7 @@ class TrainingSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = None
     prefetch: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         checks = {

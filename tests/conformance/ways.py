@@ -146,7 +146,9 @@ class Factory:
         """A network with a head for a new task, in which a third of the groups is zero."""
         network = self.network(unseen=True)
         groups = build_groups(network, settings.grouping, self.data.image_shape)
-        dead = (torch.arange(len(groups.size), device=groups.size.device) % 3 == 0) & ~groups.strongest(groups.norms())
+        dead = (torch.arange(len(groups.size), device=groups.size.device) % 3 == 0) & ~groups.strongest(
+            groups.norms()
+        )
         groups.scale_((~dead).to(groups.size.dtype))
         return network
 

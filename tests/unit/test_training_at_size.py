@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms_automl import load
@@ -223,6 +223,25 @@ def test_a_step_never_waits_for_the_device(case: str, tiny_data: MultiTaskData, 
         group["capturable"] = False
     own = waits(make("dense", settings=TrainingSettings(steps=40, batch_size=6, report_every=20)))
     assert waits(method) == own
+
+
+def test_a_compiled_network_trains_as_it_does_without(
+    tiny_data: MultiTaskData, tiny_network: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def captured(network: nn.Module) -> None:  # what is traced is run as it is: no compiler takes its minute
+        asked.append(network)
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", captured)
+    reports = []
+    for compiled in (False, True):
+        method = Dense(tiny_data, tiny_network(), replace(SHORT, compile=compiled), seed=0)
+        reports.append(method.step())
+    assert asked == [method.loop.network]
+    assert reports[0] == pytest.approx(reports[1])
+    assert list(method.state_dict()["loop"]["network"]) == list(tiny_network().state_dict())
 
 
 def test_a_loss_that_is_not_finite_is_found_at_the_report_where_nobody_waits_for_it(
