@@ -143,7 +143,10 @@ class MetaSparsity:
         chosen = episode(len(loop.data.tasks), self.outer_order.generator)
         tasks = [loop.data.tasks[index] for index in chosen]
         self.cost.outer += len(batch.images)
-        return outer_gradient(loop.network, parameters, batch, tasks, self.reference.losses)
+        network, losses = loop.network, self.reference.losses
+        return loop.within_memory(
+            batch, lambda parts: outer_gradient(network, parameters, batch, tasks, losses, parts)
+        )
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

@@ -79,7 +79,7 @@ class MultiTaskMeta:
         scale = len(loop.data.tasks) / len(tasks)
         weights = [weight for weight in loop.network.parameters() if weight.requires_grad]
         start = [weight.detach().clone() for weight in weights]
-        first, *rest = _split(batch, self.inner_steps + 1)
+        first, *rest = batch.split(self.inner_steps + 1)
         loop.backward(first, tasks, scale)
         with frozen_buffers(loop.network):
             for part in rest:
@@ -105,15 +105,3 @@ class MultiTaskMeta:
         """Restore :meth:`state_dict`."""
         self.loop.load_state_dict(state["loop"])
         self.generator.set_state(state["episodes"])
-
-
-def _split(batch: Batch, parts: int) -> list[Batch]:
-    pieces = torch.tensor_split(torch.arange(len(batch.images)), parts)
-    return [
-        Batch(
-            batch.images[piece],
-            {name: target[piece] for name, target in batch.targets.items()},
-            {name: valid[piece] for name, valid in batch.valid.items()},
-        )
-        for piece in pieces
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,9 +28,14 @@ class Batch:
     targets: Mapping[str, Tensor]
     valid: Mapping[str, Tensor]
 
-    def split(self, size: int) -> list[Batch]:
-        """Batches of at most ``size`` samples, in order."""
-        return [self.part(start, start + size) for start in range(0, len(self.images), size)]
+    def split(self, count: int) -> list[Batch]:
+        """``count`` batches whose sizes differ by one sample at most, in order."""
+        ends = [len(self.images) * index // count for index in range(count + 1)]
+        return [self.part(start, end) for start, end in pairwise(ends)]
+
+    def label_share(self, whole: Batch, task: str) -> Tensor:
+        """Share of a task's valid labels in a whole batch that this part of it holds."""
+        return self.valid[task].sum() / whole.valid[task].sum().clamp(min=1)
 
     def part(self, start: int, end: int) -> Batch:
         """The samples from ``start`` to before ``end``; in the same memory."""

@@ -25,6 +25,7 @@ def outer_gradient(
     batch: Batch,
     tasks: Sequence[Task],
     references: Mapping[str, float],
+    parts: Sequence[Batch] = (),
 ) -> list[Tensor]:
     """Gradient of (1/|S|) Σ_{t in S} L_t^val / L_t^ref in the parameters given.
 
@@ -37,14 +38,20 @@ def outer_gradient(
         batch: an outer batch.
         tasks: S.
         references: L_t^ref by task.
+        parts: of the batch, whose gradients are added up one by one; none is the whole batch at once.
     """
-    with frozen_buffers(network):
-        outputs = network(batch.images)
-    terms = [
-        task.loss(outputs[task.name], batch.targets[task.name], batch.valid[task.name])
-        / max(references[task.name], REFERENCE_FLOOR)
-        for task in tasks
-    ]
-    total = torch.stack(terms).mean()
-    # A head may read an early feature: layers that S does not use have a gradient of 0.
-    return list(torch.autograd.grad(total, list(parameters), allow_unused=True, materialize_grads=True))
+    sums: list[Tensor] | None = None
+    for part in parts or (batch,):
+        with frozen_buffers(network):
+            outputs = network(part.images)
+        terms = []
+        for task in tasks:
+            loss = task.loss(outputs[task.name], part.targets[task.name], part.valid[task.name])
+            share = part.label_share(batch, task.name) if len(parts) > 1 else 1.0
+            terms.append(share * loss / max(references[task.name], REFERENCE_FLOOR))
+        total = torch.stack(terms).mean()
+        # A head may read an early feature: layers that S does not use have a gradient of 0.
+        found = torch.autograd.grad(total, list(parameters), allow_unused=True, materialize_grads=True)
+        sums = list(found) if sums is None else [one + other for one, other in zip(sums, found, strict=True)]
+    assert sums is not None
+    return sums

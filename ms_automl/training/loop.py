@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import Feed, State
 from ms_automl.training.settings import TrainingSettings
+
+T = TypeVar("T")
 
 
 class TrainingLoop:
@@ -47,6 +49,7 @@ class TrainingLoop:
         self.feed = Feed(data.train, settings.batch_size, seed, settings.prefetch)
         self.micro_batch = settings.micro_batch or settings.batch_size
         self.eval_batch = settings.eval_batch_size
+        self.probe_batch = 4 * settings.batch_size
         self.cost = Cost()
         self.steps_done = 0
         self.batch: Batch  # of the step that was just taken
@@ -152,27 +155,35 @@ class TrainingLoop:
             torch.OutOfMemoryError: where two samples are too many.
         """
         tasks = self.data.tasks if tasks is None else tasks
+        self.within_memory(batch, lambda parts: self._accumulate(batch, parts, tasks, scale))
+
+    def within_memory(self, batch: Batch, work: Callable[[list[Batch]], T]) -> T:
+        """Do some work on the micro-batches of a batch; again on smaller ones, for good, where memory runs out.
+
+        Args:
+            batch: of any size.
+            work: is given parts of the batch, which may be all of it.
+
+        Raises:
+            torch.OutOfMemoryError: where two samples are too many.
+        """
         while True:
             try:
-                return self._accumulate(batch, tasks, scale)
+                return work(batch.split(-(-len(batch.images) // self.micro_batch)))
             except torch.OutOfMemoryError:
                 if self.micro_batch < 4:
                     raise
                 self.micro_batch = min(self.micro_batch, len(batch.images)) // 2
 
-    def _accumulate(self, batch: Batch, tasks: Sequence[Task], scale: float) -> None:
+    def _accumulate(self, batch: Batch, parts: list[Batch], tasks: Sequence[Task], scale: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        for part in self._parts(batch):
+        for part in parts:
             losses = task_losses(tasks, self.network(part.images), part)
             share = len(part.images) / len(batch.images)
             if share < 1:  # a mean over the part's labels counts as much as it has of the batch's labels
-                losses = {name: _share(part, batch, name) * loss for name, loss in losses.items()}
+                losses = {name: part.label_share(batch, name) * loss for name, loss in losses.items()}
             self._add_gradient(scale * self._total(tasks, losses, share), losses)
         self._charge(len(batch.images))
-
-    def _parts(self, batch: Batch) -> list[Batch]:
-        count = -(-len(batch.images) // self.micro_batch)
-        return [batch] if count == 1 else batch.split(-(-len(batch.images) // count))
 
     def _total(self, tasks: Sequence[Task], losses: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
         """What a step descends; of a part of a batch, with its ``share`` of what does not depend on samples."""
@@ -266,20 +277,31 @@ class TrainingLoop:
         """
         began = time.perf_counter()
         samples, training = self.settings.probe_samples(self.data), self.network.training
-        # Batches of nearly one size: a last one of a sample or two would have statistics of its own.
-        batches = torch.arange(samples).tensor_split(math.ceil(samples / (4 * self.settings.batch_size)))
-        sums = {task.name: 0.0 for task in self.data.tasks}
         self.network.eval()
-        with torch.no_grad(), frozen_buffers(self.network):
-            for indices in batches:
+        while True:
+            try:
+                losses = self._probed(samples)
+                break
+            except torch.OutOfMemoryError:
+                if self.probe_batch < 4:
+                    raise
+                self.probe_batch = min(self.probe_batch, samples) // 2
+        self.network.train(training)
+        self.cost.forward += samples
+        self.evaluation_seconds += time.perf_counter() - began
+        return self._finite({f"probe/{name}/loss": loss for name, loss in losses.items()}, "probe")
+
+    @torch.no_grad()
+    def _probed(self, samples: int) -> dict[str, float]:
+        sums = {task.name: 0.0 for task in self.data.tasks}
+        with frozen_buffers(self.network):
+            # Batches of nearly one size: a last one of a sample or two would have statistics of its own.
+            for indices in torch.arange(samples).tensor_split(math.ceil(samples / self.probe_batch)):
                 batch = self.data.val.batch(indices)
                 losses = task_losses(self.data.tasks, self.network(batch.images), batch)
                 for name, loss in losses.items():
                     sums[name] += float(loss) * len(indices)
-        self.network.train(training)
-        self.cost.forward += samples
-        self.evaluation_seconds += time.perf_counter() - began
-        return self._finite({f"probe/{name}/loss": total / samples for name, total in sums.items()}, "probe")
+        return {name: total / samples for name, total in sums.items()}
 
     def _finite(self, metrics: Metrics, what: str) -> Metrics:
         bad = {key: value for key, value in metrics.items() if key.endswith("/loss") and not math.isfinite(value)}
@@ -319,10 +341,6 @@ class TrainingLoop:
             setattr(self.cost, key, value)
         pattern = state["pattern"]
         self.pattern = None if pattern is None else pattern.to(self.broken.device)
-
-
-def _share(part: Batch, batch: Batch, task: str) -> Tensor:
-    return part.valid[task].sum() / batch.valid[task].sum().clamp(min=1)
 
 
 def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms_automl.data import Batch, MultiTaskData
 from ms_automl.meta.objective import REFERENCE_FLOOR
@@ -98,3 +98,19 @@ def test_a_layer_that_the_episodes_tasks_do_not_read_has_an_outer_gradient_of_ze
     )
     assert float(early.abs().max()) > 0
     assert torch.equal(late, torch.zeros(3, 3, 1, 1))
+
+
+def test_the_gradients_of_parts_add_up_to_the_batchs(tiny_data: MultiTaskData) -> None:
+    torch.manual_seed(0)
+    heads = {
+        "depth": nn.Conv2d(4, 1, 1),
+        "kind": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+    }
+    network = MultiTaskNet(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Softplus()), heads)  # no batch norm
+    weights, batch = list(network.parameters()), tiny_data.val.batch(torch.arange(7))
+    references = {"depth": 2.0, "kind": 0.5}
+    whole = outer_gradient(network, weights, batch, tiny_data.tasks, references)
+    for count in (1, 2, 3, 7):
+        parts = outer_gradient(network, weights, batch, tiny_data.tasks, references, batch.split(count))
+        for one, other in zip(whole, parts, strict=True):
+            torch.testing.assert_close(one, other)

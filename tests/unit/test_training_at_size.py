@@ -17,7 +17,7 @@ from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, head_specs
 from ms_automl.training import TrainingLoop, TrainingSettings, evaluate
 from ms_automl.training.feed import Feed
-from tests.conformance.ways import LAYERS, Factory
+from tests.conformance.ways import LAYERS, Factory, run
 from trainables import Dense, FixedLambda
 
 Build = Callable[[], MultiTaskNet]
@@ -124,6 +124,19 @@ def test_a_trial_without_memory_goes_on_with_smaller_micro_batches_and_says_so(
     network.room = 1
     with pytest.raises(torch.OutOfMemoryError):
         method.step()
+
+
+@pytest.mark.parametrize("case", ["meta_sparsity, trade-off", "meta_sparsity, waterfill"])
+def test_a_learner_without_memory_goes_on_with_smaller_micro_batches_too(
+    case: str, tiny_data: MultiTaskData, tiny_network: Build
+) -> None:
+    plain = tiny_network()
+    network = Crowded(plain.trunk, plain.heads, plain.removable)
+    method = Factory(tiny_data, lambda: network)(case)
+    reports = run(method)
+    assert reports[0]["micro_batch"] == 3
+    assert reports[0]["probe/depth/loss"] > 0
+    assert reports[-1]["sparsity/param"] > 0
 
 
 def test_bfloat16_gives_float32_predictions_near_those_of_float32(
