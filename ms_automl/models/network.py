@@ -49,7 +49,8 @@ class MultiTaskNet(nn.Module):
 
     def learn_uncertainty(self, tasks: Sequence[Task]) -> None:
         """Give each task a log variance s_t that trains with the network, from 0."""
-        self.uncertainty = nn.ParameterDict({task.name: torch.zeros(()) for task in tasks})
+        device = next(self.parameters()).device
+        self.uncertainty = nn.ParameterDict({task.name: torch.zeros((), device=device) for task in tasks})
 
     def penalised(self) -> dict[str, nn.Conv2d]:
         """The convolutions whose channels are penalty groups: every ungrouped one of the trunk, in order."""

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from ms_automl.errors import DataError
 from ms_automl.tasks import HeadSpec, Task, binary, classification, depth, edges, normals, segmentation
+from tests.conformance.pretended import pretended
 
 TASKS = [
     segmentation("segmentation", 4),
     depth(),
-    normals(),
+    normals(full=True),
     edges(),
     classification("count", 5),
     binary("indoor"),
@@ -42,6 +43,17 @@ def spoil(task: Task, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor
     if target.ndim > valid.ndim:
         valid = valid[:, None]
     return target.masked_fill(~valid, bad)
+
+
+@each_task
+@pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation")
+def test_loss_and_metrics_on_another_device_are_those_of_the_cpu(task: Task) -> None:
+    labels = sample(task, 5, seed=0)
+    with pretended() as device:
+        there = [tensor.to(device) for tensor in labels]
+        assert task.loss(*there).item() == pytest.approx(task.loss(*labels).item(), rel=1e-5)
+        for name in task.metrics:
+            assert measure(task, name, *there) == pytest.approx(measure(task, name, *labels), rel=1e-5)
 
 
 @each_task
