@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ms_automl.data.cache import Array
 from ms_automl.errors import ConfigError
@@ -99,8 +98,3 @@ class Augmentation:
         top, left, coin = rng.random((3, count))
         drawn = zip(scale.tolist(), top.tolist(), left.tolist(), coin.tolist(), strict=True)
         return [View(z, t, x, self.flip and c < 0.5) for z, t, x, c in drawn]
-
-
-def scales_of(views: Sequence[View]) -> Tensor:
-    """[B] the scale of each view."""
-    return torch.tensor([view.scale for view in views])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ms_automl.data.augmentation import Augmentation, View, scales_of
+from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
 from ms_automl.data.images import empty_images, normalise
 from ms_automl.data.nyuv2_layouts import IGNORED, LAYOUTS
@@ -170,16 +170,18 @@ class Decoder:
             "edges": torch.empty(maps, device=device)[:, None],
         }
         valid = {name: torch.empty(maps, dtype=torch.bool, device=device) for name in targets}
+        valid["edges"].fill_(True)
         return Batch(empty_images(count, height, width, device), targets, valid)
 
     def decode(self, rows: Mapping[str, Tensor], views: Sequence[View], out: Batch) -> None:
         """Fill a batch: a view that is enlarged z times divides depth (metres) by z, a mirror image negates x."""
         normalise(rows["image"], out.images)
         metres, directions = out.targets["depth"][:, 0], out.targets["normals"].movedim(1, 3)
-        metres.copy_(rows["depth"]).div_(1000 * scales_of(views).to(metres.device)[:, None, None])
+        metres.copy_(rows["depth"])
         directions.copy_(rows["normals"])
         mirrored = _mirrored(directions.shape[2], directions.device)
         for index, view in enumerate(views):
+            metres[index].mul_(1 / (1000 * view.scale))
             if view.flipped:
                 directions[index].view(-1, len(mirrored)).mul_(mirrored)
         out.targets["segmentation"].copy_(rows["segmentation"])
@@ -188,4 +190,3 @@ class Decoder:
         torch.ne(rows["segmentation"], IGNORED, out=out.valid["segmentation"].view(torch.uint8))
         out.valid["depth"].copy_(rows["depth"])  # 0 where it is not known
         torch.ne(rows["normals"][..., 2], 0, out=out.valid["normals"])
-        out.valid["edges"].fill_(True)

@@ -189,7 +189,7 @@ class PreparedSplit:
         count, place = len(indices), self._place[indices.numpy()]
         out = self.decoder.empty(count, {name: of.shape[1:] for name, of in self.shards[0].items()}, self.device)
         if self.device.type == "cpu":  # sample by sample, which the caches hold
-            self._in_threads(partial(self._decode_one, place, views, out), count)
+            self._in_threads(partial(self._decode_one, place, views, out.split(count)), count)
             return out
         fields = {name: np.empty((count, *of.shape[1:]), of.dtype) for name, of in self.shards[0].items()}
         self._in_threads(partial(self._read_one, place, views, fields), count)
@@ -210,9 +210,9 @@ class PreparedSplit:
         other.device = device
         return other
 
-    def _decode_one(self, place: Array, views: Sequence[View], out: Batch, index: int) -> None:
+    def _decode_one(self, place: Array, views: Sequence[View], out: Sequence[Batch], index: int) -> None:
         rows = {name: torch.from_numpy(field[None]) for name, field in self._read(place[index], views[index])}
-        self.decoder.decode(rows, views[index : index + 1], out.part(index, index + 1))
+        self.decoder.decode(rows, views[index : index + 1], out[index])
 
     def _read_one(self, place: Array, views: Sequence[View], fields: Mapping[str, Array], index: int) -> None:
         for name, field in self._read(place[index], views[index]):
