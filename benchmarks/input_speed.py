@@ -4,8 +4,8 @@
 
 The ways are timed in turn, several rounds of them; the table holds medians and the range. A GPU converts samples
 to float itself: 'converted elsewhere' is what the CPU has to do for it, but for the copy to the GPU. The last line
-is what a thread that only copies the same bytes out of the mapped files reaches: the limit of the memory, or of the
-disk.
+is what a thread that only copies the same bytes out of the mapped files reaches: the limit of the memory, or of
+the disk.
 """
 
 from __future__ import annotations
