@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import time
 from pathlib import Path
@@ -55,9 +56,15 @@ class TrialAdapter(tune.Trainable):
         # More threads than cores make a step up to ten times slower when a neighbour is busy.
         torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
         self.mark = time.perf_counter()
+        self.method: Any = None
+        self.network: Any = None
+        self.gpu = self.experiment.config.resources.device.type == "cuda"
+        if self.gpu:  # what the last trial held there goes before the next one is built: others may share it
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         self.interval = 0
         self.charged = Cost()
-        self.method: Any = None
         self.seed = config["seed"]
         self.stored = time.monotonic()
         self.told: tuple[str, ...] = ()
@@ -124,6 +131,8 @@ class TrialAdapter(tune.Trainable):
             profiling = time.perf_counter()
             metrics |= self._compact()
             evaluating += time.perf_counter() - profiling
+        if self.gpu and metrics:
+            metrics["cost/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
         report = self._report(metrics, error, time.perf_counter() - began, evaluating)
         every = self.experiment.config.resources.checkpoint_every
         stores = self.keep and not report.done and time.monotonic() - self.stored >= every
