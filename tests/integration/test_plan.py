@@ -10,7 +10,8 @@ pytestmark = pytest.mark.integration
 
 ARMS = ("dense", "random", "topk", "optuna-asha", "meta")
 STOPPING = ("topk", "optuna-asha")
-SETTINGS = [*SMALL, "training.steps=12", "training.report_every=2", "budget.trials=7", "budget.retrain=1"]
+# An arm that stops trials may end with up to one whole trial left that it cannot begin: below a tenth of eleven.
+SETTINGS = [*SMALL, "training.steps=12", "training.report_every=2", "budget.trials=11", "budget.retrain=1"]
 COLUMNS = ("trials", "stopped", "retrained", "cost", "passes", "hours")
 
 
@@ -71,14 +72,14 @@ def test_the_arms_that_stop_trials_spend_what_was_planned(both):
 def test_all_together_cost_what_was_planned(both):
     planned, ran = both
     assert planned["all"]["passes"] == pytest.approx(sum(spent(ran).values()), rel=0.1)
-    one = ran.rows["random"]["limit"] / 7
+    one = ran.rows["random"]["limit"] / 11
     assert planned["all"]["cost"] == pytest.approx(planned["all"]["passes"] / one, abs=0.01)
 
 
 def test_what_a_finished_comparison_has_still_to_run_is_what_a_larger_budget_adds(both):
     ran = both[1]
     before = {path: path.stat().st_mtime_ns for path in ran.folder.rglob("*")}
-    more = Search(ran.folder, "--plan", "--resume", settings=["budget.trials=9"], preset=None).wait()
+    more = Search(ran.folder, "--plan", "--resume", settings=["budget.trials=13"], preset=None).wait()
     assert (more.status, more.errors) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in ran.folder.rglob("*")} == before
     added = table(more.shown)
