@@ -1,11 +1,11 @@
-"""What a step costs on a GPU: plain, fixed λ and meta-learned λ with the network and sizes of the `nyuv2` preset.
+"""What a step costs on a GPU: dense, fixed λ and meta-learned λ with the network and sizes of the `nyuv2` preset.
 
     python benchmarks/gpu_step.py                          # one GPU, nothing but torch and torchvision needed
     python benchmarks/gpu_step.py --batch 32 --compile
     python benchmarks/gpu_step.py --device cpu --tiny      # whether it runs at all
 
 Images and labels are random and lie on the device, so reading does not count. The methods are timed in turns in
-one run; a ratio is the median over rounds of its time by that of `plain` in the same round. A round ends with the
+one run; a ratio is the median over rounds of its time by that of `dense` in the same round. A round ends with the
 evaluation of a batch (two with a learner), which is timed along. The peak is measured: products of 8192 x 8192
 matrices in bfloat16. A network's arithmetic is that of its convolutions and products, forward and backward.
 """
@@ -68,7 +68,7 @@ def ways(
         "bounds": BOUNDS,
     }
     return {
-        "plain": Dense(there, network().to(device), settings, 0),
+        "dense": Dense(there, network().to(device), settings, 0),
         "fixed": FixedLambda(there, network().to(device), settings, 0, schedule=schedule),
         "meta (waterfill)": MetaSparsity(there, network().to(device), settings, 0, **wish),
         "meta (forward)": MetaSparsity(
@@ -133,11 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(args.device)
     height, width = (48, 64) if args.tiny else (288, 384)
     data = data_of(args.batch, height, width)
-    shape = {"depth": 50, "weights": None, "checkpointing": args.checkpointing} | (
-        {"width": 8} if args.tiny else {}
-    )
+    own = {"depth": 50, "weights": None, "checkpointing": args.checkpointing} | ({"width": 8} if args.tiny else {})
     network = partial(
-        build_network, "dilated_resnet", shape, image_shape=data.image_shape, heads=head_specs(TASKS), seed=0
+        build_network, "dilated_resnet", own, image_shape=data.image_shape, heads=head_specs(TASKS), seed=0
     )
     total = (args.rounds + 3) * args.steps  # two rounds warm up, one is profiled
     settings = TrainingSettings(
@@ -164,12 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if index >= 2:
                 times[name].append(taken)
     print(
-        "| method | ms a step (range) | images a second | ratio to plain | share of the peak | memory of a step |"
+        "| method | ms a step (range) | images a second | ratio to dense | share of the peak | memory of a step |"
     )
     print("| :-- | --: | --: | --: | --: | --: |")
     for name, found in times.items():
         middle = statistics.median(found)
-        ratio = statistics.median(a / b for a, b in zip(found, times["plain"], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(found, times["dense"], strict=True))
         print(
             f"| {name} | {1e3 * middle:.1f} ({1e3 * min(found):.1f} to {1e3 * max(found):.1f}) "
             f"| {args.batch / middle:.0f} | {ratio:.2f} | {100 * each * args.batch / middle / most:.0f} % "

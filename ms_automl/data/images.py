@@ -29,5 +29,5 @@ def normalise(images: Tensor, out: Tensor) -> None:
     count, height, width, _ = images.shape
     shift, scale = _row(width, images.device)
     rows = out.movedim(1, 3).view(count * height, 3 * width)
-    rows.copy_(images.view(count * height, 3 * width))  # bytes with floats is slow
+    rows.copy_(images.reshape(count * height, 3 * width))  # bytes with floats is slow
     torch.addcmul(shift, rows, scale, out=rows)

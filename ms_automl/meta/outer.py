@@ -38,7 +38,8 @@ def outer_gradient(
         batch: an outer batch.
         tasks: S.
         references: L_t^ref by task.
-        parts: of the batch, whose gradients are added up one by one; none is the whole batch at once.
+        parts: of the batch, whose gradients are added up one by one, L_t^val of a part times its share of the
+            batch's valid labels; none is the whole batch at once. Batch norm sees a part at a time.
     """
     sums: list[Tensor] | None = None
     for part in parts or (batch,):
