@@ -27,7 +27,8 @@ from typing import Any
 
 from tests.cluster.cluster import HOST_FAULTS, OnHosts, three_hosts
 from tests.cluster.hosts import why_not
-from tests.faults.injected import FAULTS, Comparison, undisturbed
+from tests.faults.comparison import Comparison
+from tests.faults.injected import FAULTS, undisturbed
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "reliability.jsonl"

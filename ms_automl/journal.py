@@ -62,8 +62,10 @@ class Journal:
         """Keep where its model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
             self._keep(stream, trial)
-            return
-        self._write({"name": trial.name, "attempt": trial.attempt, "checkpoint": self._relative(trial.checkpoint)})
+        elif trial.status != "KILLED":
+            self._write(
+                {"name": trial.name, "attempt": trial.attempt, "checkpoint": self._relative(trial.checkpoint)}
+            )
 
     def _keep(self, stream: Stream, trial: Trial) -> None:
         assert self.comparison is not None
@@ -86,6 +88,9 @@ class Journal:
 def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
     """What a comparison has done: the trials that ended, in that order, and by name those that left a state.
 
+    A trial that ended, but whose model nobody has kept, is one that left a state: it is as it was then, and comes
+    to its end again.
+
     Raises:
         DataError: where a line is not what :class:`Journal` writes.
     """
@@ -93,13 +98,13 @@ def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
     def seen(place: str) -> str:
         return place if remote(place) else str(folder / place)
 
-    found: dict[tuple[str, int], Entry] = {}
+    found: dict[str, Entry] = {}
+    left: dict[str, Entry] = {}
     for entry in entries(folder / FILE):
         try:
             if "name" in entry:
-                key = entry["name"], entry["attempt"]
-                if key in found:
-                    found[key].trial.checkpoint = seen(entry["checkpoint"])
+                if entry["name"] in found:
+                    found[entry["name"]].trial.checkpoint = seen(entry["checkpoint"])
                 continue
             values = entry["trial"]
             values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
@@ -107,14 +112,17 @@ def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
             values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}
             trial = Trial(**values)
             course = {int(step): losses for step, losses in entry["course"]}
-            found.pop((trial.name, trial.attempt), None)  # the order is that of the ends
-            found[trial.name, trial.attempt] = Entry(trial, course, entry["elapsed"])
+            one = Entry(trial, course, entry["elapsed"])
+            if trial.status == "RUNNING":
+                left[trial.name] = one
+            else:
+                found.pop(trial.name, None)  # the order is that of the ends
+                found[trial.name] = one
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / FILE}: a line is not a trial ({error}): restore the file") from error
     ended = [one for one in found.values() if one.trial.status == "FAILED" or one.trial.checkpoint is not None]
     over = {one.trial.name for one in ended}
-    running = {one.trial.name: one for one in found.values() if one.trial.states and one.trial.name not in over}
-    return ended, running
+    return ended, {name: one for name, one in left.items() if name not in over}
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:

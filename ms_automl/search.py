@@ -87,6 +87,11 @@ def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
         raise ConfigError("--resume goes on with the comparison in --out: name its folder")
     if args.preset or args.arms:
         raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
+    if args.storage and not (args.plan or args.show_config or (args.out / "comparison.json").is_file()):
+        from ms_automl.backup import fetch
+        from ms_automl.storage import storage_of
+
+        fetch(args.out, storage_of(args.storage, args.out.absolute()), print)
     record = read_record(args.out)
     return record, grown(record, args.set, args.seeds)
 

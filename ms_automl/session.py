@@ -17,15 +17,17 @@ import torch
 from rich.console import Console
 
 from ms_automl.assembly import arm_names, assemble, check_batches, check_names, one_trial
+from ms_automl.backup import Backup, check_own
 from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
-from ms_automl.errors import ConfigError, NetworkError
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import ConfigError, NetworkError, TrackingError
 from ms_automl.files import alone, write_json
 from ms_automl.journal import Journal, read
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
-from ms_automl.storage import Storage, storage_of
+from ms_automl.storage import Storage, shown, storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
@@ -83,6 +85,9 @@ def _compare(
     record: dict[str, Any] | None,
 ) -> int:
     console, config = Console(), experiment.config
+    backup = None if models.address == str(out) else Backup(out, models)
+    if backup is not None:
+        check_own(models, record)
     versions, tags = _versions(), {"preset": config.preset, "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
     line = f"{config.preset}: {', '.join(arm_names(config))}; results in {_shown(out)}"
@@ -111,20 +116,23 @@ def _compare(
         slots = session.slots
         content["machine"] = f"{platform.system()} {platform.machine()}, {slots} slots"
         tags["slots"] = str(slots)
-        if record is None:
-            tracker.begin(out.name, tags, config.to_dict())
-            source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
-            samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
-            tracker.dataset_used(data.name, source, samples)
-        else:
-            tracker.resume(record["mlflow"]["run_id"], config.to_dict())
-        content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": _store(tracker.uri, out)}
+        store = _store(tracker.uri, out)
+        goes_on = _open_runs(tracker, record, store, out.name, tags, experiment, data)
+        content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": store}
+        content["drivers"] = [*(record or {}).get("drivers", ()), *([backup.driver] if backup else ())]
         write_json(out / "comparison.json", content | {"rows": []})
+        if backup is not None:
+            comparison.recorders.append(backup)
+            backup.begin()
         try:
             for stream in comparison.streams.values():
                 tracker.stream_opened(stream)
+            if known and not goes_on:
+                console.print(f"MLflow has lost the comparison: {len(known)} trials that ended are logged again")
+                for stream in comparison.streams.values():
+                    tracker.recall(stream)
             screen.begin(comparison)
-            run_trials(experiment, router, session)
+            run_trials(experiment, router, session, remove=None if backup is None else backup.remove)
         except KeyboardInterrupt as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
             stopped = error
@@ -137,6 +145,11 @@ def _compare(
     try:
         return _finish(console, comparison, tracker, experiment, out, content, slots, stopped)
     finally:
+        if backup is not None:
+            backup.close()
+            if backup.trouble:
+                line = f"the copy in {shown(models.address)} is not up to date: {backup.trouble}"
+                console.print(line, style="red", markup=False, soft_wrap=True)
         if isinstance(stopped, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -272,6 +285,37 @@ def _writable(out: Path) -> Path:
 
 def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _open_runs(
+    tracker: Tracker,
+    record: dict[str, Any] | None,
+    store: str,
+    name: str,
+    tags: dict[str, str],
+    experiment: Experiment,
+    data: MultiTaskData,
+) -> bool:
+    """Begin the comparison's parent run, or go on with the one it has; whether it had one.
+
+    Raises:
+        TrackingError: where the runs are in another store.
+    """
+    config = experiment.config
+    before = record["mlflow"] if record is not None else None
+    if before is not None and tracker.knows(before["run_id"]):
+        tracker.resume(before["run_id"], config.to_dict())
+        return True
+    if before is not None and before.get("tracking_uri") not in (store, None):  # the same one has lost them
+        raise TrackingError(
+            f"the MLflow store {store} does not have the comparison's runs, which are in {before['tracking_uri']} "
+            "(seen from --out): start the command in the same folder as before, or set MLFLOW_TRACKING_URI"
+        )
+    tracker.begin(name, tags, config.to_dict())
+    source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
+    samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
+    tracker.dataset_used(data.name, source, samples)
+    return False
 
 
 def _store(uri: str, out: Path) -> str:

@@ -49,6 +49,45 @@ class Storage:
             if kind.type_name == filesystem.type_name and inside != "." and not inside.startswith(".."):
                 filesystem.delete_dir(path)
 
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file at the top, whole or not at all.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        filesystem, folder = _opened(self.address)
+        filesystem.create_dir(folder)
+        # A store shows what it was sent whole; in a folder a reader could come in between.
+        path = f"{folder}/{name}" if remote(self.address) else f"{folder}/.{name}.tmp"
+        with filesystem.open_output_stream(path) as file:
+            file.write(content)
+        if not remote(self.address):
+            Path(path).replace(Path(folder) / name)
+
+    def read(self, name: str) -> bytes | None:
+        """A file at the top, or None where there is none.
+
+        Raises:
+            OSError: where nothing can be read.
+        """
+        filesystem, folder = _opened(self.address)
+        if filesystem.get_file_info(f"{folder}/{name}").type.name == "NotFound":
+            return None
+        with filesystem.open_input_stream(f"{folder}/{name}") as file:
+            return bytes(file.read())
+
+    def copy(self, folder: Path, name: str) -> None:
+        """Put a folder of this host's at the top.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        from pyarrow import fs
+
+        filesystem, top = _opened(self.address)
+        filesystem.create_dir(f"{top}/{name}")
+        fs.copy_files(str(folder), f"{top}/{name}", destination_filesystem=filesystem)
+
     @contextmanager
     def marked(self) -> Iterator[str]:
         """Place of a file that is there for as long as this lasts: who does not see it looks somewhere else.

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,20 @@ class Tracker:
         """The part of MLflow's address that opens the comparison's arms with their columns and charts."""
         return f"#/experiments/{self.experiment}/runs?viewStateShareKey={self.run_id}&compareRunsMode=CHART"
 
+    def knows(self, run_id: str) -> bool:
+        """Whether the store has a run.
+
+        Raises:
+            TrackingError: where the store cannot be reached.
+        """
+        with self._reachable():
+            try:
+                return self.client.get_run(run_id).info.lifecycle_stage == "active"
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+
     def resume(self, run_id: str, config: dict[str, Any]) -> None:
         """Go on with a parent run: its arm and trial runs are found by name, and none is made twice.
 
@@ -178,13 +192,25 @@ class Tracker:
         self._put(lambda: self.client.log_batch(self.runs[trial.name], tags=tags))
         ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it
         self._put(lambda: self.client.set_terminated(self.runs[trial.name], ended))
-        if stream.anytime:
-            passes, objective, test_objective, seconds = stream.anytime[-1]
+        self._anytime(stream, stream.anytime[-1:])
+
+    def recall(self, stream: Stream) -> None:
+        """Log an arm's trials of an earlier process again, as they ended: for a store that has lost them."""
+        points, stream.anytime = stream.anytime, []
+        for trial in (*stream.trials, *stream.retrained):
+            self.trial_started(stream, trial)
+            if trial.metrics:
+                self.trial_reported(stream, trial, trial.metrics)
+            self.trial_ended(stream, trial)
+        stream.anytime = points
+        self._anytime(stream, points)
+
+    def _anytime(self, stream: Stream, points: Sequence[tuple[float, float, float, float]]) -> None:
+        now = milliseconds()
+        for passes, *values in points:
             names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
-            values = (objective, test_objective, seconds)
-            now = milliseconds()
-            points = zip(names, values, strict=True)
-            self._log(stream.name, [Metric(name, value, now, round(passes)) for name, value in points])
+            told = zip(names, values, strict=True)
+            self._log(stream.name, [Metric(name, value, now, round(passes)) for name, value in told])
 
     def stream_closed(self, stream: Stream, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,9 +58,10 @@ class Router(Protocol):
 class _Lifecycle(tune.Callback):
     """Tells the router what only Ray knows: when a trial gets its device, where its model lies."""
 
-    def __init__(self, router: Router, storage: Storage, patience: float) -> None:
+    def __init__(self, router: Router, storage: Storage, remove: Callable[[str], None], patience: float) -> None:
         self.router = router
         self.storage = storage
+        self.remove = remove
         self.patience = patience
         self._next_look = 0.0
 
@@ -84,7 +85,7 @@ class _Lifecycle(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         for place in self.router.kept(trial.trial_id, self.storage.place(checkpoint.path)):
-            self.storage.remove(place)
+            self.remove(place)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,14 @@ class _Stopper(tune.Stopper):
         return False
 
 
-def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: bool = True) -> None:
+def run_trials(
+    experiment: Experiment,
+    router: Any,
+    session: Session,
+    *,
+    keep: bool = True,
+    remove: Callable[[str], None] | None = None,
+) -> None:
     """Run every trial that a router suggests.
 
     Args:
@@ -213,7 +221,9 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
         router: a ``ray.tune.search.Searcher`` and a :class:`Router`: says what runs next, hears of everything.
         session: where they run, and leave their models.
         keep: whether the model of every trial is kept.
+        remove: has a place deleted that nobody needs any more; None deletes it at once.
     """
+    remove = remove or session.storage.remove
     resources = experiment.config.resources
     trainable = tune.with_resources(
         tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs, keep=keep),
@@ -230,7 +240,7 @@ def run_trials(experiment: Experiment, router: Any, session: Session, *, keep: b
             storage_path=session.storage.address,
             verbose=0,
             stop=_Stopper(router),
-            callbacks=[_Lifecycle(router, session.storage, resources.report_timeout)],
+            callbacks=[_Lifecycle(router, session.storage, remove, resources.report_timeout)],
             # What is stored, and what of it is needed no more, the router knows; and which trials go on.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep),
             failure_config=tune.FailureConfig(max_failures=0),

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.hosts import ROOT, SHARED, USER, Hosts
-from tests.faults.injected import Comparison
+from tests.faults.comparison import Comparison
 from tests.integration.command import Ended
 
 PACKAGES = ("ms_automl", "search_spaces", "trainables", "analysis")

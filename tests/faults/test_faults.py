@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from tests.faults.injected import FAULTS, Comparison, undisturbed
+from tests.faults.comparison import Comparison
+from tests.faults.injected import FAULTS, undisturbed
 from tests.faults.machine import family, listening
 
 pytestmark = [
@@ -15,6 +16,7 @@ pytestmark = [
 SAID = {
     "a trial's newest state truncated": "went on from an earlier state",
     "a second driver on the same comparison": "error: another process is at work in",
+    "the head lost with its disk and MLflow, --resume": "MLflow has lost the comparison",
     "the disk full, --resume": "No space left on device",
 }
 
@@ -51,7 +53,8 @@ def test_nothing_is_lost(name, whole, tmp_path):
     assert outcome.injected > 0
     assert not outcome.lost + outcome.doubled + outcome.wrong
     assert outcome.equal
-    assert abs(outcome.error) < 0.1, "the ledger does not tell what was done"
+    least = -0.3 if "head lost" in name else -0.1  # what was done since the last copy nobody knows
+    assert least < outcome.error < 0.1, "the ledger does not tell what was done"
     assert any(SAID.get(name, "") in line for line in outcome.said)
     assert not any("Traceback" in line for line in outcome.said)
 

@@ -183,6 +183,47 @@ def test_a_trial_that_has_ended_is_done_again_until_its_model_is_stored_and_judg
     assert without_notes(bench.table()) == without_notes(whole.table())
 
 
+def ended_but_not_stored(path, arm, retries=0):
+    """A comparison whose second trial left a state after its first interval, and has ended; the trial's id."""
+    bench = Bench(path, arms=(arm,), retries=retries)
+    bench.finish(bench.ask()[0])
+    name, _ = bench.ask()
+    while bench.state.trials[name].status == "RUNNING":
+        if bench.at[name] == 1:
+            bench.store(name)
+        bench.router.reported(name, bench.report(name, bench.at[name]))
+        bench.at[name] += 1
+    return bench, name
+
+
+@pytest.mark.parametrize("arm", ["random", "topk"])
+def test_one_that_ended_as_the_driver_was_lost_comes_to_the_same_end_again(tmp_path, arm):
+    whole = Bench(folder(tmp_path, "whole"), arms=(arm,))
+    whole.run(slots=1)
+    bench, name = ended_but_not_stored(folder(tmp_path, "cut"), arm)
+    before = bench.state.trials[name]
+    resumed = Bench(tmp_path / "cut", arms=(arm,), resumed=True)
+    name, answer = resumed.ask()
+    trial = resumed.state.trials[name]
+    assert trial.name == before.name and len(answer["states"]) == 1 and trial.reports == 1
+    resumed.finish(name)
+    assert (trial.status, trial.reports, trial.metrics["val/objective"]) == (
+        before.status, before.reports, before.metrics["val/objective"],
+    )  # fmt: skip
+    resumed.run(slots=1)
+    assert without_notes(resumed.table()) == without_notes(whole.table())
+
+
+def test_a_model_that_a_second_process_stored_is_known_to_the_next_driver(tmp_path):
+    bench, name = ended_but_not_stored(tmp_path, "random", retries=1)
+    trial = bench.state.trials[name]
+    lose(bench, name)
+    bench.finish(bench.ask()[0])
+    resumed = Bench(tmp_path, arms=("random",), resumed=True)
+    known = {other.name: other.checkpoint for other in resumed.state.trials.values()}
+    assert known[trial.name] == trial.checkpoint
+
+
 def test_a_model_that_could_not_be_stored_is_said(tmp_path):
     bench = Bench(tmp_path, arms=("fixed",))
     bench.finish(bench.ask()[0])

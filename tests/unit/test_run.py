@@ -31,7 +31,7 @@ def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkey
     now, killed, router = [0.0], [], Router()
     monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(run.ray, "kill", killed.append)
-    lifecycle = run._Lifecycle(router, Storage("/models"), 60.0)
+    lifecycle = run._Lifecycle(router, Storage("/models"), lambda place: None, 60.0)
     ended, alive, silent = (
         SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=actor))
         for name, actor in (("ended", None), ("alive", "actor of alive"), ("silent", "actor of silent"))

@@ -68,3 +68,26 @@ def test_every_metric_of_every_report_is_there_once_however_late_it_is_written(t
     own = [run_id for run_id in written if run_id == tracker.runs["arm-0/00"]]
     # Params, tags, and the metrics: 1,000 at a time where they had to wait for one another.
     assert len(own) <= (4 if late else 2 + REPORTS)
+
+
+def test_a_store_that_lost_a_comparison_gets_its_trials_again(tracker, tmp_path):
+    trials = tell(tracker, ["a", "b"])
+    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3, trials=trials)
+    stream.anytime = [(10.0, 1.5, 1.6, 1.0), (20.0, 1.25, 1.3, 2.0)]
+    trials[0].metrics = {"val/objective": 1.5, "step": 12.0}
+    tracker.finish({"rows": []}, {}, "KILLED")
+    other = Tracker(f"sqlite:///{tmp_path / 'other.db'}")
+    assert tracker.knows(tracker.run_id) and not other.knows(tracker.run_id)
+    other.begin("one", {"preset": "none"}, {"a": 1})
+    other.stream_opened(stream)
+    other.recall(stream)
+    other.finish({"rows": []}, {}, "FINISHED")
+    assert other.writer.lost is None and len(stream.anytime) == 2
+    client = MlflowClient(other.uri)
+    runs = {run.info.run_name: run for run in client.search_runs([other.experiment])}
+    assert set(runs) == {"one", "arm-0", "arm-0/00", "arm-0/01"}
+    first, second = runs["arm-0/00"], runs["arm-0/01"]
+    assert first.info.status == second.info.status == "KILLED"  # as those that were stopped
+    assert first.data.metrics == {"val/objective": 1.5} and first.data.params["value/lambda"] == "0.1"
+    curve = client.get_metric_history(runs["arm-0"].info.run_id, "anytime/objective")
+    assert [(point.step, point.value) for point in curve] == [(10, 1.5), (20, 1.25)]
