@@ -25,6 +25,8 @@ FILES = ("comparison.json", "ledger.jsonl", "trials.jsonl", "optuna.journal")
 RESULTS = ("best", "report")
 EVERY = 2.0
 """Seconds between two copies at the least: what ends in between is lost with the disk, and done again."""
+AT_LEAST = 60.0
+"""Seconds after which a copy is made of what has been charged, though no trial has ended or left a state since."""
 BEAT = 15.0
 """Seconds between two signs of life."""
 SHARE = 0.2
@@ -36,7 +38,9 @@ LARGEST = 2**32
 class Backup:
     """Copies the files of a comparison to its storage as they grow: a recorder, told after the journal.
 
-    What is copied is what the files held at one moment, as a driver that was killed there would have left them.
+    A copy is made soon after a trial has ended or left a state, else from time to time: a store that keeps
+    versions keeps them all. What is copied is what the files held at one moment, as a driver that was killed there
+    would have left them.
     A store that is away holds nothing up: the next copy has everything again.
 
     Args:
@@ -56,7 +60,8 @@ class Backup:
         self._sizes: dict[str, int] = {}
         self._unneeded: list[str] = []
         self._lock = threading.Lock()
-        self._changed, self._over = threading.Event(), threading.Event()
+        self._urgent, self._over = threading.Event(), threading.Event()
+        self._copied: dict[str, int] = {}
         self._beats = 0
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
 
@@ -83,12 +88,14 @@ class Backup:
         self._look()
 
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
-        """See what there is to copy."""
+        """Have it copied."""
         self._look()
+        self._urgent.set()
 
     def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """See what there is to copy."""
+        """Have it copied."""
         self._look()
+        self._urgent.set()
 
     def remove(self, place: str) -> None:
         """Delete a state that nobody needs any more, once no copy names it."""
@@ -98,7 +105,6 @@ class Backup:
     def close(self) -> None:
         """Copy everything as it is now, selected models and report as well, and say that no driver is at work."""
         self._over.set()
-        self._changed.set()
         self._thread.join()
         self._look()
 
@@ -116,7 +122,6 @@ class Backup:
         sizes = {name: file.stat().st_size for name in FILES if (file := self.folder / name).exists()}
         with self._lock:
             self._sizes = sizes
-        self._changed.set()
 
     def _run(self) -> None:
         signed = copied = time.monotonic()
@@ -126,10 +131,11 @@ class Backup:
             if now - signed >= self.beat:
                 self._try(self._sign)
                 signed = now
-            if self._changed.is_set() and now - copied >= max(self.every, took / SHARE):
-                self._changed.clear()
+            due = self._urgent.is_set() or (self._copied != self._sizes and now - copied >= AT_LEAST)
+            if due and now - copied >= max(self.every, took / SHARE):
+                self._urgent.clear()
                 if not self._try(self._copy):
-                    self._changed.set()
+                    self._urgent.set()
                 copied = time.monotonic()
                 took = copied - now
             self._over.wait(min(1.0, self.every, self.beat))
@@ -163,6 +169,7 @@ class Backup:
             with self._lock:
                 self._unneeded = unneeded + self._unneeded
             raise
+        self._copied = sizes
         for place in unneeded:
             self.storage.remove(place)
 

@@ -54,6 +54,31 @@ def test_what_files_hold_at_one_moment_is_copied_as_they_grow(places):
     assert backup.trouble is None
 
 
+def test_reports_alone_are_copied_from_time_to_time(places, monkeypatch):
+    out, storage, _ = places
+    made, write = [], Storage.write
+    monkeypatch.setattr(
+        Storage, "write", lambda self, name, content: (made.append(name), write(self, name, content))
+    )
+    backup = Backup(out, storage, every=0.001, beat=0.001)
+    backup.begin()
+
+    def report(count):
+        (out / "ledger.jsonl").write_text("1\n" * count)
+        backup.trial_reported(None, None, {})
+        beats = last_sign(storage).beats
+        until(lambda: last_sign(storage).beats > beats + 5)
+
+    report(2)
+    assert made.count(RECORD) == 1
+    monkeypatch.setattr("ms_automl.backup.AT_LEAST", 0.01)
+    report(3)
+    until(lambda: copied(storage)["ledger.jsonl"] == "1\n1\n1\n")
+    report(3)
+    assert made.count(RECORD) == 2  # nothing new
+    backup.close()
+
+
 def test_results_are_copied_at_the_end_and_the_driver_says_that_it_has_ended(places):
     out, storage, _ = places
     backup = Backup(out, storage)
@@ -92,7 +117,7 @@ def test_a_store_that_is_away_holds_nothing_up_and_loses_nothing(places, monkeyp
     monkeypatch.setattr(Storage, "write", write)
     (out / "ledger.jsonl").write_text("1\n2\n")
     backup.remove(str(state))
-    backup.trial_reported(None, None, {})
+    backup.trial_ended(None, None)
     until(lambda: backup.trouble)
     assert "away" in backup.trouble and state.is_dir()
     monkeypatch.setattr(Storage, "write", written)
