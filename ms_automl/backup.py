@@ -104,6 +104,8 @@ class Backup:
 
     def close(self) -> None:
         """Copy everything as it is now, selected models and report as well, and say that no driver is at work."""
+        if not self._thread.is_alive():  # it could not begin
+            return
         self._over.set()
         self._thread.join()
         self._look()

@@ -121,10 +121,10 @@ def _compare(
         content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": store}
         content["drivers"] = [*(record or {}).get("drivers", ()), *([backup.driver] if backup else ())]
         write_json(out / "comparison.json", content | {"rows": []})
-        if backup is not None:
-            comparison.recorders.append(backup)
-            backup.begin()
         try:
+            if backup is not None:
+                comparison.recorders.append(backup)
+                backup.begin()
             for stream in comparison.streams.values():
                 tracker.stream_opened(stream)
             if known and not goes_on:

@@ -157,7 +157,7 @@ def head_lost(folder: Path, seed: int) -> Comparison:
             if comparison.some_time(0, 2):
                 comparison.kill_the_driver(alone=False)
                 shutil.rmtree(folder / "out")
-                (folder / "mlflow.db").unlink()
+                (folder / "mlflow.db").unlink(missing_ok=True)
                 comparison.resume()
         return comparison.wait()
     except BaseException:

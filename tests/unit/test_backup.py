@@ -127,6 +127,20 @@ def test_a_store_that_is_away_holds_nothing_up_and_loses_nothing(places, monkeyp
     backup.close()
 
 
+def test_a_store_that_cannot_be_written_is_said_before_anything_runs(places, monkeypatch):
+    out, storage, _ = places
+    away = OSError("away")
+
+    def write(self, name, content):
+        raise away
+
+    monkeypatch.setattr(Storage, "write", write)
+    backup = Backup(out, storage)
+    with pytest.raises(ConfigError, match=r"nothing can be stored in .*: away"):
+        backup.begin()
+    backup.close()
+
+
 def test_the_driver_gives_signs_of_life(places):
     out, storage, _ = places
     backup = Backup(out, storage, beat=0.01)
