@@ -26,8 +26,8 @@ def read_record(out: Path) -> dict[str, Any]:
     file = out / "comparison.json"
     if not file.is_file():
         raise ConfigError(
-            f"--resume: no comparison.json in {out}: name the --out folder of a comparison, or add the --storage that "
-            "it was begun with"
+            f"--resume: no comparison.json in {out}: name the --out folder of a comparison, or add the --storage "
+            "that it was begun with"
         )
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
