@@ -51,10 +51,10 @@ The ledger's error is what it has, lost work with it, over what the networks cou
 were asked for: median, and the one furthest from 0. How far a lost process had come since its last report is
 reckoned, not known. On hosts one of the arms is `path`, which measures the compact form of each model in its
 trial: the networks count that, and the ledger has it in seconds alone (nothing else is missing: an undisturbed
-comparison of these arms without `path`, on one machine, has an error of 0.0 %). What a lost head did since its last
-copy in the storage (an S3 server on this machine) is on no ledger: seconds, twice, in comparisons that take a minute
-or two. A result is the same where every
-figure of the table but seconds and latencies is that of an undisturbed comparison, to the last digit.
+comparison of these arms without `path`, on one machine, has an error of 0.0 %). What a lost head did since its
+last copy in the storage (an S3 server on this machine) is on no ledger: seconds, twice, in comparisons that take a
+minute or two. A result is the same where every figure of the table but seconds and latencies is that of an
+undisturbed comparison, to the last digit.
 
 {versions}; {machine}."""
 
