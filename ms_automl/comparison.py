@@ -59,6 +59,8 @@ class Comparison:
         self.began = clock()
         self.first_start: float | None = None
         self.last_end: float | None = None
+        self.busy_seconds = 0.0  # of this process, as the two before
+        self.restored = 0
         self.trials: dict[str, Trial] = {}
         self.references: dict[int, dict[str, float]] = {}
         self.courses: dict[int, dict[int, dict[str, float]]] = {}  # by seed and step: the dense losses on the way
@@ -266,6 +268,7 @@ class Comparison:
             trial.passes += sum(charge.passes for charge in new)
             trial.device_seconds += report.device_seconds
             trial.busy_seconds += report.busy_seconds
+            self.busy_seconds += report.busy_seconds
             trial.evaluation_seconds += report.evaluation_seconds
             trial.peak_memory, trial.host = report.peak_memory, report.host
         return bool(new)
@@ -279,6 +282,7 @@ class Comparison:
             elapsed: seconds from the start of the comparison to the trial's end.
         """
         self.register(trial)
+        self.restored += trial.status == "FINISHED"
         stream = self.streams[trial.stream]
         if course:
             self.courses[stream.seed] = course
@@ -340,11 +344,10 @@ class Comparison:
 
     @property
     def useful_share(self) -> float:
-        """Busy seconds per second of the trial phase: divide by the slots for the useful share."""
+        """Busy seconds per second of this process's trials: divide by the slots for the useful share."""
         if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
             return 0.0
-        busy = sum(trial.busy_seconds for trial in self.trials.values())
-        return busy / (self.last_end - self.first_start)
+        return self.busy_seconds / (self.last_end - self.first_start)
 
     def row(self, stream: Stream) -> dict[str, Any]:
         """The stream's row of comparison.json."""

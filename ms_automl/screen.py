@@ -140,9 +140,10 @@ def _clock(seconds: float) -> str:
 
 def _eta(comparison: Comparison) -> str:
     ended = [trial for trial in comparison.trials.values() if trial.status == "FINISHED"]
-    if not ended or comparison.first_start is None:
+    here = len(ended) - comparison.restored
+    if here <= 0 or comparison.first_start is None:
         return "time left not known yet"
     planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.streams.values() if not s.closed)
     planned += sum(len(s.trials) for s in comparison.streams.values() if s.closed)
-    rate = len(ended) / (time.monotonic() - comparison.first_start)
+    rate = here / (time.monotonic() - comparison.first_start)
     return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"

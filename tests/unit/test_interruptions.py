@@ -304,6 +304,13 @@ def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twic
     assert resumed.run(slots=2, most=math.inf)
 
 
+def test_the_useful_share_after_a_stop_is_that_of_the_driver_which_goes_on(tmp_path):
+    Bench(tmp_path, arms=("random",)).run(slots=1, most=2 * REPORTS + 3)
+    resumed = Bench(tmp_path, arms=("random",), resumed=True)
+    resumed.run(slots=1)
+    assert resumed.state.useful_share == pytest.approx(0.8)  # as the bench's reports have it
+
+
 def test_a_state_of_other_values_is_not_gone_on_from(tmp_path):
     bench = Bench(tmp_path, arms=("random",))
     bench.finish(bench.ask()[0])
