@@ -97,7 +97,7 @@ def assemble(
         experiment: what trials are built from.
         folder: of its ledger.
         known: trials that ended before this process began; None begins a comparison.
-        left: by name, those that left a state.
+        left: by name, those that were to run.
         studies: file that Optuna's studies are kept in; None keeps none.
         clock: seconds.
         plan: what a trial of a method and seed costs; None is the experiment's.
@@ -118,10 +118,9 @@ def assemble(
         stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, studies)) for stream in streams
     }
     reports, retrain, retries = config.training.build().reports, config.budget.retrain, config.resources.retries
-    router = StreamRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, left)
-    for one in known or ():
-        comparison.restore(one.trial, one.course, one.elapsed)
-        router.recall(one.trial)
+    most = config.resources.concurrency_per_stream
+    router = StreamRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
+    router.resume(known or (), left or {})
     if known:
         comparison.began -= max(one.elapsed for one in known)
     return comparison, router

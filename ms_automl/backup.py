@@ -79,6 +79,10 @@ class Backup:
             raise ConfigError(f"nothing can be stored in {shown(self.storage.address)}: {error}") from error
         self._thread.start()
 
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """See what there is to copy."""
+        self._look()
+
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """See what there is to copy."""
         self._look()

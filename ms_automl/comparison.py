@@ -6,6 +6,7 @@ nowhere else.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,7 +80,15 @@ class Comparison:
         """A trial was suggested."""
         self.trials[trial.id] = trial
         stream = self.streams[trial.stream]
-        (stream.trials if trial.training_seed is None else stream.retrained).append(trial)
+        if trial.training_seed is None:
+            stream.trials.append(trial)
+        else:
+            bisect.insort(stream.retrained, trial, key=lambda other: other.index)
+
+    def suggested(self, trial: Trial) -> None:
+        """A trial that is registered is complete: with the state that it goes on from, where there is one."""
+        for recorder in self.recorders:
+            recorder.trial_suggested(self.streams[trial.stream], trial)
 
     def started(self, trial_id: str) -> None:
         """A trial has its device; said again where another process goes on with it."""
@@ -286,8 +295,8 @@ class Comparison:
         stream = self.streams[trial.stream]
         if course:
             self.courses[stream.seed] = course
-        self.last_end = self.began + elapsed
-        self._select(stream, trial)
+        self.last_end = max(self.last_end or self.began, self.began + elapsed)
+        self._settle(stream, elapsed)
 
     def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
         metrics = report.metrics
@@ -309,24 +318,29 @@ class Comparison:
         trial.status, trial.error = status, error
         self.last_end = self.clock()
         trial.seconds = self._running_for(trial)
-        self._select(stream, trial)
+        self._settle(stream, self.last_end - self.began)
         for recorder in self.recorders:
             recorder.trial_ended(stream, trial)
 
-    def _select(self, stream: Stream, trial: Trial) -> None:
+    def _settle(self, stream: Stream, seconds: float) -> None:
+        """Take in the trials that have ended since, in the order in which they were suggested."""
+        while stream.settled < len(stream.trials) and stream.trials[stream.settled].status != "RUNNING":
+            trial = stream.trials[stream.settled]
+            stream.settled += 1
+            stream.passes += trial.passes
+            self._select(stream, trial, seconds)
+
+    def _select(self, stream: Stream, trial: Trial, seconds: float) -> None:
         """The reference, the stream's best and its anytime curve, after a trial's end."""
-        if trial.training_seed is not None:
-            return
         stream.failed += trial.status == "FAILED"
         if trial.status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics
         if scored and trial.method in stream.winners and self.better(trial, stream.best):
             stream.best = trial
-        if stream.best is not None and stream.best.status == "FINISHED" and self.last_end is not None:
-            best, spent = stream.best.metrics, self.ledger.totals(stream.name)
-            seconds = self.last_end - self.began
-            stream.anytime.append((spent.passes, best["val/objective"], best["test/objective"], seconds))
+        if stream.best is not None and stream.best.status == "FINISHED":
+            best = stream.best.metrics
+            stream.anytime.append((stream.passes, best["val/objective"], best["test/objective"], seconds))
 
     def _running_for(self, trial: Trial) -> float:
         return 0.0 if trial.started is None else self.clock() - trial.started

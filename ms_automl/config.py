@@ -128,7 +128,8 @@ class ResourcesSection(_Section):
 
     One that is silent for ``report_timeout`` seconds is stopped. One whose process or host is lost goes on in
     another process, ``retries`` times at most, from the state that it stored: one at the first report that comes
-    ``checkpoint_every`` seconds after the last.
+    ``checkpoint_every`` seconds after the last. Of an arm and seed ``concurrency_per_stream`` trials run at a
+    time; with more than one its sampler knows that many fewer results when it suggests.
     """
 
     cpus_per_trial: int = Field(1, ge=1)
@@ -136,6 +137,7 @@ class ResourcesSection(_Section):
     report_timeout: float = Field(3600, gt=0)
     checkpoint_every: float = Field(600, ge=0)
     retries: int = Field(2, ge=0)
+    concurrency_per_stream: int = Field(1, ge=1)
 
     @property
     def device(self) -> torch.device:

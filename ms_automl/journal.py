@@ -1,4 +1,4 @@
-"""What a comparison needs to go on after it was stopped or killed: a line per trial that ended or left a state."""
+"""What a comparison needs to go on after it was stopped or killed: what was suggested, left a state, or ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "trials.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial that has ended and whose model is kept, or one that left a state.
+    """A trial that has ended and whose model is kept, or one that was to run.
 
     Attributes:
         trial: as it was; its id is that of the process that ran it.
@@ -36,7 +36,8 @@ class Journal:
     """Appends to ``trials.jsonl``: a recorder of :class:`~ms_automl.comparison.Comparison`.
 
     A line says how a trial ended, another where its model lies. A trial that finished counts as ended with the
-    second one: without its model it could not be selected. A trial that runs has a line for each state it leaves.
+    second one: without its model it could not be selected. A trial that runs has a line for its suggestion and one
+    for each state it leaves.
 
     Args:
         folder: of the comparison.
@@ -46,6 +47,10 @@ class Journal:
         self.folder = folder
         self.path = folder / FILE
         self.comparison: Comparison | None = None
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """Keep what is to be run: of several at a time, a later one may end first."""
+        self._keep(stream, trial)
 
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """Nothing that must be known later."""
@@ -86,10 +91,10 @@ class Journal:
 
 
 def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
-    """What a comparison has done: the trials that ended, in that order, and by name those that left a state.
+    """What a comparison has done: the trials that ended, in that order, and by name those that have not.
 
-    A trial that ended, but whose model nobody has kept, is one that left a state: it is as it was then, and comes
-    to its end again.
+    A trial that ended, but whose model nobody has kept, has not: it is as it was at its last state, and comes to
+    its end again.
 
     Raises:
         DataError: where a line is not what :class:`Journal` writes.

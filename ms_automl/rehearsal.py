@@ -315,7 +315,7 @@ def rehearse(
         slots: trials at a time; None for as many as there are.
         folder: of the ledger.
         known: trials of an earlier process; None of a comparison that begins.
-        left: by name, those that left a state.
+        left: by name, those that were to run.
     """
     config, clock = experiment.config, Clock()
     plans = plan_of(experiment)

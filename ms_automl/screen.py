@@ -41,6 +41,9 @@ class Screen:
         assert self.comparison is not None
         return progress_table(self.comparison)
 
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """Nothing: it is shown once it runs."""
+
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """Nothing to add: the live table shows it."""
 

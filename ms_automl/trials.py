@@ -48,6 +48,9 @@ class Trial:
         status: RUNNING, then FINISHED, FAILED, KILLED, or STOPPED where its arm or its budget ended it on the way.
         start: name of the trial it began from, and how (:class:`~ms_automl.tuning.experiment.Start`).
         until: the report at which it stops; None for its end.
+        share: of a whole trial, what it takes at most.
+        profile: whether its compact network is measured at its end.
+        told: of how many of its stream's trials its sampler had been told when it was suggested.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
         attempt: how often it had begun before its process did.
@@ -68,6 +71,9 @@ class Trial:
     values: dict[str, float]
     params: dict[str, Any]
     until: int | None = None
+    share: float = 1.0
+    profile: bool = False
+    told: int = 0
     start: dict[str, str] | None = None
     training_seed: int | None = None
     status: str = "RUNNING"
@@ -112,7 +118,10 @@ class Stream:
         limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
         planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
         retrained: the selected model's method again, on fresh training seeds.
-        failed: how many of its trials have failed.
+        settled: how many of its trials, in the order in which they were suggested, have ended without a gap. Best
+            and curve are those of these: they do not depend on which of several trials at a time ended first.
+        passes: of these.
+        failed: how many of these have failed.
         macs_ratio: multiply-adds of the selected model, compacted, over the dense network's; None before the end.
         latency_ratio: the same of the time for a batch.
     """
@@ -125,6 +134,8 @@ class Stream:
     planned_trials: int
     trials: list[Trial] = field(default_factory=list)
     retrained: list[Trial] = field(default_factory=list)
+    settled: int = 0
+    passes: float = 0.0
     failed: int = 0
     best: Trial | None = None
     anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -141,6 +152,9 @@ class Stream:
 
 class Recorder(Protocol):
     """Who is told what happens: the MLflow writer, and the screen."""
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """A trial is to run, or to go on."""
 
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """A trial has its device."""

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ class Tracker:
         self.run_id = ""
         self.runs: dict[str, str] = {}
         self.unended: set[str] = set()
+        self._points: dict[str, int] = {}  # by arm, of its anytime curve: those that are logged
         self.writer = Writer()
         self._waiting: dict[str, list[Metric]] = {}  # by run, what has not begun to be written
         self._lock = threading.Lock()
@@ -166,8 +167,12 @@ class Tracker:
 
     def stream_opened(self, stream: Stream) -> None:
         """Make an arm's run."""
+        self._points[stream.name] = len(stream.anytime)
         params = {"arm": stream.arm, "seed": str(stream.seed), "space": stream.space}
         self._create(stream.name, self.run_id, "arm", params)
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """Nothing: it has a run once it has a device."""
 
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """Make a trial's run."""
@@ -192,25 +197,26 @@ class Tracker:
         self._put(lambda: self.client.log_batch(self.runs[trial.name], tags=tags))
         ended = "KILLED" if status == "STOPPED" else status  # MLflow has no word of its own for it
         self._put(lambda: self.client.set_terminated(self.runs[trial.name], ended))
-        self._anytime(stream, stream.anytime[-1:])
+        self._anytime(stream)
 
     def recall(self, stream: Stream) -> None:
         """Log an arm's trials of an earlier process again, as they ended: for a store that has lost them."""
-        points, stream.anytime = stream.anytime, []
+        self._points[stream.name] = 0
         for trial in (*stream.trials, *stream.retrained):
+            if trial.status == "RUNNING":
+                continue
             self.trial_started(stream, trial)
             if trial.metrics:
                 self.trial_reported(stream, trial, trial.metrics)
             self.trial_ended(stream, trial)
-        stream.anytime = points
-        self._anytime(stream, points)
 
-    def _anytime(self, stream: Stream, points: Sequence[tuple[float, float, float, float]]) -> None:
-        now = milliseconds()
-        for passes, *values in points:
-            names = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
+    def _anytime(self, stream: Stream) -> None:
+        """Log what the arm's curve has more than before."""
+        now, names = milliseconds(), ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
+        for passes, *values in stream.anytime[self._points[stream.name] :]:
             told = zip(names, values, strict=True)
             self._log(stream.name, [Metric(name, value, now, round(passes)) for name, value in told])
+        self._points[stream.name] = len(stream.anytime)
 
     def stream_closed(self, stream: Stream, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""

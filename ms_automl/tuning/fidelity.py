@@ -63,6 +63,14 @@ class TopK(Sampler):
         self.gone_on += 1
         return {"suggestion": replace(self.asked[name], until=None, share=1.0, start=Start("state", name))}
 
+    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
+        """Take over a candidate, or one that goes on."""
+        if suggestion.start is None:
+            self.suggest(trial_id)
+            self.asked[trial_id] = suggestion
+        else:
+            self.gone_on += 1
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Rank a candidate."""
         if trial_id not in self.open:
@@ -80,6 +88,8 @@ class Path(Sampler):
     Args:
         listed: the trials, λ rising.
     """
+
+    in_turn = True
 
     def __init__(self, listed: ListedTrials) -> None:
         super().__init__()

@@ -58,6 +58,15 @@ class MetaSparsitySearcher(Sampler):
         self.proposed[trial_id] = shifts
         return {"suggestion": shifted(self.space, self.learned, shifts)}
 
+    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
+        """Take over the meta-training trial, or one around it."""
+        if self.learning is None:
+            self.learning = trial_id
+            return
+        self.asked += 1
+        names = [parameter.name for parameter in self.space.parameters]
+        self.proposed[trial_id] = {name: suggestion.values[shift_of(name)] for name in names}
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take over the learned λ, or a tried one's result."""
         if trial_id == self.learning:
@@ -78,7 +87,7 @@ class MetaSparsitySearcher(Sampler):
         best = min(self.tried, key=lambda entry: entry[0])[1] if self.tried else dict.fromkeys(names, 0.0)
         common = set(best.values())
         further = 2 * next(iter(common)) if len(common) == 1 else 0.0
-        if further and all(set(shifts.values()) != {further} for _, shifts in self.tried):
+        if further and all(set(shifts.values()) != {further} for shifts in self.proposed.values()):
             return dict.fromkeys(names, further)
         source = random.Random(f"{self.seed}/{self.asked}")
         return {name: best[name] + source.gauss(0, STEP) for name in names}
@@ -127,12 +136,12 @@ class MetaOptunaSearch(Sampler):
         self.failed = schedule is None
         self.learned = None if schedule is None else LambdaSchedule.from_dict(schedule)
 
-    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
+    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
         """Take over the meta-training trial, or have the study take over another."""
         if self.learning is None:
-            super().recall(trial_id, suggestion, result)
+            self.learning = trial_id
         else:
-            self.search.recall(trial_id, suggestion, result)
+            self.search.resume(trial_id, suggestion)
 
     def _render(self, shifts: dict[str, float]) -> Suggestion:
         assert self.learned is not None

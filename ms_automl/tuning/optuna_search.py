@@ -26,6 +26,9 @@ STARTUP = 10
 _OPEN: WeakValueDictionary[str, JournalStorage] = WeakValueDictionary()
 """By file. A storage of its own for each study would read what all the others write, over and over."""
 
+FAILED = "failed"
+"""Attribute of a study's trial that did; without it, one that the study has as failed was interrupted."""
+
 MakeSampler = Callable[[int, int], BaseSampler]
 """From (seed, random trials at the start)."""
 
@@ -33,8 +36,8 @@ MakeSampler = Callable[[int, int], BaseSampler]
 def tpe(seed: int, startup: int) -> TPESampler:
     """Tree-structured Parzen estimator (Bergstra et al. 2011), its arguments pinned.
 
-    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials come one after another,
-    so no constant liar is needed.
+    Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials that run at a time know
+    nothing of each other: a constant liar would make a suggestion depend on more than what was told.
     """
     return TPESampler(
         n_startup_trials=startup,
@@ -110,12 +113,19 @@ class OptunaSearch(Sampler):
         self.startup: int = self.study.user_attrs["startup"]
         self.rungs = rungs
         self.at_rungs: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
+        self.told: list[str] = []
+        self.known: dict[str, int] = {}  # by trial: how many had been told when it was suggested
         self.first = first
         self.asked = 0
-        self.running: dict[str, optuna.trial.Trial] = {}
+        self.running: dict[str, optuna.trial.Trial | Suggestion] = {}
         for stale in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             self.study.tell(stale.number, state=TrialState.FAIL)
-        self.kept = [trial for trial in self.study.get_trials(deepcopy=False) if "trial" in trial.user_attrs]
+        over = [
+            t
+            for t in self.study.get_trials(deepcopy=False)
+            if t.state != TrialState.FAIL or FAILED in t.user_attrs
+        ]
+        self.kept = {trial.user_attrs.get("trial") for trial in over}
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial; never finished."""
@@ -127,49 +137,67 @@ class OptunaSearch(Sampler):
         trial = self.study.ask(self.distributions)
         trial.set_user_attr("trial", trial_id)
         self.running[trial_id] = trial
+        self.known[trial_id] = len(self.told)
         return {"suggestion": self.render(dict(trial.params))}
 
     def on_report(self, trial_id: str, report: int, objective: float) -> bool:
-        """On a rung, stop a trial that is not among the best third there so far."""
+        """On a rung, stop a trial that is not among the best third there, of those known when it was suggested."""
         if report not in self.rungs:
             return False
-        self.running[trial_id].report(objective, report)
-        values = self.at_rungs[report]
-        values[trial_id] = objective
-        last = sorted(values.values())[max(0, len(values) // 3 - 1)]
+        trial = self.running[trial_id]
+        if not isinstance(trial, Suggestion):
+            trial.report(objective, report)
+        there = self.at_rungs[report]
+        there[trial_id] = objective
+        values = [objective, *(there[one] for one in self.told[: self.known[trial_id]] if one in there)]
+        last = sorted(values)[max(0, len(values) // 3 - 1)]
         return objective > last
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study: a failed trial as failed and a stopped one as pruned, never as a value."""
         trial = self.running.pop(trial_id)
-        if error or result is None:
+        self.told.append(trial_id)
+        if isinstance(trial, Suggestion):
+            self._add(trial_id, trial, None if error else result)
+        elif error or result is None:
+            trial.set_user_attr(FAILED, True)
             self.study.tell(trial, state=TrialState.FAIL)
-            return
-        trial.set_constraint("target", result["violation"])
-        if result.get("stopped"):
-            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(trial, result["objective"])
+            trial.set_constraint("target", result["violation"])
+            stopped = result.get("stopped")
+            self.study.tell(trial, None if stopped else result["objective"], state=_state(result))
 
-    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
-        """Take over a trial; one that the study's own journal has already is not added again."""
+    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
+        """Take over a trial; the study hears of it as it ends, or has it in its journal already."""
         self.asked += 1
-        for rung, value in (result or {}).get("at_rungs", {}).items():
+        self.running[trial_id] = suggestion
+        self.known[trial_id] = len(self.told)
+
+    def _add(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
+        """Add a trial that this process did not ask the study for."""
+        rungs: dict[int, float] = (result or {}).get("at_rungs", {})
+        for rung, value in rungs.items():
             self.at_rungs[rung][trial_id] = value
-        if any(trial.user_attrs["trial"] == trial_id for trial in self.kept):
+        if trial_id in self.kept:
             return
-        state = TrialState.FAIL if result is None else TrialState.COMPLETE
-        state = TrialState.PRUNED if result is not None and result.get("stopped") else state
-        values = {name: suggestion.values[name] for name in self.distributions}
+        state = _state(result)
         trial = optuna.trial.create_trial(
-            params=values,
+            params={name: suggestion.values[name] for name in self.distributions},
             distributions=self.distributions,
             value=result["objective"] if result is not None and state == TrialState.COMPLETE else None,
             state=state,
-            user_attrs={"trial": trial_id},
+            intermediate_values=rungs,
+            user_attrs={"trial": trial_id} | ({FAILED: True} if result is None else {}),
             constraints=None if result is None else {"target": result["violation"]},
         )
         self.study.add_trial(trial)
+
+
+def _state(result: dict[str, Any] | None) -> TrialState:
+    """What a trial's end is to the study: one that was stopped is pruned, and never has a value."""
+    if result is None:
+        return TrialState.FAIL
+    return TrialState.PRUNED if result.get("stopped") else TrialState.COMPLETE
 
 
 def open_journal(path: Path) -> BaseStorage:

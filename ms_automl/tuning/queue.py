@@ -10,7 +10,7 @@ from ms_automl.trials import Stream
 
 
 class StreamQueue:
-    """Streams that run no trial, in the order in which they are asked; what a call costs hardly grows with them.
+    """Streams that may run one more trial, in the order of being asked; what a call costs hardly grows with them.
 
     The dense references come first, then whoever is furthest from what its budget allows; ties go by order of
     definition. Streams that wait for their reference are parked, closed ones stand in line for their retrainings.
@@ -27,6 +27,7 @@ class StreamQueue:
         self._free: list[tuple[bool, int, int, Stream]] = []
         self._parked: dict[int, list[Stream]] = defaultdict(list)  # by seed
         self._closed: list[tuple[int, Stream]] = []
+        self._here: set[str] = set()  # whichever of the three a stream is in, or has left for good
         self.open = 0
         for number, stream in enumerate(streams):
             self._numbers[stream.name] = number
@@ -34,7 +35,10 @@ class StreamQueue:
             self.push(stream)
 
     def push(self, stream: Stream) -> None:
-        """Put back a stream that runs no trial."""
+        """Put back a stream that may run a trial more, or that is closed; one that is here already stays."""
+        if stream.name in self._here:
+            return
+        self._here.add(stream.name)
         number = self._numbers[stream.name]
         if stream.closed:
             self.open -= 1
@@ -45,17 +49,23 @@ class StreamQueue:
 
     def pop(self) -> Stream | None:
         """Take out the one that is asked next; None where there is none."""
-        return heapq.heappop(self._free)[-1] if self._free else None
+        if not self._free:
+            return None
+        stream = heapq.heappop(self._free)[-1]
+        self._here.remove(stream.name)
+        return stream
 
     def park(self, stream: Stream) -> None:
         """Keep a stream that was taken out until a trial of its seed's reference has ended."""
+        self._here.add(stream.name)
         self._parked[stream.seed].append(stream)
 
     def freed(self, stream: Stream) -> None:
-        """Put back a stream whose trial has ended; with a reference, all that are parked for it."""
+        """Put back a stream of which a trial has ended; with a reference, all that are parked for it."""
         self.push(stream)
         if stream.arm == "dense":
             for waiting in self._parked.pop(stream.seed, []):
+                self._here.remove(waiting.name)
                 self.push(waiting)
 
     def first_closed(self) -> Stream | None:

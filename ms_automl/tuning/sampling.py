@@ -6,8 +6,8 @@ A sampler's ``suggest`` gives ``{"suggestion": Suggestion}``, None while it wait
 stopped on the way is told the same with ``"stopped": True``. ``"at_rungs"`` has J by report where it was compared.
 
 The n-th suggestion depends on the seed, on n and on what was told, and on nothing else: a comparison that goes on
-after a kill hands back what is known by :meth:`Sampler.recall`, and the next suggestion is the one that would have
-come.
+after a kill hands back what is known by :meth:`Sampler.resume`, and the next suggestion is the one that would have
+come. Several may be asked for before the first of them ends; their ends are told in the order of the suggestions.
 """
 
 from __future__ import annotations
@@ -52,20 +52,31 @@ class Sampler(Searcher):
     Attributes:
         least: what its cheapest next trial costs, as a share of a fixed-λ trial: with less left the stream ends.
         rungs: reports at which it decides whether a trial goes on.
+        in_turn: whether each trial builds on the one before, so that no two can run at a time.
     """
 
     least = 1.0
     rungs: tuple[int, ...] = ()
+    in_turn = False
+
+    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
+        """Take over a trial that was suggested before this process began, as if it had been suggested now.
+
+        Args:
+            trial_id: as :meth:`suggest` had it.
+            suggestion: what was suggested then.
+        """
+        self.suggest(trial_id)
 
     def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
         """Take over a trial that ended before this process began, in the order in which trials were suggested.
 
         Args:
-            trial_id: as :meth:`suggest` had it.
-            suggestion: what was suggested then.
+            trial_id: as above.
+            suggestion: likewise.
             result: as :meth:`on_trial_complete` would be told; None for a failed trial.
         """
-        self.suggest(trial_id)
+        self.resume(trial_id, suggestion)
         self.on_trial_complete(trial_id, result, error=result is None)
 
     def on_report(self, trial_id: str, report: int, objective: float) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -12,7 +13,7 @@ from ray.tune.search import Searcher
 from ms_automl.comparison import Comparison
 from ms_automl.journal import Entry
 from ms_automl.trials import Report, Stream, Trial
-from ms_automl.tuning.experiment import Suggestion
+from ms_automl.tuning.experiment import Start, Suggestion
 from ms_automl.tuning.queue import StreamQueue
 from ms_automl.tuning.sampling import Sampler
 
@@ -23,8 +24,26 @@ FRESH = 1_000_000
 """Training seeds of retrainings begin here: no comparison numbers its own seeds so high."""
 
 
+@dataclass
+class _Untold:
+    """A trial whose end its sampler has not been told yet.
+
+    Attributes:
+        needed: what was set aside for it, in the budget's unit.
+        over: whether it has ended, its model stored.
+    """
+
+    trial: Trial
+    needed: float
+    over: bool = False
+
+
 class StreamRouter(Searcher):
     """Suggests the next trial of whichever stream is free and can afford it; then the retrainings.
+
+    With ``at_a_time`` = k the sampler of a stream is asked for its n-th trial once those to n - k have ended, and
+    has been told of these, in their order, and of no later one; what the trials in between may still cost is set
+    aside. So it does not matter which of them ends first, and a comparison is the same at any number of slots.
 
     Args:
         comparison: told of every trial and report.
@@ -34,8 +53,7 @@ class StreamRouter(Searcher):
         reports: of a whole trial.
         retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
         retries: how often a trial goes on in another process when the one it runs in is lost.
-        left: by name, the trials that left a state when the driver was lost; one that is suggested again goes on
-            from it.
+        at_a_time: trials of a stream that may run at a time; of one whose trials build on each other only one may.
     """
 
     def __init__(
@@ -46,7 +64,7 @@ class StreamRouter(Searcher):
         reports: int,
         retrain: int = 0,
         retries: int = 0,
-        left: Mapping[str, Entry] | None = None,
+        at_a_time: int = 1,
     ) -> None:
         super().__init__()
         self.comparison = comparison
@@ -55,12 +73,15 @@ class StreamRouter(Searcher):
         self.reports = reports
         self.retrain = retrain
         self.retries = retries
-        self.left = dict(left or {})
+        self.at_a_time = at_a_time
+        self._left: dict[str, Entry] = {}  # by name, of retrainings: the states they have left
+        self._untold: dict[str, list[_Untold]] = defaultdict(list)  # by stream
+        self._failed: dict[str, int] = defaultdict(int)  # by stream, of those that were told
         self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
         self.interrupted: list[Trial] = []
         self._configs: dict[str, dict[str, Any]] = {}  # by name, of the trials that run or are interrupted
-        self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from
+        self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from, or for its costs
         self._queue: StreamQueue | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -80,7 +101,10 @@ class StreamRouter(Searcher):
                 queue.park(stream)
                 continue
             config = self._next(stream, trial_id)
-            if config is None:
+            self._tell_due(stream)
+            untold = self._untold[stream.name]
+            # One that has trials running is asked again when another of them has ended.
+            if not untold or (config is not None and len(untold) < self._most(stream)):
                 asked.append(stream)
         for stream in asked:
             queue.push(stream)
@@ -98,35 +122,71 @@ class StreamRouter(Searcher):
             return False
         return not self.comparison.streams[f"dense-{stream.seed}"].closed
 
+    def _most(self, stream: Stream) -> int:
+        """Trials of a stream that may run at a time."""
+        return 1 if self.samplers[stream.name].in_turn else self.at_a_time
+
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
+        """A stream's next trial; where there is none with what its sampler knows, with what it then is told."""
+        untold = self._untold[stream.name]
+        while True:
+            if len(untold) < self._most(stream):
+                config = self._with_what_is_told(stream, trial_id)
+                if config is not None:
+                    return config
+            if not untold or not untold[0].over:
+                return None
+            self._tell(stream)
+
+    def _with_what_is_told(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         if stream.seed not in self.comparison.references and stream.arm != "dense":
-            stream.closed, stream.note = True, "the dense reference failed"
+            self._close(stream, "the dense reference failed")
             return None
-        if stream.failed >= stream.planned_trials:  # the budget alone would allow endlessly many
-            stream.closed, stream.note = True, "gave up"
+        if self._failed[stream.name] >= stream.planned_trials:  # the budget alone would allow endlessly many
+            self._close(stream, "gave up")
             return None
         ledger = self.comparison.ledger
         begun = ledger.spent_on(_name(stream))
         least = self.samplers[stream.name].least * ledger.unit.total(self._planned("fixed_lambda", stream.seed))
-        if not ledger.affords(stream.name, least - begun):
-            stream.closed = True
+        if not self._affords(stream, least - begun):
+            self._close(stream)
             return None
         suggestion = self._ask(stream)
         if suggestion is None:
             return None
-        if not ledger.affords(stream.name, self._needed(stream, suggestion) - begun):
-            stream.closed = True
+        needed = self._needed(stream, suggestion)
+        if not self._affords(stream, needed - begun):
+            self.waiting[stream.name] = suggestion
+            self._close(stream)
             return None
         origin = self._origin(stream, suggestion)
         if origin is not None and origin.checkpoint is None:  # still being written
             self.waiting[stream.name] = suggestion
             return None
+        return self._config(self._trial(stream, trial_id, suggestion, origin), suggestion, origin, needed)
+
+    def _trial(self, stream: Stream, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
         trial = _trial(trial_id, stream, len(stream.trials), suggestion)
+        trial.told = len(stream.trials) - len(self._untold[stream.name])
         trial.rungs = self.samplers[stream.name].rungs if suggestion.until is None else (suggestion.until,)
-        trial.attempt = ledger.attempts(trial.name)
         if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
             trial.at_rungs = {origin.reports: origin.metrics["val/objective"]}
-        return self._config(trial, suggestion, origin)
+        return trial
+
+    def _close(self, stream: Stream, note: str = "") -> None:
+        """Nothing more is to run: for good, unless trials that run turn out cheaper than they may be."""
+        if not self._untold[stream.name]:
+            stream.closed, stream.note = True, note or stream.note
+
+    def _affords(self, stream: Stream, amount: float) -> bool:
+        """Whether ``amount`` is left, besides what trials that are not over to the sampler may cost."""
+        ledger = self.comparison.ledger
+        aside = 0.0
+        if ledger.unit.planned:
+            aside = sum(
+                max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in self._untold[stream.name]
+            )
+        return ledger.affords(stream.name, amount + aside)
 
     def _ask(self, stream: Stream) -> Suggestion | None:
         """What the stream's sampler says; None where it says nothing yet, or nothing any more."""
@@ -139,7 +199,7 @@ class StreamRouter(Searcher):
         if answer is None:
             return None
         if answer == Searcher.FINISHED:
-            stream.closed = True
+            self._close(stream)
             return None
         self.comparison.searched(stream, name, "suggest", took)
         suggestion: Suggestion = answer["suggestion"]
@@ -170,23 +230,37 @@ class StreamRouter(Searcher):
         return wanted and len(stream.retrained) < self.retrain
 
     def _again(self, stream: Stream, trial_id: str) -> dict[str, Any]:
-        best, index = stream.best, len(stream.retrained)
+        best, there = stream.best, {trial.index for trial in stream.retrained}
         assert best is not None
+        index = next(number for number in range(self.retrain) if number not in there)
         suggestion = Suggestion(best.method, best.params, best.values)
         trial = _trial(trial_id, stream, index, suggestion)
         trial.training_seed = FRESH + 1000 * stream.seed + index
-        trial.attempt = self.comparison.ledger.attempts(trial.name)
-        return self._config(trial, suggestion)
+        return self._config(trial, suggestion, before=self._left.pop(trial.name, None))
 
-    def _config(self, trial: Trial, suggestion: Suggestion, origin: Trial | None = None) -> dict[str, Any]:
+    def _config(
+        self,
+        trial: Trial,
+        suggestion: Suggestion,
+        origin: Trial | None = None,
+        needed: float = 0.0,
+        before: Entry | None = None,
+    ) -> dict[str, Any]:
         """Register a trial; what its process is built from."""
         stream = self.comparison.streams[trial.stream]
         self.comparison.register(trial)
         self.running[trial.id] = stream
+        if trial.training_seed is None:
+            self._untold[stream.name].append(_Untold(trial, needed))
+        trial.attempt = self.comparison.ledger.attempts(trial.name)
+        if trial.attempt > 0:
+            self.comparison.cut_short(trial, self._interval(trial))
+        if before is not None and (before.trial.method, before.trial.values) == (trial.method, trial.values):
+            self.comparison.takes_over(trial, before.trial, before.course)
+        self.comparison.suggested(trial)
         start = None
         if origin is not None and suggestion.start is not None:
             start = (suggestion.start.what, origin.checkpoint)
-        self._take_over(trial)
         self._configs[trial.name] = {
             "suggestion": suggestion,
             "seed": stream.seed,
@@ -196,14 +270,6 @@ class StreamRouter(Searcher):
             "states": trial.states,
         }
         return self._configs[trial.name]
-
-    def _take_over(self, trial: Trial) -> None:
-        """Go on from the state that the same trial left when the driver was lost."""
-        if trial.attempt > 0:
-            self.comparison.cut_short(trial, self._interval(trial))
-        entry = self.left.pop(trial.name, None)
-        if entry is not None and (entry.trial.method, entry.trial.values) == (trial.method, trial.values):
-            self.comparison.takes_over(trial, entry.trial, entry.course)
 
     def _goes_on(self, trial: Trial, trial_id: str) -> dict[str, Any]:
         """An interrupted trial, from its last state where it has left one."""
@@ -273,6 +339,19 @@ class StreamRouter(Searcher):
         if trial.training_seed is not None:
             return
         self._set_limits(stream)
+        next(one for one in self._untold[stream.name] if one.trial is trial).over = True
+        self._tell_due(stream)
+
+    def _tell_due(self, stream: Stream) -> None:
+        """Tell a stream's sampler what it is to know when it is asked next."""
+        untold = self._untold[stream.name]
+        while len(untold) >= self._most(stream) and untold[0].over:
+            self._tell(stream)
+
+    def _tell(self, stream: Stream) -> None:
+        """Tell a stream's sampler how the first trial ended that it does not know of."""
+        trial = self._untold[stream.name].pop(0).trial
+        self._failed[stream.name] += trial.status == "FAILED"
         told = told_of(self.comparison, trial)
         began = time.perf_counter()
         self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
@@ -296,14 +375,40 @@ class StreamRouter(Searcher):
             if stream.seed == dense.seed and stream is not dense:
                 self.comparison.ledger.limits[stream.name] = stream.limit * unit
 
-    def recall(self, trial: Trial) -> None:
-        """Hand a trial that ended before this process began to its stream's sampler."""
-        stream = self.comparison.streams[trial.stream]
-        if trial.training_seed is not None:
+    def resume(self, known: Sequence[Entry], left: Mapping[str, Entry]) -> None:
+        """Take over what an earlier process did: the next suggestions are those that would have come.
+
+        Args:
+            known: trials that ended.
+            left: by name, those that were to run; they are handed out first, and go on from the states they left.
+        """
+        ended = {one.trial.name: one for one in known}
+        for stream in self.comparison.streams.values():
+            while (one := ended.get(_name(stream)) or left.get(_name(stream))) is not None:
+                self._resume(stream, one, one.trial.name in ended)
+        for one in known:
+            if one.trial.training_seed is not None:
+                self.comparison.restore(one.trial, one.course, one.elapsed)
+        self._left = {name: one for name, one in left.items() if one.trial.training_seed is not None}
+
+    def _resume(self, stream: Stream, one: Entry, ended: bool) -> None:
+        """Take over a stream's next trial."""
+        untold, trial, suggestion = self._untold[stream.name], one.trial, _suggestion(one.trial)
+        self._tell_due(stream)
+        while len(stream.trials) - len(untold) < trial.told:
+            self._tell(stream)
+        self.samplers[stream.name].resume(trial.name, suggestion)
+        needed = self._needed(stream, suggestion)
+        if ended:
+            self.comparison.restore(trial, one.course, one.elapsed)
+            untold.append(_Untold(trial, needed, over=True))
+            self._set_limits(stream)
             return
-        self._set_limits(stream)
-        suggestion = Suggestion(trial.method, trial.params, trial.values)
-        self.samplers[stream.name].recall(trial.name, suggestion, told_of(self.comparison, trial))
+        origin = self._origin(stream, suggestion)
+        trial = self._trial(stream, f"left/{trial.name}", suggestion, origin)
+        self._config(trial, suggestion, origin, needed, one)
+        del self.running[trial.id]
+        self.interrupted.append(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray keeps a pickled copy to restore a Tuner from. It is never used: it could not hold open files.
@@ -349,5 +454,21 @@ def _trial(trial_id: str, stream: Stream, index: int, suggestion: Suggestion) ->
         suggestion.values,
         suggestion.params,
         until=suggestion.until,
+        share=suggestion.share,
+        profile=suggestion.profile,
         start=start,
+    )
+
+
+def _suggestion(trial: Trial) -> Suggestion:
+    """What a trial was suggested as."""
+    start = None if trial.start is None else Start(**trial.start)  # type: ignore[arg-type]
+    return Suggestion(
+        trial.method,
+        trial.params,
+        trial.values,
+        trial.until,
+        share=trial.share,
+        start=start,
+        profile=trial.profile,
     )

@@ -50,7 +50,7 @@ class Bench:
     def __init__(
         self, folder, seeds=(0,), trials=4, arms=tuple(ARMS), unit="passes", retrain=0,
         broken=lambda stream, trial: False, slow=None, recorders=(), resumed=False, objective=None,
-        space="per_layer", retries=0,
+        space="per_layer", retries=0, at_a_time=1,
     ):  # fmt: skip
         settings = [f"budget.trials={trials}", f"space={space}", "training.steps=60", "training.report_every=10"]
         objective = objective or Objective()
@@ -75,11 +75,9 @@ class Bench:
         )
         journal.comparison = self.state
         self.router = StreamRouter(
-            self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, left
+            self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time
         )
-        for one in known:
-            self.state.restore(one.trial, one.course, one.elapsed)
-            self.router.recall(one.trial)
+        self.router.resume(known, left)
         self.broken, self.slow = broken, slow or {}
         self.count, self.configs, self.at = 0, {}, {}
 
@@ -162,7 +160,8 @@ class Bench:
                     history.append(self.state.trials[name].name)
                     charged = [self.state.trials[trial] for trial in running]
                     busy = [trial.stream for trial in charged if trial.training_seed is None]
-                    assert len(set(busy)) == len(busy), "two trials of one stream at a time"
+                    together = max(map(busy.count, busy), default=0)
+                    assert together <= self.router.at_a_time, "too many trials of one stream at a time"
             if not isinstance(answer, dict):
                 assert running, "nothing runs and nothing is suggested: the Tuner would wait for ever"
                 name = pick(running)

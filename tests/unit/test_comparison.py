@@ -27,6 +27,9 @@ class Spy:
     def __init__(self):
         self.heard = []
 
+    def trial_suggested(self, stream, trial):
+        pass
+
     def trial_started(self, stream, trial):
         self.heard.append(("started", trial.name))
 

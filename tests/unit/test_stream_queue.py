@@ -16,6 +16,8 @@ class SortsAll(StreamRouter):
     """The rule in its plainest form."""
 
     def suggest(self, trial_id):
+        if self.interrupted:
+            return self._goes_on(self.interrupted.pop(0), trial_id)
         streams = self.comparison.streams.values()
         busy = {stream.name for stream in self.running.values()}
         for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):

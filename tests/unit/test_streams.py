@@ -276,7 +276,7 @@ def test_a_comparison_that_was_killed_ends_with_the_table_of_one_that_was_not(tm
     cut = folder(tmp_path, "cut")
     Bench(cut, arms=FREE, retrain=1).run(slots=3, most=killed)
     resumed = Bench(cut, arms=FREE, retrain=1, resumed=True)
-    before = {trial.name for trial in resumed.state.trials.values()}
+    before = {trial.name for trial in resumed.state.trials.values() if trial.status != "RUNNING"}
     history = resumed.run(slots=3)
     assert not before & set(history), "a trial that had ended was run again"
     assert resumed.table() == whole.table()
