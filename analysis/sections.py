@@ -263,12 +263,15 @@ def _reproduce(findings: Findings) -> str:
     command = tags.get(
         "command", f"python -m ms_automl.search{preset} --arms {','.join(arms)} --seeds {len(seeds)}"
     )
+    most = (comparison.config.get("resources") or {}).get("concurrency_per_stream", 1)
     facts = {
         "Seeds": ", ".join(str(seed) for seed in seeds),
         "Git revision": tags.get("git_revision", ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
         "Machine": tags.get("machine", ""),
         "Trials side by side": tags.get("slots", ""),
+        "Of an arm and seed": f"{most} trials at a time: its sampler knew the results of {most - 1} fewer"
+        * (most > 1),
         "MLflow run": comparison.run_id,
         "MLflow store": _store_name(comparison.tracking_uri),
         "Wall-clock": duration(comparison.metrics.get("cost/wall_seconds", math.nan)),

@@ -152,7 +152,7 @@ def plan_lines(plan: Plan) -> list[str]:
     }[config.budget.unit]
     lines = [
         f"{seeds}. cost: {unit} ({_number(plan.one)}). hours: of the device that a trial trains on. Each arm and "
-        "seed runs its trials one after another."
+        f"seed runs {_at_a_time(resources.concurrency_per_stream)}."
     ]
     if plan.ended:
         lines.insert(0, f"This is what is left to run: {plan.ended} trials have ended and are not in it.")
@@ -206,6 +206,10 @@ def show(plan: Plan, console: Console) -> None:
     console.print(plan_table(plan))
     for line in plan_lines(plan):
         console.print(line, markup=False, highlight=False)
+
+
+def _at_a_time(most: int) -> str:
+    return "its trials one after another" if most == 1 else f"up to {most} trials at a time"
 
 
 def _number(value: float) -> str:

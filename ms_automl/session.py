@@ -131,6 +131,10 @@ def _compare(
                 console.print(f"MLflow has lost the comparison: {len(known)} trials that ended are logged again")
                 for stream in comparison.streams.values():
                     tracker.recall(stream)
+            idle = slots - config.resources.concurrency_per_stream * len(comparison.streams)
+            if idle > 0:
+                remedy = "--set resources.concurrency_per_stream=N uses more"
+                console.print(f"{idle} of {slots} slots have nothing to do: {remedy}", soft_wrap=True)
             screen.begin(comparison)
             run_trials(experiment, router, session, remove=None if backup is None else backup.remove)
         except KeyboardInterrupt as error:
@@ -238,6 +242,12 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
     say(f"J: {meaning}; lower is better.", soft_wrap=True)
     unit = content["config"]["budget"]["unit"].replace("_", " ")
     say(f"zeros: share of the trunk's weights. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True)
+    most = content["config"]["resources"]["concurrency_per_stream"]
+    if most > 1:
+        say(
+            f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer.",
+            soft_wrap=True,
+        )
     searcher = sum(row["searcher_seconds"] for row in content["rows"])
     say(f"samplers took {searcher:.2f} s, logging {measured['cost/logging_seconds']:.1f} s", soft_wrap=True)
     if claim:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,6 +15,7 @@ from ms_automl.trials import Report, Stream, Trial
 from ms_automl.tuning.experiment import Start, Suggestion
 from ms_automl.tuning.queue import StreamQueue
 from ms_automl.tuning.sampling import Sampler
+from ms_automl.tuning.telling import Telling
 
 Plan = Callable[[str, int], Mapping[str, float]]
 """From a method and a seed to the passes of a whole trial, by kind."""
@@ -24,26 +24,8 @@ FRESH = 1_000_000
 """Training seeds of retrainings begin here: no comparison numbers its own seeds so high."""
 
 
-@dataclass
-class _Untold:
-    """A trial whose end its sampler has not been told yet.
-
-    Attributes:
-        needed: what was set aside for it, in the budget's unit.
-        over: whether it has ended, its model stored.
-    """
-
-    trial: Trial
-    needed: float
-    over: bool = False
-
-
 class StreamRouter(Searcher):
     """Suggests the next trial of whichever stream is free and can afford it; then the retrainings.
-
-    With ``at_a_time`` = k the sampler of a stream is asked for its n-th trial once those to n - k have ended, and
-    has been told of these, in their order, and of no later one; what the trials in between may still cost is set
-    aside. So it does not matter which of them ends first, and a comparison is the same at any number of slots.
 
     Args:
         comparison: told of every trial and report.
@@ -53,7 +35,7 @@ class StreamRouter(Searcher):
         reports: of a whole trial.
         retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
         retries: how often a trial goes on in another process when the one it runs in is lost.
-        at_a_time: trials of a stream that may run at a time; of one whose trials build on each other only one may.
+        at_a_time: trials of a stream that may run at a time (:class:`~ms_automl.tuning.telling.Telling`).
     """
 
     def __init__(
@@ -73,10 +55,8 @@ class StreamRouter(Searcher):
         self.reports = reports
         self.retrain = retrain
         self.retries = retries
-        self.at_a_time = at_a_time
+        self.telling = Telling(comparison, samplers, at_a_time)
         self._left: dict[str, Entry] = {}  # by name, of retrainings: the states they have left
-        self._untold: dict[str, list[_Untold]] = defaultdict(list)  # by stream
-        self._failed: dict[str, int] = defaultdict(int)  # by stream, of those that were told
         self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
         self.interrupted: list[Trial] = []
@@ -101,10 +81,9 @@ class StreamRouter(Searcher):
                 queue.park(stream)
                 continue
             config = self._next(stream, trial_id)
-            self._tell_due(stream)
-            untold = self._untold[stream.name]
+            self.telling.due(stream)
             # One that has trials running is asked again when another of them has ended.
-            if not untold or (config is not None and len(untold) < self._most(stream)):
+            if not self.telling.untold[stream.name] or (config is not None and self.telling.room(stream)):
                 asked.append(stream)
         for stream in asked:
             queue.push(stream)
@@ -122,43 +101,30 @@ class StreamRouter(Searcher):
             return False
         return not self.comparison.streams[f"dense-{stream.seed}"].closed
 
-    def _most(self, stream: Stream) -> int:
-        """Trials of a stream that may run at a time."""
-        return 1 if self.samplers[stream.name].in_turn else self.at_a_time
-
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         """A stream's next trial; where there is none with what its sampler knows, with what it then is told."""
-        untold = self._untold[stream.name]
         while True:
-            if len(untold) < self._most(stream):
-                config = self._with_what_is_told(stream, trial_id)
-                if config is not None:
-                    return config
-            if not untold or not untold[0].over:
-                return None
-            self._tell(stream)
+            config = self._with_what_is_told(stream, trial_id) if self.telling.room(stream) else None
+            if config is not None or not self.telling.more(stream):
+                return config
 
     def _with_what_is_told(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         if stream.seed not in self.comparison.references and stream.arm != "dense":
-            self._close(stream, "the dense reference failed")
-            return None
-        if self._failed[stream.name] >= stream.planned_trials:  # the budget alone would allow endlessly many
-            self._close(stream, "gave up")
-            return None
+            return self._close(stream, "the dense reference failed")
+        if self.telling.failed[stream.name] >= stream.planned_trials:
+            return self._close(stream, "gave up")  # the budget alone would allow endlessly many
         ledger = self.comparison.ledger
         begun = ledger.spent_on(_name(stream))
         least = self.samplers[stream.name].least * ledger.unit.total(self._planned("fixed_lambda", stream.seed))
-        if not self._affords(stream, least - begun):
-            self._close(stream)
-            return None
+        if not self.telling.affords(stream, least - begun):
+            return self._close(stream)
         suggestion = self._ask(stream)
         if suggestion is None:
             return None
         needed = self._needed(stream, suggestion)
-        if not self._affords(stream, needed - begun):
+        if not self.telling.affords(stream, needed - begun):
             self.waiting[stream.name] = suggestion
-            self._close(stream)
-            return None
+            return self._close(stream)
         origin = self._origin(stream, suggestion)
         if origin is not None and origin.checkpoint is None:  # still being written
             self.waiting[stream.name] = suggestion
@@ -167,26 +133,17 @@ class StreamRouter(Searcher):
 
     def _trial(self, stream: Stream, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
         trial = _trial(trial_id, stream, len(stream.trials), suggestion)
-        trial.told = len(stream.trials) - len(self._untold[stream.name])
+        trial.told = self.telling.number(stream)
         trial.rungs = self.samplers[stream.name].rungs if suggestion.until is None else (suggestion.until,)
         if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
             trial.at_rungs = {origin.reports: origin.metrics["val/objective"]}
         return trial
 
-    def _close(self, stream: Stream, note: str = "") -> None:
+    def _close(self, stream: Stream, note: str = "") -> dict[str, Any] | None:
         """Nothing more is to run: for good, unless trials that run turn out cheaper than they may be."""
-        if not self._untold[stream.name]:
+        if not self.telling.untold[stream.name]:
             stream.closed, stream.note = True, note or stream.note
-
-    def _affords(self, stream: Stream, amount: float) -> bool:
-        """Whether ``amount`` is left, besides what trials that are not over to the sampler may cost."""
-        ledger = self.comparison.ledger
-        aside = 0.0
-        if ledger.unit.planned:
-            aside = sum(
-                max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in self._untold[stream.name]
-            )
-        return ledger.affords(stream.name, amount + aside)
+        return None
 
     def _ask(self, stream: Stream) -> Suggestion | None:
         """What the stream's sampler says; None where it says nothing yet, or nothing any more."""
@@ -251,7 +208,7 @@ class StreamRouter(Searcher):
         self.comparison.register(trial)
         self.running[trial.id] = stream
         if trial.training_seed is None:
-            self._untold[stream.name].append(_Untold(trial, needed))
+            self.telling.add(stream, trial, needed)
         trial.attempt = self.comparison.ledger.attempts(trial.name)
         if trial.attempt > 0:
             self.comparison.cut_short(trial, self._interval(trial))
@@ -339,23 +296,7 @@ class StreamRouter(Searcher):
         if trial.training_seed is not None:
             return
         self._set_limits(stream)
-        next(one for one in self._untold[stream.name] if one.trial is trial).over = True
-        self._tell_due(stream)
-
-    def _tell_due(self, stream: Stream) -> None:
-        """Tell a stream's sampler what it is to know when it is asked next."""
-        untold = self._untold[stream.name]
-        while len(untold) >= self._most(stream) and untold[0].over:
-            self._tell(stream)
-
-    def _tell(self, stream: Stream) -> None:
-        """Tell a stream's sampler how the first trial ended that it does not know of."""
-        trial = self._untold[stream.name].pop(0).trial
-        self._failed[stream.name] += trial.status == "FAILED"
-        told = told_of(self.comparison, trial)
-        began = time.perf_counter()
-        self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
-        self.comparison.searched(stream, trial.name, "tell", time.perf_counter() - began)
+        self.telling.over(stream, trial)
 
     def gone(self, trial_id: str, message: str) -> None:
         """End a trial whose process died or was killed, and charge the interval that it was in."""
@@ -393,15 +334,15 @@ class StreamRouter(Searcher):
 
     def _resume(self, stream: Stream, one: Entry, ended: bool) -> None:
         """Take over a stream's next trial."""
-        untold, trial, suggestion = self._untold[stream.name], one.trial, _suggestion(one.trial)
-        self._tell_due(stream)
-        while len(stream.trials) - len(untold) < trial.told:
-            self._tell(stream)
+        trial, suggestion = one.trial, _suggestion(one.trial)
+        self.telling.due(stream)
+        while self.telling.number(stream) < trial.told and self.telling.more(stream):
+            pass
         self.samplers[stream.name].resume(trial.name, suggestion)
         needed = self._needed(stream, suggestion)
         if ended:
             self.comparison.restore(trial, one.course, one.elapsed)
-            untold.append(_Untold(trial, needed, over=True))
+            self.telling.add(stream, trial, needed, over=True)
             self._set_limits(stream)
             return
         origin = self._origin(stream, suggestion)
@@ -421,19 +362,6 @@ class StreamRouter(Searcher):
         """Nothing, as above."""
 
 
-def told_of(comparison: Comparison, trial: Trial) -> dict[str, Any] | None:
-    """What a sampler hears of a trial that has ended; None where it failed."""
-    if trial.status not in ("FINISHED", "STOPPED") or "val/objective" not in trial.metrics:
-        return None
-    return {
-        "objective": trial.metrics["val/objective"],
-        "violation": comparison.objective.violation(trial.metrics["density"]),
-        "schedule": trial.schedule,
-        "stopped": trial.status == "STOPPED",
-        "at_rungs": trial.at_rungs,
-    }
-
-
 def _needs_process(trial: Trial) -> bool:
     """Whether a trial has not ended, or has not stored its model yet."""
     return trial.status == "RUNNING" or (trial.status in ("FINISHED", "STOPPED") and trial.checkpoint is None)
@@ -444,20 +372,12 @@ def _name(stream: Stream) -> str:
     return f"{stream.name}/{len(stream.trials):02d}"
 
 
-def _trial(trial_id: str, stream: Stream, index: int, suggestion: Suggestion) -> Trial:
-    start = None if suggestion.start is None else asdict(suggestion.start)
-    return Trial(
-        trial_id,
-        stream.name,
-        index,
-        suggestion.method,
-        suggestion.values,
-        suggestion.params,
-        until=suggestion.until,
-        share=suggestion.share,
-        profile=suggestion.profile,
-        start=start,
+def _trial(trial_id: str, stream: Stream, index: int, one: Suggestion) -> Trial:
+    trial = Trial(
+        trial_id, stream.name, index, one.method, one.values, one.params, one.until, one.share, one.profile
     )
+    trial.start = None if one.start is None else asdict(one.start)
+    return trial
 
 
 def _suggestion(trial: Trial) -> Suggestion:

@@ -161,7 +161,7 @@ class Bench:
                     charged = [self.state.trials[trial] for trial in running]
                     busy = [trial.stream for trial in charged if trial.training_seed is None]
                     together = max(map(busy.count, busy), default=0)
-                    assert together <= self.router.at_a_time, "too many trials of one stream at a time"
+                    assert together <= self.router.telling.at_a_time, "too many trials of one stream at a time"
             if not isinstance(answer, dict):
                 assert running, "nothing runs and nothing is suggested: the Tuner would wait for ever"
                 name = pick(running)

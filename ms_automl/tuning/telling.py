@@ -1,0 +1,104 @@
+"""What each stream's sampler has been told: the ends of its trials, in the order in which they were suggested."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ms_automl.comparison import Comparison
+from ms_automl.trials import Stream, Trial
+from ms_automl.tuning.sampling import Sampler
+
+
+@dataclass
+class Untold:
+    """A trial whose end its sampler has not been told yet.
+
+    Attributes:
+        needed: what was set aside for it, in the budget's unit.
+        over: whether it has ended, its model stored.
+    """
+
+    trial: Trial
+    needed: float
+    over: bool = False
+
+
+class Telling:
+    """Tells samplers how trials ended, so that it does not matter which of several at a time ends first.
+
+    With ``at_a_time`` = k the sampler of a stream is asked for its n-th trial once those to n - k have ended, and
+    has been told of these, in their order, and of no later one; what the trials in between may still cost is set
+    aside.
+
+    Args:
+        comparison: whose streams and ledger it is about.
+        samplers: by stream name.
+        at_a_time: trials of a stream that may run at a time; of one whose trials build on each other only one may.
+    """
+
+    def __init__(self, comparison: Comparison, samplers: Mapping[str, Sampler], at_a_time: int) -> None:
+        self.comparison = comparison
+        self.samplers = samplers
+        self.at_a_time = at_a_time
+        self.untold: dict[str, list[Untold]] = defaultdict(list)  # by stream
+        self.failed: dict[str, int] = defaultdict(int)  # by stream, of those that were told
+
+    def add(self, stream: Stream, trial: Trial, needed: float, *, over: bool = False) -> None:
+        """A trial was suggested."""
+        self.untold[stream.name].append(Untold(trial, needed, over))
+
+    def over(self, stream: Stream, trial: Trial) -> None:
+        """A trial has ended, its model stored."""
+        next(one for one in self.untold[stream.name] if one.trial is trial).over = True
+        self.due(stream)
+
+    def room(self, stream: Stream) -> bool:
+        """Whether a stream may run one more trial with what its sampler has been told."""
+        most = 1 if self.samplers[stream.name].in_turn else self.at_a_time
+        return len(self.untold[stream.name]) < most
+
+    def number(self, stream: Stream) -> int:
+        """Of how many trials a stream's sampler has been told."""
+        return len(stream.trials) - len(self.untold[stream.name])
+
+    def due(self, stream: Stream) -> None:
+        """Tell a stream's sampler what it is to know when it is asked next."""
+        while not self.room(stream) and self.more(stream):
+            pass
+
+    def more(self, stream: Stream) -> bool:
+        """Tell a stream's sampler of the first trial that it does not know of; False where that has not ended."""
+        untold = self.untold[stream.name]
+        if not untold or not untold[0].over:
+            return False
+        trial = untold.pop(0).trial
+        self.failed[stream.name] += trial.status == "FAILED"
+        told = self._told(trial)
+        began = time.perf_counter()
+        self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
+        self.comparison.searched(stream, trial.name, "tell", time.perf_counter() - began)
+        return True
+
+    def affords(self, stream: Stream, amount: float) -> bool:
+        """Whether ``amount`` is left, besides what trials may still cost that the sampler has not been told of."""
+        ledger, aside = self.comparison.ledger, 0.0
+        if ledger.unit.planned:
+            untold = self.untold[stream.name]
+            aside = sum(max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in untold)
+        return ledger.affords(stream.name, amount + aside)
+
+    def _told(self, trial: Trial) -> dict[str, Any] | None:
+        """What a sampler hears of a trial that has ended; None where it failed."""
+        if trial.status not in ("FINISHED", "STOPPED") or "val/objective" not in trial.metrics:
+            return None
+        return {
+            "objective": trial.metrics["val/objective"],
+            "violation": self.comparison.objective.violation(trial.metrics["density"]),
+            "schedule": trial.schedule,
+            "stopped": trial.status == "STOPPED",
+            "at_rungs": trial.at_rungs,
+        }
