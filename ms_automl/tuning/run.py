@@ -15,6 +15,7 @@ import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
+from ray.tune.error import TuneError
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
@@ -246,7 +247,17 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except TuneError as error:
+        raise _first(error) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: Ray's own errors have pages of tracebacks for a message."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
 
 
 def _folder_name(trial: Any) -> str:
