@@ -42,6 +42,21 @@ def disturbed(bench, slots, chance, seed):
             running.remove(name)
 
 
+def broken_off(bench, slots, rng, turns):
+    """Run for so many turns, states being kept at random moments; what runs then is lost with the driver."""
+    running = []
+    for _ in range(turns):
+        name, answer = bench.ask() if len(running) < slots else (None, None)
+        if isinstance(answer, dict):
+            running.append(name)
+        elif running:
+            name = rng.choice(running)
+            if rng.random() < 0.2:
+                bench.store(name)
+            elif bench.step(name):
+                running.remove(name)
+
+
 def all_charged(bench):
     ledger = bench.state.ledger
     payers = [*bench.state.streams, *(f"{name}/again" for name in bench.state.streams)]
@@ -77,17 +92,7 @@ def test_nor_does_it_matter_whether_the_driver_was_lost_as_well(tmp_path, seed):
     resumed = False
     for _ in range(4):
         bench = Bench(cut, arms=ARMS, retries=1000, resumed=resumed)
-        running = []
-        for _ in range(rng.randrange(20, 80)):
-            name, answer = bench.ask() if len(running) < 3 else (None, None)
-            if isinstance(answer, dict):
-                running.append(name)
-            elif running:
-                name = rng.choice(running)
-                if rng.random() < 0.2:
-                    bench.store(name)
-                elif bench.step(name):
-                    running.remove(name)
+        broken_off(bench, 3, rng, rng.randrange(20, 80))
         resumed = True
     bench = Bench(cut, arms=ARMS, retries=1000, resumed=True)
     disturbed(bench, 3, 0.1, seed)

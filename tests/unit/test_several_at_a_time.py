@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.unit.bench import UNIT, Bench, folder
-from tests.unit.test_interruptions import all_charged, disturbed, without_notes
+from tests.unit.test_interruptions import all_charged, broken_off, disturbed, without_notes
 from tests.unit.test_streams import FREE
 
 LEARN = ("topk", "path", "optuna", "optuna-asha", "meta-search", "meta-optuna", "random")
@@ -73,17 +73,7 @@ def test_the_table_is_the_same_whatever_was_lost(tmp_path, seed):
     cut, rng, resumed = folder(tmp_path, "cut"), random.Random(seed), False
     for _ in range(5):
         bench = Bench(cut, **options, resumed=resumed)
-        running = []
-        for _ in range(rng.randrange(10, 90)):
-            name, answer = bench.ask() if len(running) < 5 else (None, None)
-            if isinstance(answer, dict):
-                running.append(name)
-            elif running:
-                name = rng.choice(running)
-                if rng.random() < 0.2:
-                    bench.store(name)
-                elif bench.step(name):
-                    running.remove(name)
+        broken_off(bench, 5, rng, rng.randrange(10, 90))
         resumed = True
     bench = Bench(cut, **options, resumed=True)
     disturbed(bench, 5, 0.1, seed)
