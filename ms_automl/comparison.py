@@ -332,7 +332,6 @@ class Comparison:
 
     def _select(self, stream: Stream, trial: Trial, seconds: float) -> None:
         """The reference, the stream's best and its anytime curve, after a trial's end."""
-        stream.failed += trial.status == "FAILED"
         if trial.status == "FINISHED" and stream.arm == "dense":
             self.references[stream.seed] = dict(trial.metrics)
         scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics

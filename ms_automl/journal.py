@@ -68,9 +68,7 @@ class Journal:
         if trial.checkpoint is None:
             self._keep(stream, trial)
         elif trial.status != "KILLED":
-            self._write(
-                {"name": trial.name, "attempt": trial.attempt, "checkpoint": self._relative(trial.checkpoint)}
-            )
+            self._write({"name": trial.name, "checkpoint": self._relative(trial.checkpoint)})
 
     def _keep(self, stream: Stream, trial: Trial) -> None:
         assert self.comparison is not None

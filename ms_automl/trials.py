@@ -121,7 +121,6 @@ class Stream:
         settled: how many of its trials, in the order in which they were suggested, have ended without a gap. Best
             and curve are those of these: they do not depend on which of several trials at a time ended first.
         passes: of these.
-        failed: how many of these have failed.
         macs_ratio: multiply-adds of the selected model, compacted, over the dense network's; None before the end.
         latency_ratio: the same of the time for a batch.
     """
@@ -136,7 +135,6 @@ class Stream:
     retrained: list[Trial] = field(default_factory=list)
     settled: int = 0
     passes: float = 0.0
-    failed: int = 0
     best: Trial | None = None
     anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
     closed: bool = False
@@ -151,7 +149,7 @@ class Stream:
 
 
 class Recorder(Protocol):
-    """Who is told what happens: the MLflow writer, and the screen."""
+    """Who is told what happens: MLflow's tracker, the screen, the journal and the backup."""
 
     def trial_suggested(self, stream: Stream, trial: Trial) -> None:
         """A trial is to run, or to go on."""
