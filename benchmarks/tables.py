@@ -4,7 +4,8 @@
 
 Reads benchmarks/runs/*/*.jsonl (``benchmarks/verdict.py``). For each preset and objective: what every arm ends
 with at its budget, the paired differences to the meta-learner, and the best model of each arm that reaches a
-given sparsity. An arm that has fewer trials than its budget in some seed is left out of that seed.
+given sparsity. An arm that has fewer trials than its budget in some seed is left out of that seed; '4 of 5' seeds
+are those that have a trial with the sparsity that is asked for, of all whose budget was spent.
 """
 
 from __future__ import annotations
@@ -140,12 +141,13 @@ def summary(trials: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
         "| :-- " + "| --: " * 7 + "|",
     ]
     spent = trials.groupby(["arm", "seed"])["passes"].sum()
+    tried = finished(trials).groupby("arm")["seed"].nunique()
     for arm, rows in sorted(chosen.groupby("arm"), key=lambda pair: pair[1]["J test"].mean()):
         low, high = interval(rows["J test"].to_numpy())
         band = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
         passes = np.mean([spent[arm, seed] for seed in rows["seed"]])
         lines.append(
-            f"| {arm} | {len(rows)} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k | {rows['J'].mean():.3f} "
+            f"| {arm} | {_of(len(rows), tried[arm])} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k | {rows['J'].mean():.3f} "
             f"| {rows['J test'].mean():.3f}{band} | {rows['delta_m'].mean():+.1f} | {rows['zeros'].mean():.1f} |"
         )
     return lines
@@ -185,6 +187,7 @@ def matched(trials: pd.DataFrame) -> list[str]:
     trials = finished(trials)
     loss = trials["J"] - (1 - trials["zeros"] / 100) * trials["objective_kind"].map(_price)
     trials = trials.assign(loss=loss)
+    tried = trials.groupby("arm")["seed"].nunique()
     lines = [
         "The model of least validation loss with at least so many zeros, among an arm's trials under all "
         "objectives; Δm is that on the test split, and the last column pairs seeds (above 0: meta is better).",
@@ -203,11 +206,15 @@ def matched(trials: pd.DataFrame) -> list[str]:
             count = trials[trials["arm"] == arm].groupby("seed").size().mean()
             gap = (meta - rows.set_index("seed")["delta_m"]).dropna().to_numpy()
             lines.append(
-                f"| {arm} | {len(rows)} | {count:.0f} | {_with_interval(rows['delta_m'].to_numpy())} "
+                f"| {arm} | {_of(len(rows), tried[arm])} | {count:.0f} | {_with_interval(rows['delta_m'].to_numpy())} "
                 f"| {rows['zeros'].mean():.1f} | {'' if arm == 'meta per_layer' else _with_interval(gap)} |"
             )
         lines.append("")
     return lines
+
+
+def _of(number: int, all_: int) -> str:
+    return str(number) if number == all_ else f"{number} of {all_}"
 
 
 def _with_interval(values: np.ndarray) -> str:
