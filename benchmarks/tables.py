@@ -147,8 +147,9 @@ def summary(trials: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
         band = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
         passes = np.mean([spent[arm, seed] for seed in rows["seed"]])
         lines.append(
-            f"| {arm} | {_of(len(rows), tried[arm])} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k | {rows['J'].mean():.3f} "
-            f"| {rows['J test'].mean():.3f}{band} | {rows['delta_m'].mean():+.1f} | {rows['zeros'].mean():.1f} |"
+            f"| {arm} | {_of(len(rows), tried[arm])} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k "
+            f"| {rows['J'].mean():.3f} | {rows['J test'].mean():.3f}{band} "
+            f"| {rows['delta_m'].mean():+.1f} | {rows['zeros'].mean():.1f} |"
         )
     return lines
 
@@ -206,7 +207,8 @@ def matched(trials: pd.DataFrame) -> list[str]:
             count = trials[trials["arm"] == arm].groupby("seed").size().mean()
             gap = (meta - rows.set_index("seed")["delta_m"]).dropna().to_numpy()
             lines.append(
-                f"| {arm} | {_of(len(rows), tried[arm])} | {count:.0f} | {_with_interval(rows['delta_m'].to_numpy())} "
+                f"| {arm} | {_of(len(rows), tried[arm])} | {count:.0f} "
+                f"| {_with_interval(rows['delta_m'].to_numpy())} "
                 f"| {rows['zeros'].mean():.1f} | {'' if arm == 'meta per_layer' else _with_interval(gap)} |"
             )
         lines.append("")
