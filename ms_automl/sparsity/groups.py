@@ -56,6 +56,8 @@ class Groups:
         numbers = torch.tensor(self.counts, device=device)
         self.layer = torch.arange(len(numbers), device=device).repeat_interleave(numbers, output_size=sum(counts))
         self.starts = torch.cumsum(numbers, 0) - numbers
+        places = zip(self.starts.tolist(), self.counts, removable, strict=True)
+        self._kept = [slice(start, start + count) for start, count, free in places if not free]
         ones = [torch.ones_like(weight.detach()) for weight in self.weights]
         self.size = self.inner(ones, ones)
         self.total = float(sum(weight.numel() for weight in self.weights))
@@ -120,9 +122,9 @@ class Groups:
 
     def strongest(self, values: Tensor) -> Tensor:
         """[G] True for the largest value of each layer that must keep one group; the first of equal ones."""
-        largest = torch.stack([part.argmax() for part in torch.split(values, self.counts)])
         chosen = torch.zeros_like(self.layer, dtype=torch.bool)
-        chosen[self.starts + largest] = ~self.removable
+        for part, marks in ((values[layer], chosen[layer]) for layer in self._kept):
+            marks.scatter_(0, part.argmax(0, keepdim=True), True)
         return chosen
 
     def zeroed(self, order: Tensor) -> Tensor:

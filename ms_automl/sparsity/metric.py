@@ -69,8 +69,8 @@ def multipliers(
 ) -> tuple[list[Tensor], Tensor]:
     """What the step multiplies each weight by, s / (s + τ/d_i), and which groups it leaves alive.
 
-    Differentiable in weights, threshold and metric: the root is found without a graph, and one last Newton step
-    with one gives it the derivative of the implicit function (first derivatives; the second are not exact).
+    Differentiable in weights, threshold and metric: the root is found without a graph, and then given the derivative
+    of the implicit function (first derivatives; the second are not exact).
     A group that dies, and one that is kept to pass the signal, answers neither threshold nor metric.
 
     Args:
@@ -83,14 +83,15 @@ def multipliers(
         Tensors shaped like the weights, and [G] False where a group dies.
     """
     stacks = groups.stacks
-    tensors, metric = stacks(tensors), torch._foreach_clamp_min(stacks(metric), FLOOR)
+    tensors, metric = stacks(tensors), stacks(metric)
+    torch._foreach_clamp_min_(metric, FLOOR)
     with torch.no_grad():
-        norms, lengths = (stacks.norms(parts) for parts in (tensors, torch._foreach_mul(tensors, metric)))
+        squares = torch._foreach_mul(tensors, tensors)
+        norms, lengths = stacks.sum(squares).sqrt(), stacks.norms(torch._foreach_mul(tensors, metric))
         limit = threshold.detach()
         shrinks = (lengths > limit) & (limit > 0)
         alive = shrinks | (limit == 0) | groups.strongest(lengths)
-        # Exact where d is constant in the group, and right to first order as the group begins and ceases to live.
-        guess = norms * (1 - limit / torch.where(shrinks, lengths, 1.0))
+        guess = _guess(norms, lengths, stacks.sum(torch._foreach_div(squares, metric)), limit, shrinks)
         # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
         root = torch.where(shrinks, guess, alive.to(guess.dtype))
     threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
@@ -99,13 +100,29 @@ def multipliers(
     with torch.no_grad():
         root = _root(sides, tensors, ratios, root, shrinks, norms)
     if torch.is_grad_enabled():
-        root = _newton(sides, tensors, ratios, root, shrinks)
+        # The root stays where φ does: 2 ψ ds is the change of φ at the fixed s.
+        phi = _phi(sides, tensors, ratios, root)
+        _, psi = _phi_and_psi(sides, tensors, ratios, root, shrinks)
+        root = torch.where(shrinks, root + (phi - phi.detach()) / (2 * psi), root)
     factors = []
     for side, ratio in zip(sides, ratios, strict=True):
         rooted = side.spread(root)
         factors.append(torch._foreach_div(rooted, torch._foreach_add(ratio, rooted)))
     product = factors[0] if len(factors) == 1 else torch._foreach_mul(*factors)
     return stacks.split(product), alive
+
+
+def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrinks: Tensor) -> Tensor:
+    """[G] s near the root, from ||z||, ||d ∘ z|| and Σ z²/d.
+
+    φ^(-1/2) is τ/||d ∘ z|| at 0 and rises towards (s + b)/||z||, b = τ Σ z²/d / ||z||². The guess is where
+    s + b - c b/(s + b), which has both of these, is ||z||: exact where d is constant in the group, right to first
+    order as the group begins and to cease to live.
+    """
+    norms, lengths = torch.where(shrinks, norms, 1.0), torch.where(shrinks, lengths, 1.0)
+    offset = limit * inverse / norms.square()
+    bend = offset * (offset - limit * norms / lengths).clamp(min=0)
+    return ((norms + (norms.square() + 4 * bend).sqrt()) / 2 - offset).clamp(min=0)
 
 
 def _root(
@@ -116,27 +133,38 @@ def _root(
     shrinks: Tensor,
     norms: Tensor,
 ) -> Tensor:
-    """[G] s with φ(s) = 1 for the groups that shrink, from a first guess."""
+    """[G] s with φ(s) = 1 for the groups that shrink, by Newton's method on φ^(-1/2) = 1 from a first guess."""
     eps = torch.finfo(root.dtype).eps
     for _ in range(MOST_STEPS):
-        last, root = root, _newton(sides, tensors, ratios, root, shrinks).clamp(min=0)
-        # After a step of relative size δ the error is of order δ²: sqrt(eps) leaves one of rounding.
-        near = torch.maximum(eps**0.5 * root, 4 * eps * norms)
+        phi, psi = _phi_and_psi(sides, tensors, ratios, root, shrinks)
+        last, root = root, (root + phi * (phi.sqrt() - 1) / psi).clamp(min=0)
+        # After a step of relative size δ the error is about δ²/10: that leaves one of rounding.
+        near = torch.maximum(8 * eps**0.5 * root, 4 * eps * norms)
         if not bool(((root - last).abs() > near).any()):
             break
     return root
 
 
-def _newton(
+def _phi(sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor) -> Tensor:
+    """[G] φ(s), differentiable."""
+    phi = torch.zeros_like(root)
+    for side, ratio in zip(sides, ratios, strict=True):
+        parts = torch._foreach_div(list(tensors), torch._foreach_add(ratio, side.spread(root)))
+        phi = phi + side.sum(torch._foreach_mul(parts, parts))
+    return phi
+
+
+@torch.no_grad()
+def _phi_and_psi(
     sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor, shrinks: Tensor
-) -> Tensor:
-    """[G] one step of Newton's method on φ^(-1/2) = 1 from s, for the groups that shrink."""
-    phi = psi = torch.zeros_like(root)  # φ and -φ'/2
+) -> tuple[Tensor, Tensor]:
+    """[G] φ(s) and ψ(s) = -φ'(s)/2 of the groups that shrink, 1 for others; in as little memory as can be."""
+    phi = psi = torch.zeros_like(root)
     for side, ratio in zip(sides, ratios, strict=True):
         sums = torch._foreach_add(ratio, side.spread(root))
         parts = torch._foreach_div(list(tensors), sums)
-        squares = torch._foreach_mul(parts, parts)
-        phi = phi + side.sum(squares)
-        psi = psi + side.sum(torch._foreach_div(squares, sums))
-    phi, psi = torch.where(shrinks, phi, 1.0), torch.where(shrinks, psi, 1.0)
-    return torch.where(shrinks, root + phi * (phi.sqrt() - 1) / psi, root)
+        torch._foreach_mul_(parts, parts)
+        phi = phi + side.sum(parts)
+        torch._foreach_div_(parts, sums)
+        psi = psi + side.sum(parts)
+    return torch.where(shrinks, phi, 1.0), torch.where(shrinks, psi, 1.0)

@@ -140,6 +140,8 @@ class Stacks:
         self.places = list(stacks.values())
         numbers = torch.arange(groups, device=device)
         self.sides = [StackedSide(self(side.spread(numbers, absent=groups)), groups) for side in sides]
+        insides = zip(*(side.inside for side in self.sides), strict=True)
+        self.shared = [tuple(set.intersection(*map(set, inside))) for inside in insides]
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors shaped like the weights, or broadcasting over them, as stacks."""
@@ -154,7 +156,12 @@ class Stacks:
         }
         return [parts[place] for place in range(len(parts))]
 
+    def sum(self, stacks: Sequence[Tensor]) -> Tensor:
+        """[G] Σ over each group, on all sides."""
+        # What lies inside the groups of every side is summed once for all of them.
+        parts = [stack.sum(shared, keepdim=True) for stack, shared in zip(stacks, self.shared, strict=True)]
+        return torch.stack([side.sum(parts) for side in self.sides]).sum(0)
+
     def norms(self, stacks: Sequence[Tensor]) -> Tensor:
         """[G] Euclidean norms of the groups."""
-        squares = torch._foreach_mul(list(stacks), list(stacks))
-        return torch.stack([side.sum(squares) for side in self.sides]).sum(0).sqrt()
+        return self.sum(torch._foreach_mul(list(stacks), list(stacks))).sqrt()
