@@ -10,8 +10,8 @@ which is 0 where ||d ∘ z|| ≤ τ, and else x_i = z_i s / (s + τ/d_i) with s 
     φ(s) = Σ_i (z_i / (s + τ/d_i))² = 1.
 
 That is the secular equation of a trust-region step: φ^(-1/2) is concave and rises, so that Newton's method on
-φ^(-1/2) = 1 comes from the left after one step, never leaves it again, and needs two or three steps (Conn, Gould
-& Toint 2000, Trust-Region Methods, section 7.3).
+φ^(-1/2) = 1 comes from the left after one step, never leaves it again, and needs few steps (Conn, Gould & Toint
+2000, Trust-Region Methods, section 7.3): two in a training, from the first guess made here.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def multipliers(
 ) -> tuple[list[Tensor], Tensor]:
     """What the step multiplies each weight by, s / (s + τ/d_i), and which groups it leaves alive.
 
-    Differentiable in weights, threshold and metric: the root is found without a graph, and then given the derivative
-    of the implicit function (first derivatives; the second are not exact).
+    Differentiable in weights, threshold and metric: the root is found without a graph, and then given the
+    derivative of the implicit function (first derivatives; the second are not exact).
     A group that dies, and one that is kept to pass the signal, answers neither threshold nor metric.
 
     Args:
@@ -86,12 +86,14 @@ def multipliers(
     tensors, metric = stacks(tensors), stacks(metric)
     torch._foreach_clamp_min_(metric, FLOOR)
     with torch.no_grad():
-        squares = torch._foreach_mul(tensors, tensors)
-        norms, lengths = stacks.sum(squares).sqrt(), stacks.norms(torch._foreach_mul(tensors, metric))
+        squares, scaled = torch._foreach_mul(tensors, tensors), torch._foreach_mul(tensors, metric)
+        torch._foreach_mul_(scaled, scaled)
+        sums = stacks.sums(squares, scaled, torch._foreach_div(squares, metric))
+        norms, lengths, inverse = sums[0].sqrt(), sums[1].sqrt(), sums[2]
         limit = threshold.detach()
         shrinks = (lengths > limit) & (limit > 0)
         alive = shrinks | (limit == 0) | groups.strongest(lengths)
-        guess = _guess(norms, lengths, stacks.sum(torch._foreach_div(squares, metric)), limit, shrinks)
+        guess = _guess(norms, lengths, inverse, limit, shrinks)
         # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
         root = torch.where(shrinks, guess, alive.to(guess.dtype))
     threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
@@ -116,8 +118,8 @@ def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrin
     """[G] s near the root, from ||z||, ||d ∘ z|| and Σ z²/d.
 
     φ^(-1/2) is τ/||d ∘ z|| at 0 and rises towards (s + b)/||z||, b = τ Σ z²/d / ||z||². The guess is where
-    s + b - c b/(s + b), which has both of these, is ||z||: exact where d is constant in the group, right to first
-    order as the group begins and to cease to live.
+    s + b - c b/(s + b), which has both of these, is ||z||: exact where d is constant in the group, and right to
+    second order in a small τ.
     """
     norms, lengths = torch.where(shrinks, norms, 1.0), torch.where(shrinks, lengths, 1.0)
     offset = limit * inverse / norms.square()

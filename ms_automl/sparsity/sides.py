@@ -103,15 +103,15 @@ class StackedSide:
     def __init__(self, indices: Sequence[Tensor], groups: int) -> None:
         self.shapes = [index.shape for index in indices]
         self.lengths = [index.numel() for index in indices]
-        self.inside = [tuple(axis for axis in range(1, 5) if shape[axis] == 1) for shape in self.shapes]
+        self.inside = [tuple(axis for axis in range(-4, 0) if shape[axis] == 1) for shape in self.shapes]
         self.index = torch.cat([index.flatten() for index in indices])
         self.groups = groups
 
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ over each group: stacks to [G]."""
-        parts = [tensor.sum(inside).flatten() for tensor, inside in zip(tensors, self.inside, strict=True)]
-        values = torch.cat(parts)
-        return values.new_zeros(self.groups + 1).index_add(0, self.index, values)[:-1]
+        """Σ over each group: stacks [..., n, out, kh, kw, in] to [..., G]."""
+        parts = [tensor.sum(inside, keepdim=True) for tensor, inside in zip(tensors, self.inside, strict=True)]
+        values = torch.cat([part.flatten(-5) for part in parts], -1)
+        return values.new_zeros(*values.shape[:-1], self.groups + 1).index_add(-1, self.index, values)[..., :-1]
 
     def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
         """A vector [G] as tensors that broadcast over the stacks; ``absent`` for weights in no group."""
@@ -156,12 +156,11 @@ class Stacks:
         }
         return [parts[place] for place in range(len(parts))]
 
-    def sum(self, stacks: Sequence[Tensor]) -> Tensor:
-        """[G] Σ over each group, on all sides."""
+    def sums(self, *several: Sequence[Tensor]) -> Tensor:
+        """Σ over each group, on all sides: K lists of stacks to [K, G]."""
         # What lies inside the groups of every side is summed once for all of them.
-        parts = [stack.sum(shared, keepdim=True) for stack, shared in zip(stacks, self.shared, strict=True)]
+        parts = [
+            torch.stack([stack.sum(shared, keepdim=True) for stack in stacks])
+            for *stacks, shared in zip(*several, self.shared, strict=True)
+        ]
         return torch.stack([side.sum(parts) for side in self.sides]).sum(0)
-
-    def norms(self, stacks: Sequence[Tensor]) -> Tensor:
-        """[G] Euclidean norms of the groups."""
-        return self.sum(torch._foreach_mul(list(stacks), list(stacks))).sqrt()
