@@ -119,7 +119,7 @@ def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrin
 
     φ^(-1/2) is τ/||d ∘ z|| at 0 and rises towards (s + b)/||z||, b = τ Σ z²/d / ||z||². The guess is where
     s + b - c b/(s + b), which has both of these, is ||z||: exact where d is constant in the group, and right to
-    second order in a small τ.
+    first order in a small τ.
     """
     norms, lengths = torch.where(shrinks, norms, 1.0), torch.where(shrinks, lengths, 1.0)
     offset = limit * inverse / norms.square()
