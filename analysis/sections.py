@@ -142,7 +142,7 @@ def _paired(findings: Findings, figures: Figures) -> str:
         else f" Two trainings of the same λ differ with a standard deviation of {noise:.3f}."
     )
     note = (
-        f"Differences in {findings.metric_name} by seed, below 0 A is better. Student-t intervals, "
+        f"Differences by seed in {findings.metric_name}; below 0 A is better. Student-t intervals, "
         f"not corrected for the number of pairs.{chance} Wins and losses are seeds that "
         f"differ by more than {TIE}, the margin of 'no worse'.{beside}"
     )
