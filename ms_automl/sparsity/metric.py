@@ -22,15 +22,12 @@ import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import Groups
-from ms_automl.sparsity.sides import Side
+from ms_automl.sparsity.sides import Stacks
 
 FLOOR = 1e-12
 """Smallest d: far below Adam's ε, and large enough that no derivative overflows."""
 
 MOST_STEPS = 50
-
-Ratios = tuple[Tensor, ...]
-"""τ/d by weight, for one of its groups."""
 
 
 def adam_metric(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -97,21 +94,19 @@ def multipliers(
         # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
         root = torch.where(shrinks, guess, alive.to(guess.dtype))
     threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
-    sides = stacks.sides
-    ratios = [torch._foreach_div(side.spread(threshold, absent=0.0), metric) for side in sides]
+    ratios = torch._foreach_div(stacks.spread(threshold, absent=0.0), stacks.members(metric))
+    members = stacks.members(tensors)
     with torch.no_grad():
-        root = _root(sides, tensors, ratios, root, shrinks, norms)
+        root = _root(stacks, members, ratios, root, shrinks, norms)
     if torch.is_grad_enabled():
         # The root stays where φ does: 2 ψ ds is the change of φ at the fixed s.
-        phi = _phi(sides, tensors, ratios, root)
-        _, psi = _phi_and_psi(sides, tensors, ratios, root, shrinks)
+        parts = torch._foreach_div(members, torch._foreach_add(ratios, stacks.spread(root)))
+        (phi,) = stacks.total(stacks.inner(torch._foreach_mul(parts, parts)))
+        _, psi = _phi_and_psi(stacks, members, ratios, root, shrinks)
         root = torch.where(shrinks, root + (phi - phi.detach()) / (2 * psi), root)
-    factors = []
-    for side, ratio in zip(sides, ratios, strict=True):
-        rooted = side.spread(root)
-        factors.append(torch._foreach_div(rooted, torch._foreach_add(ratio, rooted)))
-    product = factors[0] if len(factors) == 1 else torch._foreach_mul(*factors)
-    return stacks.split(product), alive
+    rooted = stacks.spread(root)
+    factors = torch._foreach_div(rooted, torch._foreach_add(ratios, rooted))
+    return stacks.split(stacks.product(factors)), alive
 
 
 def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrinks: Tensor) -> Tensor:
@@ -128,9 +123,9 @@ def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrin
 
 
 def _root(
-    sides: Sequence[Side],
-    tensors: Sequence[Tensor],
-    ratios: Sequence[Ratios],
+    stacks: Stacks,
+    members: list[Tensor],
+    ratios: tuple[Tensor, ...],
     root: Tensor,
     shrinks: Tensor,
     norms: Tensor,
@@ -138,7 +133,7 @@ def _root(
     """[G] s with φ(s) = 1 for the groups that shrink, by Newton's method on φ^(-1/2) = 1 from a first guess."""
     eps = torch.finfo(root.dtype).eps
     for _ in range(MOST_STEPS):
-        phi, psi = _phi_and_psi(sides, tensors, ratios, root, shrinks)
+        phi, psi = _phi_and_psi(stacks, members, ratios, root, shrinks)
         last, root = root, (root + phi * (phi.sqrt() - 1) / psi).clamp(min=0)
         # After a step of relative size δ the error is about δ²/10: that leaves one of rounding.
         near = torch.maximum(8 * eps**0.5 * root, 4 * eps * norms)
@@ -147,26 +142,14 @@ def _root(
     return root
 
 
-def _phi(sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor) -> Tensor:
-    """[G] φ(s), differentiable."""
-    phi = torch.zeros_like(root)
-    for side, ratio in zip(sides, ratios, strict=True):
-        parts = torch._foreach_div(list(tensors), torch._foreach_add(ratio, side.spread(root)))
-        phi = phi + side.sum(torch._foreach_mul(parts, parts))
-    return phi
-
-
 @torch.no_grad()
 def _phi_and_psi(
-    sides: Sequence[Side], tensors: Sequence[Tensor], ratios: Sequence[Ratios], root: Tensor, shrinks: Tensor
-) -> tuple[Tensor, Tensor]:
-    """[G] φ(s) and ψ(s) = -φ'(s)/2 of the groups that shrink, 1 for others; in as little memory as can be."""
-    phi = psi = torch.zeros_like(root)
-    for side, ratio in zip(sides, ratios, strict=True):
-        sums = torch._foreach_add(ratio, side.spread(root))
-        parts = torch._foreach_div(list(tensors), sums)
-        torch._foreach_mul_(parts, parts)
-        phi = phi + side.sum(parts)
-        torch._foreach_div_(parts, sums)
-        psi = psi + side.sum(parts)
-    return torch.where(shrinks, phi, 1.0), torch.where(shrinks, psi, 1.0)
+    stacks: Stacks, members: list[Tensor], ratios: tuple[Tensor, ...], root: Tensor, shrinks: Tensor
+) -> Tensor:
+    """[2, G] φ(s) and ψ(s) = -φ'(s)/2 of the groups that shrink, 1 for others; in as little memory as can be."""
+    sums = torch._foreach_add(ratios, stacks.spread(root))
+    parts = torch._foreach_div(members, sums)
+    torch._foreach_mul_(parts, parts)
+    phi = stacks.inner(parts)
+    torch._foreach_div_(parts, sums)
+    return torch.where(shrinks, stacks.total(phi, stacks.inner(parts)), 1.0)

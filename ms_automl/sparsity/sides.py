@@ -92,37 +92,10 @@ class IndexedSide:
         return self.axis.spread(torch.cat([values, values.new_full((1,), absent)]).index_select(0, self.index))
 
 
-class StackedSide:
-    """A side over the tensors of :class:`Stacks`.
-
-    Args:
-        indices: by stack, [n, out, kh, kw, in] with axes of size 1 inside a group: the group of each weight.
-        groups: G, which is also the index of weights in no group.
-    """
-
-    def __init__(self, indices: Sequence[Tensor], groups: int) -> None:
-        self.shapes = [index.shape for index in indices]
-        self.lengths = [index.numel() for index in indices]
-        self.inside = [tuple(axis for axis in range(-4, 0) if shape[axis] == 1) for shape in self.shapes]
-        self.index = torch.cat([index.flatten() for index in indices])
-        self.groups = groups
-
-    def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ over each group: stacks [..., n, out, kh, kw, in] to [..., G]."""
-        parts = [tensor.sum(inside, keepdim=True) for tensor, inside in zip(tensors, self.inside, strict=True)]
-        values = torch.cat([part.flatten(-5) for part in parts], -1)
-        return values.new_zeros(*values.shape[:-1], self.groups + 1).index_add(-1, self.index, values)[..., :-1]
-
-    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
-        """A vector [G] as tensors that broadcast over the stacks; ``absent`` for weights in no group."""
-        taken = torch.cat([values, values.new_full((1,), absent)]).index_select(0, self.index)
-        return [
-            part.view(shape) for part, shape in zip(torch.split(taken, self.lengths), self.shapes, strict=True)
-        ]
-
-
 class Stacks:
     """The weights of one shape as one tensor [n, out, kh, kw, in]: few operations for many equal layers.
+
+    What differs between the sides is computed for all of them at once, on *members*: the stacks, once a side.
 
     Args:
         shapes: of the weights.
@@ -138,10 +111,17 @@ class Stacks:
         for place, shape in enumerate(shapes):
             stacks.setdefault(shape, []).append(place)
         self.places = list(stacks.values())
+        self.groups = groups
+        self.sides = len(sides)
+        # By member, its group for each weight, with axes of size 1 inside a group; G for weights in no group.
         numbers = torch.arange(groups, device=device)
-        self.sides = [StackedSide(self(side.spread(numbers, absent=groups)), groups) for side in sides]
-        insides = zip(*(side.inside for side in self.sides), strict=True)
-        self.shared = [tuple(set.intersection(*map(set, inside))) for inside in insides]
+        indices = [index for side in sides for index in self(side.spread(numbers, absent=groups))]
+        self.shapes = [index.shape for index in indices]
+        self.lengths = [index.numel() for index in indices]
+        self.inside = [tuple(axis for axis in range(1, 5) if shape[axis] == 1) for shape in self.shapes]
+        of_a_stack = [self.inside[i :: len(self.places)] for i in range(len(self.places))]
+        self.shared = [tuple(set.intersection(*map(set, axes))) for axes in of_a_stack]
+        self.index = torch.cat([index.flatten() for index in indices])
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Tensors shaped like the weights, or broadcasting over them, as stacks."""
@@ -156,11 +136,38 @@ class Stacks:
         }
         return [parts[place] for place in range(len(parts))]
 
+    def members(self, stacks: Sequence[Tensor]) -> list[Tensor]:
+        """The stacks, once for each side."""
+        return list(stacks) * self.sides
+
+    def product(self, members: tuple[Tensor, ...]) -> list[Tensor]:
+        """Stacks: the product of each one's members."""
+        first, *others = (members[i : i + len(self.places)] for i in range(0, len(members), len(self.places)))
+        for other in others:
+            first = torch._foreach_mul(first, other)
+        return list(first)
+
+    def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
+        """A vector [G] as tensors that broadcast over the members; ``absent`` for weights in no group."""
+        taken = torch.cat([values, values.new_full((1,), absent)]).index_select(0, self.index)
+        return [
+            part.view(shape) for part, shape in zip(torch.split(taken, self.lengths), self.shapes, strict=True)
+        ]
+
+    def inner(self, members: Sequence[Tensor]) -> Tensor:
+        """Σ inside the groups, member by member: the summands that :meth:`total` adds up by group."""
+        return torch.cat([part.sum(inside).flatten() for part, inside in zip(members, self.inside, strict=True)])
+
+    def total(self, *inners: Tensor) -> Tensor:
+        """Σ over each group of what :meth:`inner` has summed, K times: [K, G]."""
+        summands = torch.stack(inners)
+        return summands.new_zeros(len(inners), self.groups + 1).index_add(1, self.index, summands)[:, :-1]
+
     def sums(self, *several: Sequence[Tensor]) -> Tensor:
         """Σ over each group, on all sides: K lists of stacks to [K, G]."""
         # What lies inside the groups of every side is summed once for all of them.
-        parts = [
-            torch.stack([stack.sum(shared, keepdim=True) for stack in stacks])
-            for *stacks, shared in zip(*several, self.shared, strict=True)
+        shared = [
+            [stack.sum(axes, keepdim=True) for stack, axes in zip(stacks, self.shared, strict=True)]
+            for stacks in several
         ]
-        return torch.stack([side.sum(parts) for side in self.sides]).sum(0)
+        return self.total(*(self.inner(self.members(parts)) for parts in shared))
