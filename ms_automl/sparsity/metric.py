@@ -113,8 +113,8 @@ def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrin
     """[G] s near the root, from ||z||, ||d ∘ z|| and Σ z²/d.
 
     φ^(-1/2) is τ/||d ∘ z|| at 0 and rises towards (s + b)/||z||, b = τ Σ z²/d / ||z||². The guess is where
-    s + b - c b/(s + b) with c = b - τ ||z||/||d ∘ z||, which has both of these, is ||z||: exact where d is constant
-    in the group, and right to first order in a small τ.
+    s + b - c b/(s + b) with c = b - τ ||z||/||d ∘ z||, which has both of these, is ||z||: exact where d is
+    constant in the group, and right to first order in a small τ.
     """
     norms, lengths = torch.where(shrinks, norms, 1.0), torch.where(shrinks, lengths, 1.0)
     offset = limit * inverse / norms.square()
