@@ -82,8 +82,8 @@ def _prox(loop: TrainingLoop, dying: float) -> tuple[float, float]:
     """Seconds of one step, and the share of groups that it zeroes; the network stays as it was."""
     state = {name: value.clone() for name, value in loop.network.state_dict().items()}
     groups = loop.groups
-    metric = METRICS[loop.settings.metric](loop.optimizer, groups.weights)
-    scaled = groups.weights if metric is None else torch._foreach_mul(groups.weights, metric)
+    metric = METRICS[loop.settings.metric](loop.optimizer, groups)
+    scaled = groups.weights if metric is None else torch._foreach_mul(groups.weights, groups.blocks.split(metric))
     lengths = groups.inner(scaled, scaled).sqrt().sort().values
     threshold = torch.full_like(lengths, float(lengths[round(dying * (len(lengths) - 1))]))
     lambda_ = torch.ones(len(groups.names))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity.sides import AxisSide, ElementSide, Side, Stacks
+from ms_automl.sparsity.sides import AxisSide, Blocks, ElementSide, Members, Side
 
 
 class Groups:
@@ -76,9 +76,14 @@ class Groups:
         return first
 
     @cached_property
-    def stacks(self) -> Stacks:
-        """The weights of one shape as one tensor, for what passes over them again and again."""
-        return Stacks([weight.shape for weight in self.weights], self.sides, len(self.layer), self.layer.device)
+    def blocks(self) -> Blocks:
+        """The weights as one vector, for what passes over them again and again."""
+        return Blocks([weight.shape for weight in self.weights])
+
+    @cached_property
+    def members(self) -> Members:
+        """The blocks once for each group that their weights stand in."""
+        return Members(self.blocks, self.sides, len(self.layer), self.layer.device)
 
     def gradients(self) -> list[Tensor]:
         """What the last backward left in ``grad``, tensor by tensor; 0 where no task reads the layer."""

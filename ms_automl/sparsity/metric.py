@@ -16,97 +16,83 @@ That is the secular equation of a trust-region step: φ^(-1/2) is concave and ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import Groups
-from ms_automl.sparsity.sides import Stacks
-
-FLOOR = 1e-12
-"""Smallest d: far below Adam's ε, and large enough that no derivative overflows."""
+from ms_automl.sparsity.sides import Members
 
 MOST_STEPS = 50
 
 
-def adam_metric(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Adam's d = sqrt(v̂) + ε of the step that was just taken; ε alone where a weight never had a gradient.
+def adam_metric(optimizer: torch.optim.Optimizer, groups: Groups) -> Tensor:
+    """[N] Adam's d = sqrt(v̂) + ε of the step that was just taken; ε alone where a weight never had a gradient.
 
     Args:
-        optimizer: Adam or AdamW, without amsgrad.
-        weights: some of its parameters.
+        optimizer: Adam or AdamW of some parameters, without amsgrad, with one β2 and one ε for all.
+        groups: of some of its parameters.
     """
-    options = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    moments, corrections = [], []
-    for weight in weights:
-        state = optimizer.state.get(weight, {})
-        moments.append(state["exp_avg_sq"] if state else torch.zeros_like(weight))
-        beta = options[id(weight)]["betas"][1]
-        corrections.append((1 - beta ** float(state["step"])) ** 0.5 if state else 1.0)
-    metric = list(torch._foreach_sqrt(moments))
-    torch._foreach_div_(metric, corrections)
-    torch._foreach_add_(metric, [options[id(weight)]["eps"] for weight in weights])
-    return metric
+    states = [optimizer.state.get(weight, {}) for weight in groups.weights]
+    beta = optimizer.defaults["betas"][1]
+    moments = [
+        state["exp_avg_sq"] if state else torch.zeros_like(weight)
+        for weight, state in zip(groups.weights, states, strict=True)
+    ]
+    metric = groups.blocks.join(moments).sqrt_()
+    corrections = [(1 - beta ** float(state["step"])) ** 0.5 if state else 1.0 for state in states]
+    if len(set(corrections)) == 1:
+        metric /= corrections[0]
+    else:
+        torch._foreach_div_(groups.blocks.split(metric), corrections)
+    return metric.add_(optimizer.defaults["eps"])
 
 
-def _euclidean(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor]) -> None:
+def _euclidean(optimizer: torch.optim.Optimizer, groups: Groups) -> None:
     return None
 
 
-METRICS: dict[str, Callable[[torch.optim.Optimizer, Sequence[Tensor]], list[Tensor] | None]] = {
+METRICS: dict[str, Callable[[torch.optim.Optimizer, Groups], Tensor | None]] = {
     "euclidean": _euclidean,
     "adam": adam_metric,
 }
-"""By name: d as tensors shaped like the weights, from the optimiser's state; None where d is 1 throughout."""
+"""By name: d as a vector in the order of the groups' blocks, from the optimiser's state; None where d is 1."""
 
 
-def multipliers(
-    groups: Groups, tensors: Sequence[Tensor], threshold: Tensor, metric: Sequence[Tensor]
-) -> tuple[list[Tensor], Tensor]:
+@torch.no_grad()
+def multipliers(groups: Groups, threshold: Tensor, metric: Tensor) -> tuple[list[Tensor], Tensor]:
     """What the step multiplies each weight by, s / (s + τ/d_i), and which groups it leaves alive.
 
-    Differentiable in weights, threshold and metric: the root is found without a graph, and then given the
-    derivative of the implicit function (first derivatives; the second are not exact).
-    A group that dies, and one that is kept to pass the signal, answers neither threshold nor metric.
-
     Args:
-        groups: the groups. Where a weight stands in two, it gets the product of their factors.
-        tensors: shaped like the weights, before the step.
+        groups: the groups, before the step. Where a weight stands in two, it gets the product of their factors.
         threshold: [G] τ ≥ 0.
-        metric: d, shaped like the weights; raised to at least 1e-12.
+        metric: [N] d > 0, in the order of the groups' blocks.
 
     Returns:
         Tensors shaped like the weights, and [G] False where a group dies.
     """
-    stacks = groups.stacks
-    tensors, metric = stacks(tensors), stacks(metric)
-    torch._foreach_clamp_min_(metric, FLOOR)
-    with torch.no_grad():
-        squares, scaled = torch._foreach_mul(tensors, tensors), torch._foreach_mul(tensors, metric)
-        torch._foreach_mul_(scaled, scaled)
-        sums = stacks.sums(squares, scaled, torch._foreach_div(squares, metric))
-        norms, lengths, inverse = sums[0].sqrt(), sums[1].sqrt(), sums[2]
-        limit = threshold.detach()
-        shrinks = (lengths > limit) & (limit > 0)
-        alive = shrinks | (limit == 0) | groups.strongest(lengths)
-        guess = _guess(norms, lengths, inverse, limit, shrinks)
-        # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
-        root = torch.where(shrinks, guess, alive.to(guess.dtype))
+    members, weights = groups.members, groups.blocks.join(groups.weights)
+    norms, lengths, inverse = _moments(members, weights, metric)
+    shrinks = (lengths > threshold) & (threshold > 0)
+    alive = shrinks | (threshold == 0) | groups.strongest(lengths)
+    guess = _guess(norms, lengths, inverse, threshold, shrinks)
+    # Else s = 1 and τ = 0 for the living, which is a factor of 1, and s = 0 and τ = 1 for the dead: exactly 0.
+    root = torch.where(shrinks, guess, alive.to(guess.dtype))
     threshold = torch.where(shrinks, threshold, (~alive).to(threshold.dtype))
-    ratios = torch._foreach_div(stacks.spread(threshold, absent=0.0), stacks.members(metric))
-    members = stacks.members(tensors)
-    with torch.no_grad():
-        root = _root(stacks, members, ratios, root, shrinks, norms)
-    if torch.is_grad_enabled():
-        # The root stays where φ does: 2 ψ ds is the change of φ at the fixed s.
-        parts = torch._foreach_div(members, torch._foreach_add(ratios, stacks.spread(root)))
-        (phi,) = stacks.total(stacks.inner(torch._foreach_mul(parts, parts)))
-        _, psi = _phi_and_psi(stacks, members, ratios, root, shrinks)
-        root = torch.where(shrinks, root + (phi - phi.detach()) / (2 * psi), root)
-    rooted = stacks.spread(root)
-    factors = torch._foreach_div(rooted, torch._foreach_add(ratios, rooted))
-    return stacks.split(stacks.product(factors)), alive
+    equation = _Equation(members, weights, metric, threshold)
+    root = _root(equation, root, shrinks, norms)
+    return groups.blocks.split(equation.factors(root)), alive
+
+
+def _moments(members: Members, weights: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[G] each: ||z||, ||d ∘ z|| and Σ z²/d."""
+    summands = weights.new_empty(3, len(weights))
+    torch.mul(weights, weights, out=summands[0])
+    torch.mul(weights, metric, out=summands[1]).square_()
+    torch.div(summands[0], metric, out=summands[2])
+    squares, scaled, inverse = members.sum_over_sides(summands)
+    return squares.sqrt(), scaled.sqrt(), inverse
 
 
 def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrinks: Tensor) -> Tensor:
@@ -122,18 +108,11 @@ def _guess(norms: Tensor, lengths: Tensor, inverse: Tensor, limit: Tensor, shrin
     return ((norms + (norms.square() + 4 * bend).sqrt()) / 2 - offset).clamp(min=0)
 
 
-def _root(
-    stacks: Stacks,
-    members: list[Tensor],
-    ratios: tuple[Tensor, ...],
-    root: Tensor,
-    shrinks: Tensor,
-    norms: Tensor,
-) -> Tensor:
+def _root(equation: _Equation, root: Tensor, shrinks: Tensor, norms: Tensor) -> Tensor:
     """[G] s with φ(s) = 1 for the groups that shrink, by Newton's method on φ^(-1/2) = 1 from a first guess."""
     eps = torch.finfo(root.dtype).eps
     for _ in range(MOST_STEPS):
-        phi, psi = _phi_and_psi(stacks, members, ratios, root, shrinks)
+        phi, psi = torch.where(shrinks, equation.phi_and_psi(root), 1.0)
         last, root = root, (root + phi * (phi.sqrt() - 1) / psi).clamp(min=0)
         # After a step of relative size δ the error is about δ²/10: that leaves one of rounding.
         near = torch.maximum(8 * eps**0.5 * root, 4 * eps * norms)
@@ -142,14 +121,45 @@ def _root(
     return root
 
 
-@torch.no_grad()
-def _phi_and_psi(
-    stacks: Stacks, members: list[Tensor], ratios: tuple[Tensor, ...], root: Tensor, shrinks: Tensor
-) -> Tensor:
-    """[2, G] φ(s) and ψ(s) = -φ'(s)/2 of the groups that shrink, 1 for others; in as little memory as can be."""
-    sums = torch._foreach_add(ratios, stacks.spread(root))
-    parts = torch._foreach_div(members, sums)
-    torch._foreach_mul_(parts, parts)
-    phi = stacks.inner(parts)
-    torch._foreach_div_(parts, sums)
-    return torch.where(shrinks, stacks.total(phi, stacks.inner(parts)), 1.0)
+class _Equation:
+    """φ(s) of all groups, in memory that every step uses again.
+
+    Args:
+        members: of the groups.
+        weights: [N] z.
+        metric: [N] d.
+        threshold: [G] τ.
+    """
+
+    def __init__(self, members: Members, weights: Tensor, metric: Tensor, threshold: Tensor) -> None:
+        self.members, self.weights = members, weights
+        self.below = weights.new_empty(members.sides, len(weights))
+        self.parts = weights.new_empty(2, members.sides, len(weights))
+        self.below_views, self.parts_views = members.views(self.below), members.views(self.parts)
+        self.ratios = members.views(torch.empty_like(self.below))
+        metrics = members.blocks.views(metric) * members.sides
+        for ratio, tau, d in zip(self.ratios, members.spread(threshold, absent=0.0), metrics, strict=True):
+            torch.div(tau, d, out=ratio)
+
+    def _add(self, root: Tensor) -> list[Tensor]:
+        spread = self.members.spread(root)
+        for below, ratio, s in zip(self.below_views, self.ratios, spread, strict=True):
+            torch.add(ratio, s, out=below)
+        return spread
+
+    def phi_and_psi(self, root: Tensor) -> Tensor:
+        """[2, G] φ(s) and ψ(s) = -φ'(s)/2."""
+        self._add(root)
+        phi, psi = self.parts
+        torch.div(self.weights, self.below, out=phi).square_()
+        torch.div(phi, self.below, out=psi)
+        return self.members.sum(self.parts_views)
+
+    def factors(self, root: Tensor) -> Tensor:
+        """[N] s / (s + τ/d), multiplied over the sides."""
+        for below, s in zip(self.below_views, self._add(root), strict=True):
+            torch.div(s, below, out=below)
+        product = self.below[0]
+        for other in self.below[1:]:
+            product *= other
+        return product

@@ -58,7 +58,7 @@ def shrink_factors(groups: Groups, norms: Tensor, threshold: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def prox_(groups: Groups, threshold: Tensor, metric: Sequence[Tensor] | None = None) -> None:
+def prox_(groups: Groups, threshold: Tensor, metric: Tensor | None = None) -> None:
     """argmin_x (1/2) Σ_i d_i (x_i - θ_i)² + Σ_g threshold_g ||x_g||, in place.
 
     With d = 1 that is θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||); for another metric see
@@ -69,19 +69,20 @@ def prox_(groups: Groups, threshold: Tensor, metric: Sequence[Tensor] | None = N
     Args:
         groups: the groups.
         threshold: [G] as :func:`thresholds` gives it.
-        metric: d as tensors shaped like the weights; None is 1 throughout.
+        metric: [N] d > 0, in the order of the groups' blocks; None is 1 throughout.
     """
-    if metric is None or groups.single:
-        scaled = _scaled(groups, groups.weights, metric)
+    if metric is None:
+        groups.scale_(shrink_factors(groups, groups.norms(), threshold))
+    elif groups.single:
+        # For a group of one weight, 1 - τ/(d |θ|) is the factor of the step in any metric.
+        scaled = torch._foreach_mul(groups.weights, groups.blocks.split(metric))
         groups.scale_(shrink_factors(groups, groups.inner(scaled, scaled).sqrt_(), threshold))
     else:
-        groups.multiply_(*multipliers(groups, groups.weights, threshold, metric))
+        groups.multiply_(*multipliers(groups, threshold, metric))
 
 
-def proximal(
-    groups: Groups, tensors: Sequence[Tensor], threshold: Tensor, metric: Sequence[Tensor] | None = None
-) -> list[Tensor]:
-    """:func:`prox_` as a pure function, differentiable in the weights, the threshold and the metric.
+def proximal(groups: Groups, tensors: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
+    """:func:`prox_` with d = 1 as a pure function, differentiable in the weights and the threshold.
 
     Its derivative at a group that dies is exactly 0 (the norm's own derivative at 0 would be NaN); a group that
     is kept to pass the signal answers its weights alone.
@@ -90,22 +91,12 @@ def proximal(
         groups: the groups.
         tensors: shaped like the weights, before the step.
         threshold: [G] as :func:`thresholds` gives it.
-        metric: d, shaped like the weights; None is 1 throughout.
     """
-    if metric is not None and not groups.single:
-        products, _ = multipliers(groups, tensors, threshold, metric)
-        return list(torch._foreach_mul(list(tensors), products))
-    scaled = _scaled(groups, tensors, metric)
-    squares = groups.inner(scaled, scaled)
+    squares = groups.inner(tensors, tensors)
     dies = squares <= threshold.square()
     factors = torch.where(dies, 0.0, 1 - threshold / torch.where(dies, 1.0, squares).sqrt())
     factors = torch.where(groups.strongest(squares.detach()) & dies, 1.0, factors)
     return list(torch._foreach_mul(list(tensors), groups.per_weight(factors)))
-
-
-def _scaled(groups: Groups, tensors: Sequence[Tensor], metric: Sequence[Tensor] | None) -> Sequence[Tensor]:
-    """θ, or d ∘ θ: for a group of one weight, 1 - τ/(d |θ|) is the factor of the step in any metric."""
-    return tensors if metric is None else torch._foreach_mul(list(tensors), list(metric))
 
 
 def smallest(groups: Groups, norms: Tensor, shares: Tensor) -> Tensor:

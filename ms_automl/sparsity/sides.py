@@ -92,60 +92,73 @@ class IndexedSide:
         return self.axis.spread(torch.cat([values, values.new_full((1,), absent)]).index_select(0, self.index))
 
 
-class Stacks:
-    """The weights of one shape as one tensor [n, out, kh, kw, in]: few operations for many equal layers.
+class Blocks:
+    """All weights as one vector [N], those of one shape next to each other: few operations for many layers.
 
-    What differs between the sides is computed for all of them at once, on *members*: the stacks, once a side.
+    A block is the part of it where the weights have one shape, as a tensor [n, out, kh, kw, in]: the order in
+    which channels-last weights lie in memory.
 
     Args:
         shapes: of the weights.
+    """
+
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
+        blocks: dict[torch.Size, list[int]] = {}
+        for place, shape in enumerate(shapes):
+            blocks.setdefault(shape, []).append(place)
+        self.order = [place for places in blocks.values() for place in places]
+        self.place = [self.order.index(place) for place in range(len(shapes))]
+        self.shapes = [(len(p), shape[0], shape[2], shape[3], shape[1]) for shape, p in blocks.items()]
+        self.lengths = [len(places) * shape.numel() for shape, places in blocks.items()]
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors shaped like the weights as one vector [N]."""
+        return torch.cat([tensors[place].permute(0, 2, 3, 1).reshape(-1) for place in self.order])
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """The blocks of vectors [..., N], as views [..., n, out, kh, kw, in]."""
+        parts = zip(torch.split(vector, self.lengths, -1), self.shapes, strict=True)
+        return [part.view(*part.shape[:-1], *shape) for part, shape in parts]
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Inverse of :meth:`join`: views shaped like the weights."""
+        parts = [part.permute(0, 3, 1, 2) for block in self.views(vector) for part in block.unbind()]
+        return [parts[place] for place in self.place]
+
+
+class Members:
+    """The blocks once for each side: what differs between the sides is computed for all at once, on [sides, N].
+
+    Args:
+        blocks: of the weights.
         sides: theirs.
         groups: G.
         device: theirs.
     """
 
-    def __init__(
-        self, shapes: Sequence[torch.Size], sides: Sequence[Side], groups: int, device: torch.device
-    ) -> None:
-        stacks: dict[torch.Size, list[int]] = {}
-        for place, shape in enumerate(shapes):
-            stacks.setdefault(shape, []).append(place)
-        self.places = list(stacks.values())
-        self.groups = groups
+    def __init__(self, blocks: Blocks, sides: Sequence[Side], groups: int, device: torch.device) -> None:
+        self.blocks = blocks
         self.sides = len(sides)
+        self.groups = groups
         # By member, its group for each weight, with axes of size 1 inside a group; G for weights in no group.
         numbers = torch.arange(groups, device=device)
-        indices = [index for side in sides for index in self(side.spread(numbers, absent=groups))]
-        self.shapes = [index.shape for index in indices]
-        self.lengths = [index.numel() for index in indices]
-        self.inside = [tuple(axis for axis in range(1, 5) if shape[axis] == 1) for shape in self.shapes]
-        of_a_stack = [self.inside[i :: len(self.places)] for i in range(len(self.places))]
-        self.shared = [tuple(set.intersection(*map(set, axes))) for axes in of_a_stack]
-        self.index = torch.cat([index.flatten() for index in indices])
+        self.shapes: list[torch.Size] = []
+        indices = []
+        for spread in (side.spread(numbers, absent=groups) for side in sides):
+            places = iter(blocks.order)
+            for count, *_ in blocks.shapes:
+                block = torch.stack([spread[next(places)].permute(0, 2, 3, 1) for _ in range(count)])
+                self.shapes.append(block.shape)
+                indices.append(block.flatten())
+        self.lengths = [len(index) for index in indices]
+        self.index = torch.cat(indices)
+        self.inside = [tuple(axis - 5 for axis in range(1, 5) if shape[axis] == 1) for shape in self.shapes]
+        of_a_block = [self.inside[i :: len(blocks.shapes)] for i in range(len(blocks.shapes))]
+        self.shared = [tuple(set.intersection(*map(set, axes))) for axes in of_a_block]
 
-    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors shaped like the weights, or broadcasting over them, as stacks."""
-        return [torch.stack([tensors[i].permute(0, 2, 3, 1) for i in places]) for places in self.places]
-
-    def split(self, stacks: Sequence[Tensor]) -> list[Tensor]:
-        """Inverse: views shaped like the weights."""
-        parts = {
-            place: part.permute(0, 3, 1, 2)
-            for stack, places in zip(stacks, self.places, strict=True)
-            for place, part in zip(places, stack.unbind(), strict=True)
-        }
-        return [parts[place] for place in range(len(parts))]
-
-    def members(self, stacks: Sequence[Tensor]) -> list[Tensor]:
-        """The stacks, once for each side."""
-        return list(stacks) * self.sides
-
-    def product(self, members: tuple[Tensor, ...]) -> list[Tensor]:
-        """Stacks: the product of each one's members."""
-        first, *others = (members[i : i + len(self.places)] for i in range(0, len(members), len(self.places)))
-        for other in others:
-            first = torch._foreach_mul(first, other)
-        return list(first)
+    def views(self, matrix: Tensor) -> list[Tensor]:
+        """The members of [..., sides, N], as views [..., n, out, kh, kw, in]."""
+        return [view for side in range(self.sides) for view in self.blocks.views(matrix.select(-2, side))]
 
     def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
         """A vector [G] as tensors that broadcast over the members; ``absent`` for weights in no group."""
@@ -154,20 +167,17 @@ class Stacks:
             part.view(shape) for part, shape in zip(torch.split(taken, self.lengths), self.shapes, strict=True)
         ]
 
-    def inner(self, members: Sequence[Tensor]) -> Tensor:
-        """Σ inside the groups, member by member: the summands that :meth:`total` adds up by group."""
-        return torch.cat([part.sum(inside).flatten() for part, inside in zip(members, self.inside, strict=True)])
+    def sum(self, members: Sequence[Tensor]) -> Tensor:
+        """Σ over each group, K at once: [K, n, out, kh, kw, in] by member to [K, G]."""
+        parts = [member.sum(axes).flatten(1) for member, axes in zip(members, self.inside, strict=True)]
+        summands = torch.cat(parts, 1)
+        return summands.new_zeros(len(summands), self.groups + 1).index_add(1, self.index, summands)[:, :-1]
 
-    def total(self, *inners: Tensor) -> Tensor:
-        """Σ over each group of what :meth:`inner` has summed, K times: [K, G]."""
-        summands = torch.stack(inners)
-        return summands.new_zeros(len(inners), self.groups + 1).index_add(1, self.index, summands)[:, :-1]
-
-    def sums(self, *several: Sequence[Tensor]) -> Tensor:
-        """Σ over each group, on all sides: K lists of stacks to [K, G]."""
+    def sum_over_sides(self, vectors: Tensor) -> Tensor:
+        """:meth:`sum` of what is the same on all sides: [K, N] to [K, G]."""
         # What lies inside the groups of every side is summed once for all of them.
-        shared = [
-            [stack.sum(axes, keepdim=True) for stack, axes in zip(stacks, self.shared, strict=True)]
-            for stacks in several
+        blocks = [
+            block.sum(axes, keepdim=True) if axes else block
+            for block, axes in zip(self.blocks.views(vectors), self.shared, strict=True)
         ]
-        return self.total(*(self.inner(self.members(parts)) for parts in shared))
+        return self.sum(blocks * self.sides)

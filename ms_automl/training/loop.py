@@ -131,7 +131,7 @@ class TrainingLoop:
         Args:
             threshold: [G] η λ sqrt(n), as :func:`~ms_automl.sparsity.thresholds` gives it.
         """
-        prox_(self.groups, threshold, METRICS[self.settings.metric](self.optimizer, self.groups.weights))
+        prox_(self.groups, threshold, METRICS[self.settings.metric](self.optimizer, self.groups))
 
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
         self.batch = batch = self.feed.next()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ms_automl.sparsity import (
+    GROUPINGS,
     ChannelGroups,
     measure,
     prox_,
@@ -108,22 +109,24 @@ def test_of_groups_of_one_length_a_needed_layer_keeps_one(make_groups: MakeGroup
     assert measure(groups).group == 0.75
 
 
-def test_the_pure_prox_is_the_one_in_place_and_its_derivative_that_of_differences(make_groups: MakeGroups) -> None:
-    groups = make_groups(SHAPES, removable=(1,))
-    start = [weight.detach().double() for weight in groups.weights]
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_the_pure_step_is_the_one_in_place_and_its_derivative_that_of_differences(
+    grouping: str, make_groups: MakeGroups
+) -> None:
+    groups = make_groups([(2, 3, 1), (3, 2, 1)], (1,), grouping=grouping)
     groups.size = groups.size.double()
-    start[0][:, 2] = 0  # a group that is gone
-    rho = torch.tensor([1.1, 0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    start = [weight.detach().double() for weight in groups.weights]
+    start[0][0] = 0  # a group, or a part of one, that is gone
+    rho = torch.full((len(groups.names),), 0.5, dtype=torch.float64, requires_grad=True)
 
     def run(rho: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(proximal(groups, tensors, thresholds(groups, rho.exp(), 0.3)))
+        return tuple(proximal(groups, tensors, thresholds(groups, rho.exp(), 0.4)))
 
     moved = run(rho, *start)
     for weight, value in zip(groups.weights, start, strict=True):
         weight.data = value.clone()
-    threshold = thresholds(groups, rho.detach().exp(), 0.3)
-    prox_(groups, threshold)
-    assert 0 < int((groups.norms() == 0).sum()) < 12
+    prox_(groups, thresholds(groups, rho.detach().exp(), 0.4))
+    assert 0 < int((groups.norms() == 0).sum()) < len(groups.size)
     for one, other in zip(moved, groups.weights, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
     assert torch.autograd.gradcheck(run, (rho, *(tensor.requires_grad_() for tensor in start)))
