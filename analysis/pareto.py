@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.formats import EMPTY
+from analysis.formats import EMPTY, fixed
 from analysis.intervals import interval
 from analysis.trials import full_fidelity, searched
 
@@ -73,8 +73,8 @@ def hypervolume_table(volumes: pd.DataFrame) -> pd.DataFrame:
         records.append(
             {
                 "Arm": arm,
-                "Hypervolume (% × density)": f"{group['volume'].mean():.1f}",
-                "95 % interval": EMPTY if math.isnan(low) else f"{low:.1f} to {high:.1f}",
+                "Hypervolume (% × density)": fixed(1)(group["volume"].mean()),
+                "95 % interval": EMPTY if math.isnan(low) else f"{fixed(1)(low)} to {fixed(1)(high)}",
                 "Seeds": str(len(group)),
                 "Trials a seed": f"{group['trials'].mean():.0f}",
             }
