@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ms_automl.errors import ConfigError, MsAutomlError
@@ -27,16 +30,48 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def heed_sigterm() -> None:
+    """Have SIGTERM, by which schedulers, containers and ``kill`` stop a command, do what Ctrl-C does.
+
+    To be called when Ray has started: it sets a handler of its own, which ends the process at once.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def renew_sigterm() -> None:
+    """To be called when Ray has ended: it takes away the handler of SIGTERM that Python believes to be there."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While records are written, another Ctrl-C or SIGTERM must not break that off.
+
+    In the seconds that Ray takes to end, a SIGTERM still does: Ray leaves the process without a handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, interrupted: str) -> int:
     """Run a command; what it raises becomes one line on stderr, with ``--debug`` below its traceback.
 
     Args:
         run: the command; returns its exit status.
         arguments: of the command line; None for those of this process.
-        interrupted: what to say on Ctrl-C.
+        interrupted: what to say on Ctrl-C or SIGTERM.
 
     Returns:
-        The exit status: of ``run``, 2 (bad input), 130 (Ctrl-C) or 1 (an error that nobody foresaw).
+        The exit status: of ``run``, 2 (bad input), 130 (Ctrl-C, SIGTERM) or 1 (an error that nobody foresaw).
     """
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:

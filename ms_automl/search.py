@@ -34,7 +34,7 @@ examples:
 arms:
 {arms}
 
-exit status: 0 at least one arm has a valid result, 1 none has, 2 bad input, 130 Ctrl-C.
+exit status: 0 at least one arm has a valid result, 1 none has, 2 bad input, 130 Ctrl-C or SIGTERM.
 What --set can change is listed by --show-config; docs/own_data.md shows how to bring data and a network.
 """
 

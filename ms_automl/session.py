@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import resource
-import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ms_automl.assembly import arm_names, assemble, check_batches, check_names, one_trial
 from ms_automl.backup import Backup, check_own
+from ms_automl.cli import undisturbed
 from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
@@ -58,7 +59,7 @@ def run_comparison(
         record: ``comparison.json`` of the comparison that goes on; None begins one.
 
     Returns:
-        The exit status: 0, 1 (no arm has a valid result) or 130 (stopped by Ctrl-C).
+        The exit status: 0, 1 (no arm has a valid result) or 130 (stopped by Ctrl-C or SIGTERM).
 
     Raises:
         MsAutomlError: before anything trains.
@@ -112,6 +113,7 @@ def _compare(
         "git_revision": tags["git_revision"],
     }
     stopped: BaseException | None = None
+    quiet = ExitStack()
     with ray_session(address, slots, experiment, models, SHARE) as session:
         slots = session.slots
         content["machine"] = f"{platform.system()} {platform.machine()}, {slots} slots"
@@ -138,9 +140,9 @@ def _compare(
             screen.begin(comparison)
             run_trials(experiment, router, session, remove=None if backup is None else backup.remove)
         except KeyboardInterrupt as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose the records
+            quiet.enter_context(undisturbed())
             stopped = error
-            comparison.stop("KILLED", "stopped by Ctrl-C")
+            comparison.stop("KILLED", "stopped by Ctrl-C or SIGTERM")
         except Exception as error:  # what is recorded so far is kept, whatever happens
             stopped = error
             comparison.stop("KILLED", f"the comparison broke off: {type(error).__name__}")
@@ -154,8 +156,7 @@ def _compare(
             if backup.trouble:
                 line = f"the copy in {shown(models.address)} is not up to date: {backup.trouble}"
                 console.print(line, style="red", markup=False, soft_wrap=True)
-        if isinstance(stopped, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        quiet.close()
 
 
 def _finish(

@@ -37,7 +37,7 @@ examples:
   python -m ms_automl.transfer --comparison 0123456789abcdef0123456789abcdef --arms meta,optuna
 
 The same command again goes on where it was stopped; other tasks, shots, modes or arms are added to what is there.
-exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C.
+exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C or SIGTERM.
 """
 
 

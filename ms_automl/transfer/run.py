@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from analysis.formats import duration
 from analysis.records import Comparison
 from analysis.report import report
 from analysis.transfer import sentences
+from ms_automl.cli import undisturbed
 from ms_automl.files import write_json
 from ms_automl.storage import Storage
 from ms_automl.tracking import short_timeouts
@@ -50,7 +50,7 @@ def run_transfer(
         slots: trials at a time, on this machine.
 
     Returns:
-        The exit status: 0, 1 (some failed) or 130 (stopped by Ctrl-C).
+        The exit status: 0, 1 (some failed) or 130 (stopped by Ctrl-C or SIGTERM).
     """
     done, out = journal.done(), journal.path.parent
     pending = [uptake for uptake in asked if uptake not in done]
@@ -85,12 +85,11 @@ def run_transfer(
         status = "FAILED"
         raise
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one must not lose the records
-        queue.stop("stopped by Ctrl-C" if stopped else "the stage broke off")
-        content = journal.content(data, present)
-        write_json(out / "transfer.json", content)
-        tracker.close(content, status)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with undisturbed():
+            queue.stop("stopped by Ctrl-C or SIGTERM" if stopped else "the stage broke off")
+            content = journal.content(data, present)
+            write_json(out / "transfer.json", content)
+            tracker.close(content, status)
     _say(console, comparison, content, tracker)
     if stopped is not None:
         return 130

@@ -17,6 +17,7 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 from ray.tune.error import TuneError
 
+from ms_automl.cli import heed_sigterm, renew_sigterm
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
 from ms_automl.storage import Storage, shown
@@ -145,7 +146,9 @@ def ray_session(
             raise ConfigError(
                 f"no Ray cluster at '{address}': {reason}; start one, or leave --address out"
             ) from error
+        stack.callback(renew_sigterm)
         stack.callback(ray.shutdown)
+        heed_sigterm()
         if needs is None:
             _check_gpus(config.resources.gpus_per_trial)
         else:

@@ -103,20 +103,24 @@ def test_without_a_single_valid_arm_the_status_is_1_and_the_table_says_why(tmp_p
     assert search.runs()["out"].info.status == "FINISHED"
 
 
-def test_ctrl_c_closes_all_runs_and_keeps_what_was_done(tmp_path):
+@pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
+def test_a_comparison_that_is_stopped_closes_all_runs_and_keeps_what_was_done(by, tmp_path):
     settings = [*SMALL, "training.steps=400", "training.report_every=2"]
     search = Search(tmp_path, "--arms", "random", settings=settings)
     ledger, deadline = search.out / "ledger.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and not (ledger.exists() and has_trained(ledger.read_text(), "random-0/00")):
         time.sleep(0.1)
-    os.killpg(search.process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    time.sleep(0.5)
-    os.killpg(search.process.pid, signal.SIGINT)  # and the impatient
+    if by == "SIGTERM":
+        search.process.terminate()
+    else:
+        os.killpg(search.process.pid, signal.SIGINT)  # as a terminal does: the whole group
+        time.sleep(0.5)
+        os.killpg(search.process.pid, signal.SIGINT)  # and the impatient
     search.wait()
     assert (search.status, search.errors) == (130, "")
     rows, runs = search.rows, search.runs()
     assert rows["dense"]["objective"] == 2.0
-    assert rows["random"]["note"].startswith("stopped by Ctrl-C") and rows["random"]["passes"] > 0
+    assert rows["random"]["note"].startswith("stopped by Ctrl-C or SIGTERM") and rows["random"]["passes"] > 0
     assert any(line.split()[:2] == ["random", "0"] for line in search.shown.splitlines())
     status = {name: run.info.status for name, run in runs.items()}
     assert status["dense-0/00"] == "FINISHED"
