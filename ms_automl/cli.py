@@ -1,4 +1,4 @@
-"""What the commands share: a parser whose errors are ours, and one line for whatever goes wrong."""
+"""What the commands share: a parser whose errors are ours, one line for whatever goes wrong, and being stopped."""
 
 from __future__ import annotations
 

@@ -141,7 +141,8 @@ class _Equation:
         for ratio, tau, d in zip(self.ratios, members.spread(threshold, absent=0.0), metrics, strict=True):
             torch.div(tau, d, out=ratio)
 
-    def _add(self, root: Tensor) -> list[Tensor]:
+    def _set_below(self, root: Tensor) -> list[Tensor]:
+        """Set below to s + τ/d; s as it broadcasts over the members."""
         spread = self.members.spread(root)
         for below, ratio, s in zip(self.below_views, self.ratios, spread, strict=True):
             torch.add(ratio, s, out=below)
@@ -149,7 +150,7 @@ class _Equation:
 
     def phi_and_psi(self, root: Tensor) -> Tensor:
         """[2, G] φ(s) and ψ(s) = -φ'(s)/2."""
-        self._add(root)
+        self._set_below(root)
         phi, psi = self.parts
         torch.div(self.weights, self.below, out=phi).square_()
         torch.div(phi, self.below, out=psi)
@@ -157,7 +158,7 @@ class _Equation:
 
     def factors(self, root: Tensor) -> Tensor:
         """[N] s / (s + τ/d), multiplied over the sides."""
-        for below, s in zip(self.below_views, self._add(root), strict=True):
+        for below, s in zip(self.below_views, self._set_below(root), strict=True):
             torch.div(s, below, out=below)
         product = self.below[0]
         for other in self.below[1:]:

@@ -1,7 +1,8 @@
 """Which group a weight belongs to: from weights to groups and back.
 
 A side maps tensors shaped like the weights to a vector [G] over the groups and a vector [G] to tensors that
-broadcast over the weights. It knows shapes, not what a group means.
+broadcast over the weights. It knows shapes, not what a group means. Blocks and members do the same for all layers
+and sides at once, for what passes over the weights again and again.
 """
 
 from __future__ import annotations
