@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,8 @@ from analysis.arms import REFERENCE
 from analysis.plots.style import DOTTED, GREY, LOOK, WIDTH, drawn, legend, ordered, style
 from analysis.transfer import finished, learned_arm, start_name
 
+LONGEST = 26
+"""Characters in a line of an axis' name: the axes are some two inches high."""
 MODES = {"frozen": "trunk frozen", "finetuned": "trunk fine-tuned", "joint": "joint with old tasks"}
 
 
@@ -51,8 +54,8 @@ def transfer_figure(frame: pd.DataFrame, task: str) -> Figure | None:
         metric, unit = own["metric"].iloc[0], own["unit"].iloc[0]
         name = unit if metric.lower() == unit.lower().replace(" ", "_") else f"{metric} ({unit})"
         arrow = "higher" if own["direction"].iloc[0] == "max" else "lower"
-        axes[0, 0].set_ylabel(f"Test {name}\n{arrow} is better")
-        axes[1, 0].set_ylabel(f"Validation {name}\nwith most labels")
+        axes[0, 0].set_ylabel(f"{fill(f'Test {name}', LONGEST)}\n{arrow} is better")
+        axes[1, 0].set_ylabel(f"{fill(f'Validation {name}', LONGEST)}\nwith most labels")
         legend(figure, *axes[0])
         return drawn(figure)
 

@@ -41,6 +41,11 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket")
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
+    def read(self, name):
+        """The one file of that name."""
+        (key,) = (key for key in self.names() if key.rsplit("/")[-1] == name)
+        return self.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+
     def close(self):
         self.process.terminate()
         self.process.wait()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
 import random
+import shutil
 import signal
 import time
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -64,6 +67,7 @@ class Outcome:
         wrong: runs whose status is not the trial's.
         charged: passes in the ledger, lost ones with them.
         done: passes that the networks were really asked for.
+        forgotten: passes that were charged, in a ledger that went with its disk before it was copied.
         equal: whether the table is that of an undisturbed comparison.
         said: lines that the user was shown.
     """
@@ -74,6 +78,7 @@ class Outcome:
     wrong: list[str]
     charged: float
     done: float
+    forgotten: float
     equal: bool
     said: list[str] = field(default_factory=list)
 
@@ -81,6 +86,16 @@ class Outcome:
     def error(self):
         """Of the ledger, as a share of what was done."""
         return self.charged / self.done - 1
+
+    @property
+    def unexplained(self):
+        """Of that error, what no lost disk took with it."""
+        return (self.charged + self.forgotten) / self.done - 1
+
+
+def charged(ledger):
+    """Passes in the text of a ledger, but for a line that was not ended."""
+    return sum(json.loads(line)["passes"] for line in ledger[: ledger.rfind("\n") + 1].splitlines())
 
 
 class Comparison:
@@ -98,7 +113,7 @@ class Comparison:
 
     def __init__(self, folder, seed=0, out=None, tracking=None, environment=(), work=None, storage=None):
         self.folder, self.random, self.tracking = folder, random.Random(seed), tracking
-        self.injected, self.said = 0, []
+        self.injected, self.said, self.forgotten = 0, [], 0.0
         (folder / "counted.py").write_text(COUNTED.replace("WHERE", str(work or folder / "work")))
         self.environment = dict(environment)
         self.storage = () if storage is None else ("--storage", storage)
@@ -170,6 +185,15 @@ class Comparison:
         self.injected += 1
         self.search.wait()
 
+    def lose_the_head(self, bucket):
+        """SIGKILL for the driver and all its processes; its disk and MLflow's database are gone."""
+        self.kill_the_driver(alone=False)
+        with zipfile.ZipFile(io.BytesIO(bucket.read("record.zip"))) as copy:
+            copied = copy.read("ledger.jsonl").decode() if "ledger.jsonl" in copy.namelist() else ""
+        self.forgotten += self._charged() - charged(copied)
+        shutil.rmtree(self.search.out)
+        (self.folder / "mlflow.db").unlink(missing_ok=True)
+
     def truncate_a_state(self):
         """Cut off the newest state of a trial, whose process is then killed; False where it was too late."""
         stopped = self.trials()
@@ -209,7 +233,7 @@ class Comparison:
         rows = {row["arm"]: untimed(row) | {"note": ""} for row in record["rows"]}
         return Outcome(
             self.injected, sorted(wanted - set(names)), [name for name in names if names[name] > 1], wrong,
-            self._charged(), self._done(), rows == undisturbed.rows(), self.said,
+            self._charged(), self._done(), self.forgotten, rows == undisturbed.rows(), self.said,
         )  # fmt: skip
 
     def _runs(self, record):
@@ -229,8 +253,8 @@ class Comparison:
         return {row["arm"]: untimed(row) | {"note": ""} for row in self.search.record["rows"]}
 
     def _charged(self):
-        lines = (self.search.out / "ledger.jsonl").read_text().splitlines()
-        return sum(json.loads(line)["passes"] for line in lines)
+        ledger = self.search.out / "ledger.jsonl"
+        return charged(ledger.read_text()) if ledger.exists() else 0.0
 
     def _done(self):
         passes, drivers = 0.0, (self.folder / "driver").read_text().splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -155,9 +154,7 @@ def head_lost(folder: Path, seed: int) -> Comparison:
         for _ in range(2):
             comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(1, 60))
             if comparison.some_time(0, 2):
-                comparison.kill_the_driver(alone=False)
-                shutil.rmtree(folder / "out")
-                (folder / "mlflow.db").unlink(missing_ok=True)
+                comparison.lose_the_head(bucket)
                 comparison.resume()
         return comparison.wait()
     except BaseException:

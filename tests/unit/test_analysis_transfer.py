@@ -139,6 +139,17 @@ def test_the_figure_names_its_axes_with_units_and_every_start_once():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "unit", ["F1", "share of all the images", "share of the pixels that have a label of their own"]
+)
+def test_the_names_of_two_axes_keep_off_each_other(unit):
+    tasks = {"edges": {"metric": "f1", "direction": "max", "unit": unit}}
+    figure = transfer_figure(frame(FIVE, tasks=tasks), "edges")
+    figure.draw_without_rendering()
+    above, below = (ax.yaxis.label.get_window_extent() for ax in figure.axes)
+    assert below.y1 < above.y0 and above.y1 <= figure.bbox.y1
+
+
 def test_a_report_without_a_valid_label_is_a_gap_in_the_curve_and_no_error():
     record = content({META: FIVE[META]})
     for row in record["rows"]:
