@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,14 @@ class Backup:
         storage: of the comparison, outside of that folder.
         every: as :data:`EVERY`.
         beat: as :data:`BEAT`.
+
+    Attributes:
+        files: of the folder, by name.
+        results: its folders that are copied at the end.
     """
+
+    files: tuple[str, ...] = FILES
+    results: tuple[str, ...] = RESULTS
 
     def __init__(self, folder: Path, storage: Storage, every: float = EVERY, beat: float = BEAT) -> None:
         self.folder = folder
@@ -93,11 +100,14 @@ class Backup:
 
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Have it copied."""
-        self._look()
-        self._urgent.set()
+        self.have_copied()
 
     def trial_kept(self, stream: Stream, trial: Trial) -> None:
         """Have it copied."""
+        self.have_copied()
+
+    def have_copied(self) -> None:
+        """Copy what the files hold now, soon."""
         self._look()
         self._urgent.set()
 
@@ -116,7 +126,7 @@ class Backup:
 
         def all_of_it() -> None:
             self._copy()
-            for name in RESULTS:
+            for name in self.results:
                 if (self.folder / name).is_dir():
                     self.storage.copy(self.folder / name, name)
             self._sign(ended=True)
@@ -125,7 +135,7 @@ class Backup:
 
     def _look(self) -> None:
         """Lengths of the files, in the thread that writes them: so far they belong together."""
-        sizes = {name: file.stat().st_size for name in FILES if (file := self.folder / name).exists()}
+        sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
         with self._lock:
             self._sizes = sizes
 
@@ -252,14 +262,9 @@ def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float =
         DataError: where it is damaged.
     """
     where = shown(storage.address)
-    sign = last_sign(storage)
-    if sign is not None and not sign.ended:
-        say(f"the driver on host {sign.host} has not ended: {2.5 * beat:.0f} s to see whether it is lost")
-        time.sleep(2.5 * beat)
-        if last_sign(storage) != sign:
-            raise ConfigError(f"another driver is at work on {where}, on host {sign.host}: end it first")
-    content = _read(storage, RECORD)
-    if content is None:
+    wait_for_its_driver(storage, say, beat)
+    found = copied(storage, FILES)
+    if found is None:
         raise ConfigError(
             f"--resume: no comparison.json in {out}, and no copy of one in {where}: name the --out and the "
             "--storage that it was begun with"
@@ -267,17 +272,57 @@ def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float =
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                found = {name: _member(archive, name) for name in FILES if name in archive.namelist()}
             record = json.loads(found.pop(FILES[0]))
             # It lay on the head that is lost, as its MLflow may have: a store that knows the run is the right one.
             record["mlflow"]["tracking_uri"] = None
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
-            raise DataError(f"{RECORD} in {where} is damaged ({error}): restore an older version") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(where, error) from error
         for name, part in found.items():
             (out / name).write_bytes(part)
         write_json(out / FILES[0], record)  # last: without it the folder is empty for --resume
     say(f"fetched from {where}: {', '.join((*found, FILES[0]))}")
+
+
+def wait_for_its_driver(storage: Storage, say: Callable[[str], None], beat: float = BEAT) -> None:
+    """See whether the driver that was last at work on what a storage holds is lost, where it has not said its end.
+
+    Args:
+        storage: of a comparison.
+        say: told what takes time.
+        beat: as :data:`BEAT`.
+
+    Raises:
+        ConfigError: where it is at work.
+    """
+    sign = last_sign(storage)
+    if sign is None or sign.ended:
+        return
+    say(f"the driver on host {sign.host} has not ended: {2.5 * beat:.0f} s to see whether it is lost")
+    time.sleep(2.5 * beat)
+    if last_sign(storage) != sign:
+        where = shown(storage.address)
+        raise ConfigError(f"another driver is at work on {where}, on host {sign.host}: end it first")
+
+
+def copied(storage: Storage, files: Sequence[str]) -> dict[str, bytes] | None:
+    """What the copy in a storage holds of files, by name; None where there is none.
+
+    Raises:
+        ConfigError: where nothing can be read.
+        DataError: where it is damaged.
+    """
+    content = _read(storage, RECORD)
+    if content is None:
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {name: _member(archive, name) for name in files if name in archive.namelist()}
+    except (KeyError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
+        raise _damaged(shown(storage.address), error) from error
+
+
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{RECORD} in {where} is damaged ({error}): restore an older version")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

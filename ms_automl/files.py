@@ -34,6 +34,30 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(file)
 
 
+def writable(out: Path) -> Path:
+    """The folder of ``--out``, made where it is missing.
+
+    Raises:
+        ConfigError: where nothing can be written there.
+    """
+    out = out.absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--out {from_here(out)} cannot be written ({error.strerror}): name another folder"
+        ) from error
+    return out
+
+
+def from_here(path: Path) -> Path:
+    """A path as it is shown: relative to the working folder where it lies in it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 @contextmanager
 def alone(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Be the only process in a folder; ends with the process, however that ends.

@@ -140,8 +140,17 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):  # the line being written when the driver died
         os.truncate(path, whole)
-    for line in content[:whole].splitlines():
+    yield from decoded(content[:whole], str(path))
+
+
+def decoded(content: bytes, where: str) -> Iterator[dict[str, Any]]:
+    """Lines of JSON.
+
+    Raises:
+        DataError: where one is damaged; names ``where`` they come from.
+    """
+    for line in content.splitlines():
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}: a line is damaged: restore the file from a copy") from error
+            raise DataError(f"{where}: a line is damaged: restore the file from a copy") from error

@@ -23,7 +23,7 @@ from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, NetworkError, TrackingError
-from ms_automl.files import alone, write_json
+from ms_automl.files import alone, from_here, writable, write_json
 from ms_automl.journal import Journal, read
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
@@ -67,9 +67,9 @@ def run_comparison(
     check_names(config)
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
-    out = _writable(out)
+    out = writable(out)
     if data_dir is not None and not data_dir.is_dir():
-        raise ConfigError(f"--data-dir {_shown(data_dir)} is no folder: name the one that the data lies in")
+        raise ConfigError(f"--data-dir {from_here(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
     with alone(out):
         if record is None:
@@ -91,7 +91,7 @@ def _compare(
         check_own(models, record)
     versions, tags = _versions(), {"preset": config.preset, "out": out.name}
     tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
-    line = f"{config.preset}: {', '.join(arm_names(config))}; results in {_shown(out)}"
+    line = f"{config.preset}: {', '.join(arm_names(config))}; results in {from_here(out)}"
     console.print(line, markup=False, soft_wrap=True)
     with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
         opening = background.submit(Tracker)
@@ -262,40 +262,21 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
         from analysis.report import report
 
         with short_timeouts():
-            say(f"report: {_shown(report(out))}", markup=False, soft_wrap=True)
+            say(f"report: {from_here(report(out))}", markup=False, soft_wrap=True)
     except Exception as error:  # the comparison itself is done and written
         say(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
     if tracker.writer.lost:
         line = f"MLflow lacks some records: {tracker.writer.lost}; comparison.json is complete"
         say(line, style="red", markup=False, soft_wrap=True)
-    say(f"models: {_shown(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
+    say(f"models: {from_here(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
     say(f"all runs: mlflow ui, and there {tracker.page}", markup=False, soft_wrap=True)
 
 
 def _check_new(out: Path) -> None:
     if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
         raise ConfigError(
-            f"--out {_shown(out)} holds a comparison already: name a new folder, or go on with it by --resume"
+            f"--out {from_here(out)} holds a comparison already: name a new folder, or go on with it by --resume"
         )
-
-
-def _writable(out: Path) -> Path:
-    """The folder, made where it is missing."""
-    out = out.absolute()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"--out {_shown(out)} cannot be written ({error.strerror}): name another folder"
-        ) from error
-    return out
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _open_runs(

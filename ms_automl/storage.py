@@ -40,6 +40,13 @@ class Storage:
         options = rest.partition("?")[2]
         return f"{scheme}://{path}" + (f"?{options}" if options else "")
 
+    def below(self, name: str) -> Storage:
+        """What lies in a folder of this one."""
+        if not remote(self.address):
+            return Storage(f"{self.address}/{name}")
+        path, mark, options = self.address.partition("?")
+        return Storage(f"{path}/{name}{mark}{options}")
+
     def remove(self, place: str) -> None:
         """Delete a folder of this comparison's; any other, and one that cannot be deleted, stays."""
         with suppress(OSError, ValueError):

@@ -52,10 +52,11 @@ def transfer_figure(frame: pd.DataFrame, task: str) -> Figure | None:
             axes[1, column].xaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes[1, column].grid(True)
         metric, unit = own["metric"].iloc[0], own["unit"].iloc[0]
-        name = unit if metric.lower() == unit.lower().replace(" ", "_") else f"{metric} ({unit})"
+        lines = [unit] if metric.lower() == unit.lower().replace(" ", "_") else [metric, f"({unit})"]
         arrow = "higher" if own["direction"].iloc[0] == "max" else "lower"
-        axes[0, 0].set_ylabel(f"{fill(f'Test {name}', LONGEST)}\n{arrow} is better")
-        axes[1, 0].set_ylabel(f"{fill(f'Validation {name}', LONGEST)}\nwith most labels")
+        for row, split, note in ((0, "Test", f"{arrow} is better"), (1, "Validation", "with most labels")):
+            said = [f"{split} {lines[0]}", *lines[1:], note]
+            axes[row, 0].set_ylabel("\n".join(fill(line, LONGEST) for line in said))
         legend(figure, *axes[0])
         return drawn(figure)
 

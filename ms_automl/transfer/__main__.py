@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from ms_automl.cli import Parser, one_line_errors
 from ms_automl.errors import ConfigError, DataError, unknown_name
+from ms_automl.files import alone, writable
 
 if TYPE_CHECKING:
     from analysis.records import Comparison
+    from ms_automl.storage import Storage
     from ms_automl.transfer.uptake import TransferExperiment
 
 REPORTS = 8
@@ -62,6 +64,10 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: DIR/transfer, or ./transfer-RUN_ID)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
+    parser.add_argument(
+        "--storage", metavar="URI", help="where hosts read models, and a copy of what is done is kept: s3://..., "
+        "gs://..., or a folder that all hosts see (default: the comparison's folder, and no copy)"
+    )  # fmt: skip
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
     return parser
 
@@ -81,6 +87,7 @@ def _run(args: argparse.Namespace) -> int:
     from ms_automl.config import parse
     from ms_automl.transfer.journal import TransferJournal
     from ms_automl.transfer.run import run_transfer
+    from ms_automl.transfer.stored import stored_lines
     from ms_automl.transfer.uptake import TransferExperiment, digest_of, plan
     from trainables.transfer import MODES
 
@@ -107,23 +114,43 @@ def _run(args: argparse.Namespace) -> int:
     tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
     shots = _possible(experiment, [int(seed) for seed in seeds], tasks, args.shots)
     recorded = transfer_record(MlflowClient(comparison.tracking_uri), comparison.run_id)
-    journal = TransferJournal(out, comparison.run_id, asdict(settings), recorded)
-    models = _models(comparison, arms, out)
-    for task in data.unseen_tasks:
-        if task.name in tasks:
-            experiment.check(next(iter(models.values())), task)
-    draws = args.draws or (3 if len(seeds) == 1 else 1)
-    asked = plan({key: digest_of(model) for key, model in models.items()}, tasks, modes, shots, draws)
-    if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
-        models = _at_hand(comparison.folder) | models
-    slots = args.slots or len(os.sched_getaffinity(0))
-    return run_transfer(
-        Console(), comparison, experiment, models, asked, journal, address=args.address, slots=slots
-    )
+    storage = _storage(args, comparison, out)
+    with alone(writable(out)):
+        models = _models(comparison, arms, out)
+        stored = stored_lines(storage, out, print) if storage is not None else []
+        for task in data.unseen_tasks:
+            if task.name in tasks:
+                experiment.check(next(iter(models.values())), task)
+        draws = args.draws or (3 if len(seeds) == 1 else 1)
+        asked = plan({key: digest_of(model) for key, model in models.items()}, tasks, modes, shots, draws)
+        if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
+            models = _at_hand(comparison.folder) | models
+        digests = {key: digest_of(model) for key, model in models.items()}
+        journal = TransferJournal(
+            out, comparison.run_id, asdict(settings), recorded, stored, set(digests.values())
+        )
+        slots = args.slots or len(os.sched_getaffinity(0))
+        return run_transfer(
+            Console(), comparison, experiment, models, digests, asked, journal,
+            address=args.address, slots=slots, storage=storage,
+        )  # fmt: skip
 
 
 def _default(comparison: Comparison) -> Path:
     return Path(f"transfer-{comparison.run_id}")
+
+
+def _storage(args: argparse.Namespace, comparison: Comparison, out: Path) -> Storage | None:
+    """Below ``--storage`` and the comparison's name, as its own; None without that option."""
+    from ms_automl.storage import storage_of
+
+    if args.storage is None:
+        return None
+    if args.out is None and comparison.folder is not None:
+        storage = storage_of(args.storage, comparison.folder.absolute()).below(out.name)
+    else:
+        storage = storage_of(args.storage, out)
+    return None if storage.address == str(out) else storage
 
 
 def _shots(text: str) -> list[int | None]:

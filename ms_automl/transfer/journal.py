@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import ConfigError, DataError
+from ms_automl.errors import ConfigError
 from ms_automl.journal import entries
 from ms_automl.transfer.uptake import Uptake
 
@@ -20,44 +20,64 @@ FILE = "trials.jsonl"
 class TransferJournal:
     """Appends to ``trials.jsonl`` in the stage's folder; the first line says what all uptakes share.
 
-    What the comparison's records in MLflow hold of the stage already, from another folder or machine, counts too.
+    What the comparison's records in MLflow and the stage's storage hold of it already, from another folder or
+    machine, counts too.
 
     Args:
-        folder: of the stage; is made.
+        folder: of the stage.
         run_id: of the comparison.
         settings: of every uptake; the same each time the stage goes on.
         recorded: ``transfer.json`` as MLflow has it, or None.
+        stored: lines of another ``trials.jsonl``, the head first; none where there is none.
+        digests: of the comparison's models. Where MLflow had lost it and it got another run, they say that what is
+            there is its own.
 
     Raises:
         ConfigError: where the folder is another comparison's, or earlier uptakes had other settings.
-        DataError: where a line is damaged, or the folder cannot be written.
+        DataError: where a line is damaged.
     """
 
     def __init__(
-        self, folder: Path, run_id: str, settings: dict[str, Any], recorded: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        run_id: str,
+        settings: dict[str, Any],
+        recorded: dict[str, Any] | None = None,
+        stored: Sequence[dict[str, Any]] = (),
+        digests: Collection[str] = (),
     ) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot make the folder {folder} ({error.strerror}): give another --out") from error
         self.path = folder / FILE
         self.head: dict[str, Any] = {"format": FORMAT, "comparison": run_id, "settings": settings}
         self._rows: dict[Uptake, dict[str, Any]] = {}
         head, *rows = list(entries(self.path)) or [self.head]
-        self._check(head, str(folder), ": name a new folder with --out")
+        for lines, where in (([head, *rows], str(folder)), (stored, "the stage's storage")):
+            if lines:
+                own = len(lines) > 1 and all(row["digest"] in digests for row in lines[1:])
+                self._check(lines[0] | ({"comparison": run_id} if own else {}), where)
         if recorded is not None:
-            self._check(recorded, "the comparison's records in MLflow", "")
+            self._check(recorded, "the comparison's records in MLflow")
         for row in rows:
             self._keep(row)
-        for row in recorded["rows"] if recorded is not None else []:
-            self._rows.setdefault(_uptake(row), row)
         if not self.path.exists():
             self._write(self.head)
+        self._take_over(stored[1:])
+        self._take_over(recorded["rows"] if recorded is not None else [])
 
-    def _check(self, head: dict[str, Any], where: str, instead: str) -> None:
+    def _take_over(self, rows: Sequence[dict[str, Any]]) -> None:
+        """What was done elsewhere, of uptakes that were not done here."""
+        own, done = set(self._rows), self.done()
+        for row in rows:
+            uptake = _uptake(row)
+            if uptake not in own or (row["status"] == "FINISHED" and uptake not in done):
+                self.uptake_ended(uptake, row)
+
+    def _check(self, head: dict[str, Any], where: str) -> None:
         for key in ("format", "comparison"):
             if head.get(key) != self.head[key]:
-                raise ConfigError(f"{where} belongs to {key} {head.get(key)}, this is {self.head[key]}{instead}")
+                other, this = head.get(key), self.head[key]
+                raise ConfigError(
+                    f"{where} belongs to {key} {other}, this is {this}: name a new folder with --out"
+                )
         for key, now in self.head["settings"].items():
             was = head["settings"].get(key)
             if was != now:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
@@ -43,7 +42,7 @@ class TransferQueue(Searcher):
 
     Args:
         pending: what is to be run.
-        models: folder of each selected model, by arm and seed.
+        models: place of each selected model, by arm and seed.
         metrics: by task, the metric its curve shows.
         reports: of a whole uptake.
         passes: what an uptake costs.
@@ -55,7 +54,7 @@ class TransferQueue(Searcher):
     def __init__(
         self,
         pending: Sequence[Uptake],
-        models: dict[tuple[str, int], Path],
+        models: Mapping[tuple[str, int], str],
         metrics: dict[str, str],
         reports: int,
         passes: Callable[[Uptake], float],
@@ -85,7 +84,7 @@ class TransferQueue(Searcher):
             "lost_passes": sum(self.lost.get(uptake, [])),
         }  # fmt: skip
         self.running[trial_id] = _Running(uptake, now, now, row)
-        params = {"uptake": asdict(uptake), "model": str(self.models[uptake.arm, uptake.seed])}
+        params = {"uptake": asdict(uptake), "model": self.models[uptake.arm, uptake.seed]}
         return {
             "suggestion": Suggestion("transfer", params, {}),
             "seed": uptake.seed,

@@ -15,15 +15,16 @@ from analysis.report import report
 from analysis.transfer import sentences
 from ms_automl.cli import undisturbed
 from ms_automl.files import write_json
-from ms_automl.storage import Storage
+from ms_automl.storage import Storage, shown
 from ms_automl.tracking import short_timeouts
 from ms_automl.transfer.journal import TransferJournal
 from ms_automl.transfer.queue import TransferQueue
+from ms_automl.transfer.stored import TransferBackup, store_models
 from ms_automl.transfer.tracker import TransferTracker
-from ms_automl.transfer.uptake import TransferExperiment, Uptake, digest_of
+from ms_automl.transfer.uptake import TransferExperiment, Uptake
 from ms_automl.tuning.run import ray_session, run_trials
 
-SHARE = "put the comparison where all hosts see it"
+SHARE = "put the comparison where all hosts see it, or name such a place, s3://... or gs://..., by --storage"
 
 
 def run_transfer(
@@ -31,11 +32,13 @@ def run_transfer(
     comparison: Comparison,
     experiment: TransferExperiment,
     models: dict[tuple[str, int], Path],
+    digests: dict[tuple[str, int], str],
     asked: Sequence[Uptake],
     journal: TransferJournal,
     *,
     address: str | None,
     slots: int,
+    storage: Storage | None = None,
 ) -> int:
     """Run what is asked for and not done yet, and write ``transfer.json`` and the report.
 
@@ -44,10 +47,12 @@ def run_transfer(
         comparison: that has ended.
         experiment: what trials are built from.
         models: folder of each selected model, by arm and seed; more than are asked for, where they are at hand.
+        digests: of their weights.
         asked: all that is wanted.
         journal: what is done.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
+        storage: outside of the stage's folder, that all hosts see; None where they see the comparison.
 
     Returns:
         The exit status: 0, 1 (some failed) or 130 (stopped by Ctrl-C or SIGTERM).
@@ -65,19 +70,23 @@ def run_transfer(
     )  # fmt: skip
     data = experiment.data(asked[0].seed)
     primary = {task.name: next(iter(task.metrics)) for task in data.unseen_tasks}
-    present = {key: digest_of(model) for key, model in models.items()}
+    backup = None if storage is None else TransferBackup(out, storage)
+    places = _places(pending, models, digests, storage)
     tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
     tracker.attach(comparison.run_id)
     queue = TransferQueue(
-        pending, models, primary, experiment.settings.reports, experiment.passes, [journal, tracker, screen],
-        experiment.config.resources.retries,
+        pending, places, primary, experiment.settings.reports, experiment.passes,
+        [journal, *([backup] if backup else ()), tracker, screen], experiment.config.resources.retries,
     )  # fmt: skip
     status, stopped = "FINISHED", None
     try:
+        if backup is not None:
+            backup.begin()
         if pending:
             # On a cluster every host reads the models: it must see the folder they lie in.
             place = comparison.folder if address is not None and comparison.folder is not None else out
-            with ray_session(address, slots, experiment, Storage(str(place.absolute())), SHARE) as session:
+            seen = storage or Storage(str(place.absolute()))
+            with ray_session(address, slots, experiment, seen, SHARE) as session:
                 run_trials(experiment, queue, session, keep=False)
     except KeyboardInterrupt as error:
         status, stopped = "KILLED", error
@@ -87,13 +96,31 @@ def run_transfer(
     finally:
         with undisturbed():
             queue.stop("stopped by Ctrl-C or SIGTERM" if stopped else "the stage broke off")
-            content = journal.content(data, present)
+            content = journal.content(data, digests)
             write_json(out / "transfer.json", content)
             tracker.close(content, status)
+            if backup is not None:
+                backup.close()
+    if storage is not None and backup is not None and backup.trouble:
+        line = f"the copy in {shown(storage.address)} is not up to date: {backup.trouble}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     _say(console, comparison, content, tracker)
     if stopped is not None:
         return 130
     return 0 if journal.done() >= set(asked) else 1
+
+
+def _places(
+    pending: Sequence[Uptake],
+    models: dict[tuple[str, int], Path],
+    digests: dict[tuple[str, int], str],
+    storage: Storage | None,
+) -> dict[tuple[str, int], str]:
+    """Where trials read each model from that is to take up something."""
+    needed = {key: models[key] for key in {(one.arm, one.seed) for one in pending}}
+    if storage is None:
+        return {key: str(model) for key, model in needed.items()}
+    return store_models(storage, needed, digests)
 
 
 def _say(console: Console, comparison: Comparison, content: dict[str, Any], tracker: TransferTracker) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ms_automl.archive import load, read_architecture
+from ms_automl.archive import Architecture, load, read_architecture
 from ms_automl.data import on_device
 from ms_automl.errors import DataError
 from ms_automl.factories import build_network
@@ -15,6 +15,7 @@ from ms_automl.files import checksum
 from ms_automl.meta import Reference
 from ms_automl.models import MultiTaskNet, check_network
 from ms_automl.sparsity import build_groups
+from ms_automl.storage import as_folder, shown
 from ms_automl.tasks import Task
 from ms_automl.training import TrainingSettings
 from ms_automl.tuning.experiment import Experiment, Suggestion
@@ -119,7 +120,7 @@ class TransferExperiment(Experiment):
         uptake, data = Uptake(**suggestion.params["uptake"]), self.data(seed)
         task = next(task for task in data.unseen_tasks if task.name == uptake.task)
         network = _taking_up(
-            Path(suggestion.params["model"]), task, uptake.weights == "random", self.settings.grouping,
+            suggestion.params["model"], task, uptake.weights == "random", self.settings.grouping,
             uptake.fresh_seed,
         )  # fmt: skip
         device = self.config.resources.device
@@ -135,7 +136,7 @@ class TransferExperiment(Experiment):
         Raises:
             MsAutomlError: where the network's factory cannot make a head for it, or makes another trunk.
         """
-        network = _taking_up(model, task, False, self.settings.grouping, 0)
+        network = _taking_up(str(model), task, False, self.settings.grouping, 0)
         check_network(network, read_architecture(model).image_shape, [task])
 
     def passes(self, uptake: Uptake) -> float:
@@ -147,9 +148,9 @@ class TransferExperiment(Experiment):
         ).passes
 
 
-def _taking_up(model: Path, task: Task, random: bool, grouping: str, seed: int) -> MultiTaskNet:
-    """A selected network with a new head; with ``random`` only its pattern of zeros is its own."""
-    known, trained = read_architecture(model), _loaded(model)
+def _taking_up(model: str, task: Task, random: bool, grouping: str, seed: int) -> MultiTaskNet:
+    """The selected network at a place with a new head; with ``random`` only its pattern of zeros is its own."""
+    known, trained = _loaded(model)
     network = build_network(
         known.factory,
         known.args,
@@ -171,10 +172,13 @@ def _taking_up(model: Path, task: Task, random: bool, grouping: str, seed: int) 
     return network
 
 
-def _other_trunk(model: Path, task: Task) -> DataError:
-    return DataError(f"{model}: the network's factory builds another trunk once it has a head for '{task.name}'")
+def _other_trunk(model: str, task: Task) -> DataError:
+    return DataError(
+        f"{shown(model)}: the network's factory builds another trunk once it has a head for '{task.name}'"
+    )
 
 
 @lru_cache(maxsize=32)  # all arms of a seed, which take turns
-def _loaded(model: Path) -> MultiTaskNet:
-    return load(model)
+def _loaded(model: str) -> tuple[Architecture, MultiTaskNet]:
+    with as_folder(model) as folder:
+        return read_architecture(folder), load(folder)

@@ -1,4 +1,4 @@
-"""`python -m ms_automl.search` as a user runs it, in a folder of its own."""
+"""`python -m ms_automl.search` and `.transfer` as a user runs them, in a folder of their own."""
 
 import json
 import os
@@ -50,22 +50,35 @@ class Search(Ended):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict(environment)
         environment.pop("MLFLOW_TRACKING_URI", None)
         environment |= {"MLFLOW_TRACKING_URI": tracking} if tracking else {}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ms_automl.search", *chosen, "--out", "out", *options, *sets],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        self.process = _started(
+            "ms_automl.search", *chosen, "--out", "out", *options, *sets, folder=folder, environment=environment
         )
 
     def wait(self):
         self.shown, self.errors = self.process.communicate(timeout=300)
         self.status = self.process.returncode
         return self
+
+
+def transfer(folder, *options, environment=()):
+    """A process of `python -m ms_automl.transfer` in a folder."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | dict(environment)
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return _started("ms_automl.transfer", *map(str, options), folder=folder, environment=environment)
+
+
+def _started(module, *options, folder, environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def finished(folder, *options, settings=TINY):

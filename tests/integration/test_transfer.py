@@ -5,31 +5,19 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from mlflow import MlflowClient
 
 from ms_automl.transfer.__main__ import main
-from tests.integration.command import ROOT
+from tests.integration.command import transfer
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 FEW = ["--arms", "meta", "--task", "edges", "--shots", "4,all", "--steps", "4"]
-
-
-def transfer(folder, *options):
-    command = [sys.executable, "-m", "ms_automl.transfer", *map(str, options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
 
 
 def ended(folder, *options):

@@ -9,8 +9,10 @@ from ray.tune.search import Searcher
 
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
+from ms_automl.storage import Storage
 from ms_automl.transfer.journal import TransferJournal
 from ms_automl.transfer.queue import TransferQueue
+from ms_automl.transfer.stored import TransferBackup, store_models, stored_lines
 from ms_automl.transfer.uptake import Uptake, plan
 from ms_automl.trials import Report
 
@@ -72,7 +74,7 @@ def told() -> Told:
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock, told: Told) -> TransferQueue:
     uptakes = plan({("dense", 0): "d0", ("meta", 0): "m0"}, ["bright"], ["joint"], [16], 1)
-    models = {("dense", 0): tmp_path, ("meta", 0): tmp_path}
+    models = {("dense", 0): str(tmp_path), ("meta", 0): str(tmp_path)}
     return TransferQueue(uptakes, models, {"bright": "accuracy"}, 4, lambda uptake: 40.0, [told], clock=clock)
 
 
@@ -91,7 +93,7 @@ def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
     queue: TransferQueue, told: Told, clock: Clock, tmp_path: Path
 ) -> None:
     queue.retries = 1
-    journal = TransferJournal(tmp_path / "stage", "run", {})
+    journal = TransferJournal(tmp_path, "run", {})
     queue.recorders = [told, journal]
     first = queue.suggest("a")
     queue.started("a")
@@ -103,7 +105,7 @@ def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
     queue.reported("b", report(1, done=True))
     queue.on_trial_complete("b", {"report": report(1, done=True)})
     assert told.lines[-1] == ("ended", "FINISHED", 24.0)
-    for known in (journal, TransferJournal(tmp_path / "stage", "run", {})):
+    for known in (journal, TransferJournal(tmp_path, "run", {})):
         (row,) = known._rows.values()
         assert row["lost_passes"] == 22.0 and len(row["curve"]) == 2
 
@@ -182,15 +184,67 @@ def test_what_failed_attempts_had_cost_is_said_beside_what_counts(
         assert (one["status"], one["passes"], one["lost_passes"]) == ("FINISHED", 10.0, 5.0)
 
 
-def test_what_mlflow_holds_of_the_stage_counts_as_done(tmp_path: Path, tiny_data: MultiTaskData) -> None:
-    first = TransferJournal(tmp_path / "here", "run", {"steps": 4})
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Of the stage, on three machines."""
+    found = [tmp_path / name for name in ("here", "there", "again")]
+    for folder in found:
+        folder.mkdir()
+    return found
+
+
+def test_what_mlflow_holds_of_the_stage_counts_as_done(folders: list[Path], tiny_data: MultiTaskData) -> None:
+    here, there, again = folders
+    first = TransferJournal(here, "run", {"steps": 4})
     first.uptake_ended(UPTAKE, row(UPTAKE))
     recorded = first.content(tiny_data, {})
-    there = TransferJournal(tmp_path / "there", "run", {"steps": 4}, recorded)
-    assert there.done() == {UPTAKE}
-    assert there.content(tiny_data, {})["rows"] == recorded["rows"]
+    second = TransferJournal(there, "run", {"steps": 4}, recorded)
+    assert second.done() == {UPTAKE}
+    assert second.content(tiny_data, {})["rows"] == recorded["rows"]
     with pytest.raises(ConfigError, match=r"records in MLflow holds uptakes with steps=4, and now it is 8"):
-        TransferJournal(tmp_path / "again", "run", {"steps": 8}, recorded)
+        TransferJournal(again, "run", {"steps": 8}, recorded)
+
+
+def test_what_the_storage_holds_of_the_stage_counts_as_done_and_is_written_down(
+    folders: list[Path], tmp_path: Path, tiny_data: MultiTaskData
+) -> None:
+    here, there, again = folders
+    storage = Storage(str(tmp_path / "store"))
+    first, backup = TransferJournal(here, "run", {"steps": 4}), TransferBackup(here, storage)
+    other = Uptake("meta", 0, "m0", "trained", "frozen", "bright", None, 0)
+    backup.begin()
+    for uptake, status in ((UPTAKE, "FAILED"), (UPTAKE, "FINISHED"), (other, "KILLED")):
+        for recorder in (first, backup):
+            recorder.uptake_ended(uptake, row(uptake, status))
+    backup.close()
+    lines = stored_lines(storage, there, print)
+    assert lines[0] == first.head and len(lines) == 4
+    second = TransferJournal(there, "run", {"steps": 4}, stored=lines)
+    second.uptake_ended(other, row(other))
+    for _ in range(2):  # the storage's lines are its own now: nothing is counted twice
+        second = TransferJournal(there, "run", {"steps": 4}, stored=lines)
+        assert second.done() == {UPTAKE, other}
+        lost = {one["shots"]: one["lost_passes"] for one in second.content(tiny_data, {})["rows"]}
+        assert lost == {16: 1.0, None: 1.0}
+    for digests in ((), ["m1", "d0"]):
+        with pytest.raises(ConfigError, match=r"storage belongs to comparison run, this is another: name a new"):
+            TransferJournal(again, "another", {"steps": 4}, stored=lines, digests=digests)
+    known = TransferJournal(again, "another", {"steps": 4}, stored=lines, digests=["m0", "d0"])
+    assert known.done() == {UPTAKE}
+
+
+def test_models_are_stored_once_under_their_weights_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "best" / "meta-0"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_text("weights")
+    storage, key = Storage(str(tmp_path / "store")), ("meta", 0)
+    place = store_models(storage, {key: model}, {key: "0123"})[key]
+    assert (Path(place) / "model.safetensors").read_text() == "weights"
+    copied: list[str] = []
+    monkeypatch.setattr(Storage, "copy", lambda self, folder, name: copied.append(name))
+    assert store_models(storage, {key: model}, {key: "0123"}) == {key: place} and not copied
+    store_models(storage, {key: model}, {key: "4567"})
+    assert copied == ["meta-0-4567"]
 
 
 def test_one_whose_process_never_came_up_has_cost_nothing(queue: TransferQueue, told: Told) -> None:

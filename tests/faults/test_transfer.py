@@ -1,0 +1,66 @@
+"""The head is lost in the middle of the transfer stage, with its disk and MLflow: another one goes on."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+from ms_automl.backup import copied
+from ms_automl.storage import storage_of
+from ms_automl.transfer.journal import FILE
+from tests.faults.bucket import KEYS, Bucket
+from tests.integration.command import TINY, Search, transfer
+
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+]
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    bucket = Bucket()
+    yield bucket
+    bucket.close()
+
+
+def test_what_was_copied_is_not_done_again(bucket, tmp_path):
+    kept = ("--storage", bucket.uri)
+    search = Search(tmp_path, "--arms", "meta", *kept, settings=[*TINY, "budget.trials=2"]).wait()
+    assert search.status == 0, search.shown + search.errors
+    options = ["--comparison", "out", "--task", "edges", "--shots", "4,8,all", "--steps", "4"]
+    options += ["--modes", "frozen,joint", "--draws", "1", *kept]
+    storage = storage_of(bucket.uri, tmp_path / "out").below("transfer")
+    stage, done = transfer(tmp_path, *options), []
+    deadline = time.monotonic() + 200
+    while len(done) < 2:
+        assert time.monotonic() < deadline and stage.poll() is None, stage.communicate()
+        time.sleep(0.1)
+        lines = (copied(storage, [FILE]) or {}).get(FILE, b"").splitlines()[1:]
+        done = [row for row in map(json.loads, lines) if row["status"] == "FINISHED"]
+    os.killpg(stage.pid, signal.SIGKILL)
+    stage.communicate()
+    lines = copied(storage, [FILE])[FILE].splitlines()[1:]
+    done = [row for row in map(json.loads, lines) if row["status"] == "FINISHED"]
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "mlflow.db").unlink()
+
+    again = Search(tmp_path, "--resume", *kept, preset=None, settings=()).wait()
+    assert again.status == 0, again.shown + again.errors
+    stage = transfer(tmp_path, *options)
+    shown, errors = stage.communicate(timeout=300)
+    assert (stage.returncode, errors) == (0, ""), shown + errors
+    count = 2 * 3 * 3  # arms; one of two modes with new weights too; shots
+    assert f"{count} uptakes, {len(done)} done, {count - len(done)} to run" in shown
+    rows = json.loads((tmp_path / "out" / "transfer" / "transfer.json").read_text())["rows"]
+    assert len(rows) == count and {row["status"] for row in rows} == {"FINISHED"}
+    assert all(any(row == one | {"lost_passes": 0.0} for row in rows) for one in done)
+    weights = [name for name in bucket.names() if "/transfer/models/" in name and name.endswith(".safetensors")]
+    models = {name.split("/")[-2] for name in weights}
+    assert {name.rpartition("-")[0] for name in models} == {"dense-0", "meta-0"}
