@@ -27,7 +27,7 @@ class Gain:
         low: Lower end of the 95 % interval of the mean; NaN with fewer than two pairs.
         high: Upper end.
         pairs: How many: seeds, or draws where the comparison has one seed only.
-        unit: `seeds` or `draws`.
+        unit: `seed` or `draw`.
     """
 
     mean: float
@@ -118,7 +118,7 @@ def gain(
     values = found.to_numpy(dtype=float)
     low, high = interval(values)
     mean = float(values.mean()) if len(values) else math.nan
-    return Gain(mean, low, high, len(values), "seeds" if by_seed else "draws")
+    return Gain(mean, low, high, len(values), "seed" if by_seed else "draw")
 
 
 def transfer_table(frame: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
@@ -180,7 +180,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
             continue
         words = [
             f"{task}, {mode}: {arm} against dense {over} in {group['metric'].iloc[0]} "
-            f"({over.pairs} {over.unit}): {_verdict(over)}."
+            f"({over.pairs} {over.unit}{'s' * (over.pairs != 1)}): {_verdict(over)}."
         ]
         zeros = gain(kept, task, mode, trained, (arm, "random"), sign)
         if zeros.pairs:
@@ -193,7 +193,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
 
 
 def _verdict(found: Gain) -> str:
-    if found.unit == "draws":
+    if found.unit == "draw":
         return "one model each, which claims nothing about others"
     if found.pairs < SEEDS_TO_CLAIM:
         return f"fewer than {SEEDS_TO_CLAIM} seeds claim nothing"

@@ -104,7 +104,7 @@ def run_transfer(
     if storage is not None and backup is not None and backup.trouble:
         line = f"the copy in {shown(storage.address)} is not up to date: {backup.trouble}"
         console.print(line, style="red", markup=False, soft_wrap=True)
-    _say(console, comparison, content, tracker)
+    _say(console, comparison, content, tracker, storage)
     if stopped is not None:
         return 130
     return 0 if journal.done() >= set(asked) else 1
@@ -123,7 +123,13 @@ def _places(
     return store_models(storage, needed, digests)
 
 
-def _say(console: Console, comparison: Comparison, content: dict[str, Any], tracker: TransferTracker) -> None:
+def _say(
+    console: Console,
+    comparison: Comparison,
+    content: dict[str, Any],
+    tracker: TransferTracker,
+    storage: Storage | None,
+) -> None:
     """What came out, in a line for each question; the stage itself is done and written."""
     for line in sentences(frames.transfer(content)):
         console.print(line, markup=False, soft_wrap=True)
@@ -131,6 +137,8 @@ def _say(console: Console, comparison: Comparison, content: dict[str, Any], trac
         with short_timeouts():
             page = report(comparison.folder or comparison.run_id)
         console.print(f"report: {page}", markup=False, soft_wrap=True)
+        if storage is not None:
+            storage.copy(page.parent, page.parent.name)
     except Exception as error:
         console.print(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
     if tracker.writer.lost:

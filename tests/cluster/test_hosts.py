@@ -1,12 +1,13 @@
 """A comparison on three hosts: the real `ray up` of clusters/local.yaml, what runs where, `ray down`."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import ARMS, HOST_FAULTS, OnHosts, three_hosts
-from tests.cluster.hosts import why_not
+from tests.cluster.hosts import SHARED, why_not
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -65,6 +66,17 @@ def test_a_comparison_runs_on_all_hosts_and_loses_no_record(cluster, whole):
     assert {run["tags"]["ms_automl.host"] for run in trials} == set(cluster.hosts.ips)
     assert {run["status"] for run in runs} == {"FINISHED"}
     assert len({run["name"] for run in runs}) == len(runs) == 5 + len(trials)
+
+
+def test_unseen_tasks_are_taken_up_on_the_cluster(cluster, whole):
+    few = "--arms meta --task edges --shots 4,8,all --steps 4 --modes frozen --draws 1"
+    stage = f"python -m ms_automl.transfer --comparison out --address auto --storage {SHARED}/kept {few}"
+    cluster.exec(f"cd {whole.place}; PYTHONPATH=~/ms_automl:. {stage}", 400)
+    record = json.loads((whole.folder / "out" / "transfer" / "transfer.json").read_text())
+    assert [row["status"] for row in record["rows"]] == ["FINISHED"] * 2 * 2 * 3  # arms, weights, shots
+    kept = cluster.hosts.shared / "kept" / "out" / "transfer"
+    assert len([*kept.glob("models/*/model.safetensors")]) == 2
+    assert (kept / "report" / "index.html").is_file()
 
 
 def test_a_host_that_is_cut_off_loses_nothing_and_works_again_when_it_is_back(cluster, whole):

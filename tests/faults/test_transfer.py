@@ -63,4 +63,5 @@ def test_what_was_copied_is_not_done_again(bucket, tmp_path):
     assert all(any(row == one | {"lost_passes": 0.0} for row in rows) for one in done)
     weights = [name for name in bucket.names() if "/transfer/models/" in name and name.endswith(".safetensors")]
     models = {name.split("/")[-2] for name in weights}
+    assert any(name.endswith("/transfer/report/index.html") for name in bucket.names())
     assert {name.rpartition("-")[0] for name in models} == {"dense-0", "meta-0"}

@@ -69,13 +69,13 @@ def test_a_gain_is_paired_by_seed_with_students_interval():
     assert (found.mean, found.low, found.high) == pytest.approx(
         (differences.mean(), differences.mean() - half, differences.mean() + half)
     )
-    assert (found.pairs, found.unit) == (5, "seeds")
+    assert (found.pairs, found.unit) == (5, "seed")
     assert gain(frame(FIVE), "edges", "frozen", META, DENSE, -1.0).mean == pytest.approx(-0.018)
 
 
 def test_draws_are_averaged_within_a_seed_and_are_pairs_only_where_there_is_one_seed():
     several = gain(frame(FIVE, draws=3), "edges", "frozen", META, DENSE, 1.0)
-    assert (several.pairs, several.unit) == (5, "seeds")
+    assert (several.pairs, several.unit) == (5, "seed")
     one = frame({META: FIVE[META][:1], DENSE: FIVE[DENSE][:1]}, draws=3)
     assert (gain(one, "edges", "frozen", META, DENSE, 1.0).pairs) == 3
     assert "3 draws): one model each, which claims nothing" in sentences(one)[0]
