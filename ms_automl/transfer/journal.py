@@ -52,7 +52,7 @@ class TransferJournal:
         head, *rows = list(entries(self.path)) or [self.head]
         for lines, where in (([head, *rows], str(folder)), (stored, "the stage's storage")):
             if lines:
-                own = len(lines) > 1 and all(row["digest"] in digests for row in lines[1:])
+                own = len(lines) > 1 and all(row.get("digest") in digests for row in lines[1:])
                 self._check(lines[0] | ({"comparison": run_id} if own else {}), where)
         if recorded is not None:
             self._check(recorded, "the comparison's records in MLflow")

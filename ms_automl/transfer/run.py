@@ -137,12 +137,21 @@ def _say(
         with short_timeouts():
             page = report(comparison.folder or comparison.run_id)
         console.print(f"report: {page}", markup=False, soft_wrap=True)
-        if storage is not None:
-            storage.copy(page.parent, page.parent.name)
     except Exception as error:
         console.print(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
+    else:
+        if storage is not None:
+            _copy_report(console, page.parent, storage)
     if tracker.writer.lost:
         line = f"MLflow lacks some records: {tracker.writer.lost}; transfer.json is complete"
+        console.print(line, style="red", markup=False, soft_wrap=True)
+
+
+def _copy_report(console: Console, folder: Path, storage: Storage) -> None:
+    try:
+        storage.copy(folder, folder.name)
+    except OSError as error:
+        line = f"no copy of the report in {shown(storage.address)}: {' '.join(str(error).split())}"
         console.print(line, style="red", markup=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+from ms_automl.files import alone
 from ms_automl.transfer.__main__ import main
 from tests.integration.command import transfer
 
@@ -180,6 +181,12 @@ def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stag
 def test_what_cannot_be_is_one_clear_line(options, problem, search, stage, refused):
     errors = refused(search.folder, "--comparison", "out", *options)
     assert problem in errors and errors.count("\n") == 1
+
+
+def test_two_at_a_time_in_one_folder_are_refused(search, stage, refused):
+    with alone(search.out / "transfer"):
+        errors = refused(search.folder, "--comparison", "out", *FEW)
+    assert "another process is at work in" in errors and errors.count("\n") == 1
 
 
 def test_a_comparison_without_its_models_or_of_another_version_is_refused(search, stage, tmp_path, refused):
