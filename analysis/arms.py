@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 REFERENCE = "dense"
@@ -9,6 +11,12 @@ REFERENCE = "dense"
 LEARNED = ("meta", "meta-search", "meta-optuna")
 SEARCHED = ("optuna", "optuna-gp", "optuna-asha", "topk", "random", "grid", "path", "fixed")
 PRUNED = ("prune-taylor", "prune-magnitude")
+
+ORDER = (
+    *LEARNED, "optuna", "optuna-gp", "optuna-asha", "random", "random-2x", "grid", "topk", "path", "fixed",
+    *PRUNED, "dense-reg", REFERENCE,
+)  # fmt: skip
+"""Of the arms in tables and legends."""
 
 # Strictest first: fresh seeds of training undo the luck of the selection, a test split undoes half of it.
 METRICS = {
@@ -29,6 +37,12 @@ def headline_metric(rows: pd.DataFrame) -> str:
         if len(valid) and 2 * int(valid[metric].notna().sum()) >= len(valid):
             return metric
     return "test_objective" if rows["test_objective"].notna().any() else "objective"
+
+
+def ordered(arms: Iterable[str]) -> list[str]:
+    """The arms present, in the order of `ORDER`, so that legends agree between figures; others after them."""
+    present = list(dict.fromkeys(arms))
+    return [arm for arm in ORDER if arm in present] + [arm for arm in present if arm not in ORDER]
 
 
 def rivals(rows: pd.DataFrame) -> tuple[str, str] | None:

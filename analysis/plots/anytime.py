@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.anytime import bands, common_grid, on_grid
+from analysis.arms import ordered
 from analysis.plots.style import (
     LOOK,
     WIDTH,
     drawn,
     legend,
-    ordered,
     reference_line,
     short,
     style,

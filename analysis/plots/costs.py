@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from analysis.arms import ordered
 from analysis.costs import PARTS
-from analysis.plots.style import BLUE, INK, LOOK, ORANGE, SKY, VERMILION, WIDTH, drawn, legend, ordered
+from analysis.plots.style import BLUE, INK, LOOK, ORANGE, SKY, VERMILION, WIDTH, drawn, legend
 
 LOOKS = {
     "training_seconds": (BLUE, ""),

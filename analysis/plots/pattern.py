@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.plots.style import INK, LOOK, WIDTH, drawn, ordered
+from analysis.arms import ordered
+from analysis.plots.style import INK, LOOK, WIDTH, drawn
 
 
 def pattern_figure(table: pd.DataFrame) -> Figure | None:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from analysis.arms import ordered
 from analysis.pareto import REFERENCE_POINT, front_points, pareto_front
 from analysis.plots.style import (
     BLACK,
@@ -19,7 +20,6 @@ from analysis.plots.style import (
     WIDTH,
     drawn,
     legend,
-    ordered,
     reference_line,
     style,
 )

@@ -6,7 +6,6 @@ in every figure, so that no figure needs colour alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -86,12 +85,6 @@ def style(arm: str) -> Style:
     '#D55E00'
     """
     return STYLES.get(arm, Style(GREY, "P", DASHED))
-
-
-def ordered(arms: Iterable[str]) -> list[str]:
-    """The arms present, in the order of `STYLES`, so that legends agree between figures."""
-    present = list(dict.fromkeys(arms))
-    return [arm for arm in STYLES if arm in present] + [arm for arm in present if arm not in STYLES]
 
 
 def drawn(figure: Figure) -> Figure:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from analysis.arms import REFERENCE
-from analysis.plots.style import DOTTED, GREY, LOOK, WIDTH, drawn, legend, ordered, style
+from analysis.arms import REFERENCE, ordered
+from analysis.plots.style import DOTTED, GREY, LOOK, WIDTH, drawn, legend, style
 from analysis.transfer import finished, learned_arm, start_name
 
 LONGEST = 26

@@ -6,15 +6,18 @@ import pandas as pd
 import pytest
 
 from analysis import page
+from analysis.arms import ORDER, ordered
 from analysis.costs import cost_breakdown, cost_table
 from analysis.failures import counts, failures
 from analysis.formats import is_numeric, markdown, write_csv
 from analysis.frames import rows as to_rows
 from analysis.matched import best_at, matched, matched_display
 from analysis.per_task import task_changes, task_table
+from analysis.plots.style import STYLES
 from analysis.store import reachable_uri, without_password
 from analysis.tables import COST, QUALITY, comparison_table, display
 from analysis.trials import selected
+from ms_automl.arms import ARMS
 from ms_automl.errors import TrackingError
 
 
@@ -200,3 +203,8 @@ def test_a_silent_server_is_an_error_without_its_password():
     with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9 does not answer"):
         reachable_uri("http://me:secret@127.0.0.1:9")
     assert without_password("http://host:5000") == "http://host:5000"
+
+
+def test_every_arm_has_a_place_and_a_look_and_others_come_last():
+    assert set(ORDER) == set(STYLES) == set(ARMS)
+    assert ordered(["mine", "dense", "optuna", "meta", "optuna"]) == ["meta", "optuna", "dense", "mine"]
