@@ -41,8 +41,9 @@ def transfer_figure(frame: pd.DataFrame, task: str) -> Figure | None:
                 start: group[(group["arm"] == start[0]) & (group["weights"] == start[1])]
                 for start in _starts(group)
             }
-            common = set.intersection(*(set(one["shots"]) for one in starts.values()))
             banded = (REFERENCE, learned_arm(group))
+            compared = [one for (arm, _), one in starts.items() if arm in banded] or list(starts.values())
+            common = set.intersection(*(set(one["shots"]) for one in compared))  # other arms may lack some yet
             for (arm, weights), one in starts.items():
                 _by_labels(axes[0, column], one, arm, weights, weights == "trained" and arm in banded)
                 _by_steps(axes[1, column], one[one["shots"] == max(common, default=None)], arm, weights)

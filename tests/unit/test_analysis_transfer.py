@@ -158,6 +158,15 @@ def test_a_report_without_a_valid_label_is_a_gap_in_the_curve_and_no_error():
     assert np.isnan(lower.lines[0].get_ydata()[0]) and lower.lines[0].get_ydata()[1] == 0.2
 
 
+def test_an_arm_that_has_few_labels_yet_takes_no_curve_away():
+    both = content({META: FIVE[META], DENSE: FIVE[DENSE]})
+    both["rows"] += content({("optuna", "trained"): [(0.4,)] * 5}, shots=(16,))["rows"]
+    for row in both["rows"]:
+        row["curve"] = [[4.0, 0.5 if row["shots"] is None else 0.1]]
+    lower = transfer_figure(frames.transfer(both), "edges").axes[1]
+    assert sorted(list(line.get_ydata()) for line in lower.lines) == [[], [0.5], [0.5]]
+
+
 def test_bands_belong_to_the_learned_arm_and_dense():
     values = {META: FIVE[META], DENSE: FIVE[DENSE], ("optuna", "trained"): FIVE[META]}
     assert len(transfer_figure(frame(values), "edges").axes[0].collections) == 2
