@@ -70,6 +70,7 @@ def store_models(
     names = {key: f"{key[0]}-{key[1]}-{digests[key]}" for key in models}
     try:
         there = set(json.loads(storage.read(LIST) or "[]"))
+        storage.write(LIST, json.dumps(sorted(there)).encode())  # can it be written at all?
         for key, name in names.items():
             if name not in there:
                 storage.below(MODELS).copy(models[key], name)

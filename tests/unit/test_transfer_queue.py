@@ -245,6 +245,8 @@ def test_models_are_stored_once_under_their_weights_name(tmp_path: Path, monkeyp
     assert store_models(storage, {key: model}, {key: "0123"}) == {key: place} and not copied
     store_models(storage, {key: model}, {key: "4567"})
     assert copied == ["meta-0-4567"]
+    with pytest.raises(ConfigError, match=r"no models can be stored in /proc/nowhere/store"):
+        store_models(Storage("/proc/nowhere/store"), {}, {})
 
 
 def test_one_whose_process_never_came_up_has_cost_nothing(queue: TransferQueue, told: Told) -> None:
