@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
     if architecture.surgery is not None:
         content["surgery"] = architecture.surgery.to_dict()
     (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    # safetensors' own is for its owner alone, and a model is for others.
+    shutil.copymode(folder / "model.json", folder / "model.safetensors")
 
 
 def load(path: str | Path) -> MultiTaskNet:

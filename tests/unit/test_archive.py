@@ -49,6 +49,11 @@ def test_a_loaded_model_gives_identical_outputs_in_evaluation_mode(saved: tuple[
     assert loaded.removable == network.removable
 
 
+def test_the_weights_may_be_read_by_whom_the_description_may(saved: tuple[Path, MultiTaskNet]) -> None:
+    modes = [(saved[0] / name).stat().st_mode for name in ("model.json", "model.safetensors")]
+    assert modes[0] == modes[1]
+
+
 def test_the_package_offers_load_and_takes_a_string(saved: tuple[Path, MultiTaskNet]) -> None:
     assert isinstance(ms_automl.load(str(saved[0])), MultiTaskNet)
 
