@@ -75,7 +75,7 @@ CAPTIONS = {
     "costs": "Training, evaluation, start-up and idle add up to the device time; the searcher runs beside it.",
     "transfer": "Lines are means over seeds and draws, bands the lowest and highest seed; dotted lines begin from "
     "new weights. Above: test metric against labelled samples; below: validation metric over the steps, with the "
-    "most labels that all have.",
+    "most labels that the learned arm and dense have.",
     "study": "The trials of the arm grid: faint points are seeds, lines their means.",
     "study-pattern": "Zeros by layer against λ in the same trials, means over seeds.",
 }
