@@ -35,31 +35,35 @@ LARGEST = 2**32
 """Bytes of a file that is taken out of a copy."""
 
 
-class Backup:
-    """Copies the files of a comparison to its storage as they grow: a recorder, told after the journal.
+class Copier:
+    """Copies files of a folder to a storage as they grow, in a thread, and gives signs of life there.
 
-    A copy is made soon after a trial has ended or left a state, else from time to time: a store that keeps
-    versions keeps them all. What is copied is what the files held at one moment, as a driver that was killed there
-    would have left them.
+    A copy is made soon after it was asked for, else from time to time: a store that keeps versions keeps them all.
+    What is copied is what the files held at one moment, as a driver that was killed there would have left them.
     A store that is away holds nothing up: the next copy has everything again.
 
     Args:
-        folder: of the comparison.
-        storage: of the comparison, outside of that folder.
+        folder: of a comparison, or of a stage of it.
+        storage: of the same, outside of that folder.
+        files: of the folder, by name; each but ``comparison.json`` only ever grows.
+        results: folders in it that are copied at the end.
         every: as :data:`EVERY`.
         beat: as :data:`BEAT`.
-
-    Attributes:
-        files: of the folder, by name.
-        results: its folders that are copied at the end.
     """
 
-    files: tuple[str, ...] = FILES
-    results: tuple[str, ...] = RESULTS
-
-    def __init__(self, folder: Path, storage: Storage, every: float = EVERY, beat: float = BEAT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        storage: Storage,
+        files: Sequence[str],
+        results: Sequence[str] = (),
+        every: float = EVERY,
+        beat: float = BEAT,
+    ) -> None:
         self.folder = folder
         self.storage = storage
+        self.files = files
+        self.results = results
         self.every = every
         self.beat = beat
         self.driver = uuid.uuid4().hex
@@ -78,7 +82,7 @@ class Backup:
         Raises:
             ConfigError: where the storage cannot be written.
         """
-        self._look()
+        self.look()
         try:
             self._sign()
             self._copy()
@@ -86,30 +90,23 @@ class Backup:
             raise ConfigError(f"nothing can be stored in {shown(self.storage.address)}: {error}") from error
         self._thread.start()
 
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
-        """See what there is to copy."""
-        self._look()
-
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
-        """See what there is to copy."""
-        self._look()
-
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
-        """See what there is to copy."""
-        self._look()
-
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
-        """Have it copied."""
-        self.have_copied()
-
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """Have it copied."""
-        self.have_copied()
+    def look(self) -> None:
+        """Note the lengths of the files, in the thread that writes them: so far they belong together."""
+        sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
+        with self._lock:
+            self._sizes = sizes
 
     def have_copied(self) -> None:
         """Copy what the files hold now, soon."""
-        self._look()
+        self.look()
         self._urgent.set()
+
+    @property
+    def behind(self) -> str | None:
+        """A line for the user where the last copy could not be made; else None."""
+        if self.trouble is None:
+            return None
+        return f"the copy in {shown(self.storage.address)} is not up to date: {self.trouble}"
 
     def remove(self, place: str) -> None:
         """Delete a state that nobody needs any more, once no copy names it."""
@@ -122,7 +119,7 @@ class Backup:
             return
         self._over.set()
         self._thread.join()
-        self._look()
+        self.look()
 
         def all_of_it() -> None:
             self._copy()
@@ -132,12 +129,6 @@ class Backup:
             self._sign(ended=True)
 
         self._try(all_of_it)
-
-    def _look(self) -> None:
-        """Lengths of the files, in the thread that writes them: so far they belong together."""
-        sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
-        with self._lock:
-            self._sizes = sizes
 
     def _run(self) -> None:
         signed = copied = time.monotonic()
@@ -188,6 +179,42 @@ class Backup:
         self._copied = sizes
         for place in unneeded:
             self.storage.remove(place)
+
+
+class Backup(Copier):
+    """Copies the files of a comparison to its storage: a recorder, told after the journal.
+
+    A copy is made soon after a trial has ended or left a state.
+
+    Args:
+        folder: of the comparison.
+        storage: of the comparison, outside of that folder.
+        every: as :data:`EVERY`.
+        beat: as :data:`BEAT`.
+    """
+
+    def __init__(self, folder: Path, storage: Storage, every: float = EVERY, beat: float = BEAT) -> None:
+        super().__init__(folder, storage, FILES, RESULTS, every, beat)
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """See what there is to copy."""
+        self.look()
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """See what there is to copy."""
+        self.look()
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """See what there is to copy."""
+        self.look()
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """Have it copied."""
+        self.have_copied()
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """Have it copied."""
+        self.have_copied()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ms_automl.journal import Journal, read
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
-from ms_automl.storage import Storage, shown, storage_of
+from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
@@ -153,9 +153,8 @@ def _compare(
     finally:
         if backup is not None:
             backup.close()
-            if backup.trouble:
-                line = f"the copy in {shown(models.address)} is not up to date: {backup.trouble}"
-                console.print(line, style="red", markup=False, soft_wrap=True)
+            if backup.behind:
+                console.print(backup.behind, style="red", markup=False, soft_wrap=True)
         quiet.close()
 
 

@@ -122,10 +122,11 @@ def _run(args: argparse.Namespace) -> int:
             if task.name in tasks:
                 experiment.check(next(iter(models.values())), task)
         draws = args.draws or (3 if len(seeds) == 1 else 1)
-        asked = plan({key: digest_of(model) for key, model in models.items()}, tasks, modes, shots, draws)
-        if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
-            models = _at_hand(comparison.folder) | models
         digests = {key: digest_of(model) for key, model in models.items()}
+        asked = plan(digests, tasks, modes, shots, draws)
+        if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
+            others = {key: model for key, model in _at_hand(comparison.folder).items() if key not in models}
+            digests |= {key: digest_of(model) for key, model in others.items()}
         journal = TransferJournal(
             out, comparison.run_id, asdict(settings), recorded, stored, set(digests.values())
         )

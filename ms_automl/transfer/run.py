@@ -46,8 +46,8 @@ def run_transfer(
         console: shows how it goes.
         comparison: that has ended.
         experiment: what trials are built from.
-        models: folder of each selected model, by arm and seed; more than are asked for, where they are at hand.
-        digests: of their weights.
+        models: folder of each selected model that is asked for, by arm and seed.
+        digests: of their weights, and of those of the comparison's other models that are at hand.
         asked: all that is wanted.
         journal: what is done.
         address: of a running Ray cluster, or None for one on this machine.
@@ -101,9 +101,8 @@ def run_transfer(
             tracker.close(content, status)
             if backup is not None:
                 backup.close()
-    if storage is not None and backup is not None and backup.trouble:
-        line = f"the copy in {shown(storage.address)} is not up to date: {backup.trouble}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
+    if backup is not None and backup.behind:
+        console.print(backup.behind, style="red", markup=False, soft_wrap=True)
     _say(console, comparison, content, tracker, storage)
     if stopped is not None:
         return 130

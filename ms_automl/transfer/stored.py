@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ms_automl.backup import Backup, copied, wait_for_its_driver
+from ms_automl.backup import Copier, copied, wait_for_its_driver
 from ms_automl.errors import ConfigError
 from ms_automl.journal import decoded
 from ms_automl.storage import Storage, shown
@@ -19,11 +19,16 @@ LIST = "models.json"
 """Names of the models that are there whole."""
 
 
-class TransferBackup(Backup):
-    """Copies the stage's journal to its storage as it grows: a recorder, told after the journal."""
+class TransferBackup(Copier):
+    """Copies the stage's journal to its storage as it grows: a recorder, told after the journal.
 
-    files = (FILE,)
-    results = ()
+    Args:
+        folder: of the stage.
+        storage: of the stage, outside of that folder.
+    """
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        super().__init__(folder, storage, [FILE])
 
     def uptake_started(self, uptake: Uptake) -> None:
         """Nothing new to copy."""
@@ -50,7 +55,7 @@ def stored_lines(storage: Storage, out: Path, say: Callable[[str], None]) -> lis
     """
     if not (out / FILE).exists():
         wait_for_its_driver(storage, say)
-    content = (copied(storage, TransferBackup.files) or {}).get(FILE, b"")
+    content = (copied(storage, [FILE]) or {}).get(FILE, b"")
     return list(decoded(content, f"the copy in {shown(storage.address)}"))
 
 
