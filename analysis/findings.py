@@ -38,6 +38,11 @@ class Findings:
         return float(objective["target"]) if objective.get("kind") == "target" else None
 
     @cached_property
+    def scale(self) -> str:
+        """Of the relative loss in J; a ratio before there was a choice."""
+        return str(self.comparison.config.get("objective", {}).get("scale", "ratio"))
+
+    @cached_property
     def price(self) -> float:
         """What a density of 1 costs in J: 0 under a target."""
         objective = self.comparison.config.get("objective", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,13 +18,16 @@ WHAT_HAPPENED = "What happened"
 WRAPPED = (WHAT_HAPPENED, "What it allows to say")  # columns of sentences, which may break
 
 
-def page(title: str, about: str, verdict: str, beside: str, sections: dict[str, str]) -> str:
+def page(
+    title: str, about: str, warnings: Sequence[str], verdict: str, beside: str, sections: dict[str, str]
+) -> str:
     """Fill `page.html`: text, the contents, and the sections, HTML by heading; empty ones are left out."""
     shown = {name: html for name, html in sections.items() if html}
     template = Template(files("analysis").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
         about=escape(about),
+        warnings=join(*(text(line, "warning") for line in warnings)),
         verdict=escape(verdict),
         beside=text(beside, "beside") if beside else "",
         contents="\n".join(f'<li><a href="#{_anchor(name)}">{escape(name)}</a></li>' for name in shown),

@@ -41,6 +41,7 @@ class Comparison:
         metrics: The parent run's metrics.
         folder: The folder of `comparison.json`; `None` when it was read by run id.
         status: The parent run's: FINISHED where the comparison came to its end.
+        warnings: What must be known before any number is read, a line each.
         transfer: What `python -m ms_automl.transfer` left behind (`frames.transfer`); empty without it.
     """
 
@@ -55,6 +56,7 @@ class Comparison:
     metrics: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
     status: str = "FINISHED"
+    warnings: tuple[str, ...] = ()
     transfer: pd.DataFrame = field(default_factory=lambda: frames.transfer(None))
 
 
@@ -90,6 +92,7 @@ def load(comparison: str | Path) -> Comparison:
             metrics=dict(parent.data.metrics),
             folder=folder,
             status=parent.info.status,
+            warnings=tuple(record.get("warnings", ()) if record else ()),
             transfer=frames.transfer(transfer_record(client, run_id)),
         )
 

@@ -104,7 +104,8 @@ def write_tables(findings: Findings, folder: Path) -> None:
         if len(table):
             write_csv(table, folder / f"{name}.csv")
     shown = {"table": display(findings.table, unit=findings.unit), "paired": paired_table(findings.pairs)}
-    summary = f"{findings.verdict}\n\n{markdown(shown['table'])}\n{WHERE}\n"
+    warnings = "".join(f"{line}\n\n" for line in comparison.warnings)
+    summary = f"{warnings}{findings.verdict}\n\n{markdown(shown['table'])}\n{WHERE}\n"
     (folder / "summary.md").write_text(summary, encoding="utf-8")
     for name, table in shown.items():
         if len(table):

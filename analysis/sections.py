@@ -52,7 +52,7 @@ def whole_page(findings: Findings, figures: Figures) -> str:
         "How to reproduce": _reproduce(findings),
     }
     title = "Sparsity strength λ: learned or searched" + (f" ({preset})" if preset else "")
-    return page.page(title, about, findings.verdict, findings.beside, sections)
+    return page.page(title, about, findings.comparison.warnings, findings.verdict, findings.beside, sections)
 
 
 CAPTIONS = {
@@ -87,6 +87,11 @@ def _several(figures: Figures, *names: str) -> str:
 
 def _meaning(findings: Findings) -> str:
     losses = "J is the mean over tasks of loss / dense loss"
+    if findings.scale == "skill":
+        losses = (
+            "J is 1 plus the mean over tasks of the share that is lost of what dense has learned over a constant "
+            "prediction"
+        )
     if findings.target is not None:
         return f"{losses}, among models with at least {findings.target:.0%} parameter sparsity; lower is better."
     return f"{losses}, plus {findings.price:g} × the share of trunk weights kept; lower is better."

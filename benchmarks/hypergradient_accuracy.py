@@ -22,6 +22,7 @@ from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Ingredients, Shrinkage, Ties
 from ms_automl.meta.outer import outer_gradient
 from ms_automl.meta.pricing import Pricing
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.sparsity import shrink_factors, thresholds
@@ -140,8 +141,8 @@ class ShortRun:
     def gradient(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """∇J_loss."""
         batch = self.data.val.batch(torch.arange(len(self.data.val)))
-        references = dict.fromkeys((task.name for task in TASKS), 1.0)
-        return outer_gradient(self.loop.network, parameters, batch, TASKS, references)
+        reference = Reference(dict.fromkeys((task.name for task in TASKS), 1.0))
+        return outer_gradient(self.loop.network, parameters, batch, TASKS, reference)
 
     def value(self, rho: Tensor) -> float:
         """J of a whole run."""

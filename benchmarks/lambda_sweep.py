@@ -56,13 +56,15 @@ def main() -> None:
             curve = {key: round(value, 3) for key, value in metrics.items() if key.startswith("val/")}
             if method == "dense":
                 print("  ", int(metrics["step"]), json.dumps(curve), flush=True)
-        reference = reference or Reference(losses, course)
+        reference = reference or Reference.of(
+            metrics, [task.name for task in tasks], "val", course, objective.scale
+        )
         row = {
             "method": method,
             "lambda": params.get("schedule", {}).get("values", [[None]])[0][0],
             "level": params.get("level"),
-            "J": round(objective.value(losses, reference.losses, metrics["density"]), 4),
-            "ratio": round(objective.value(losses, reference.losses, metrics["density"]) - metrics["density"], 4),
+            "J": round(objective.value(losses, reference, metrics["density"]), 4),
+            "ratio": round(objective.value(losses, reference, metrics["density"]) - metrics["density"], 4),
             "sparsity_param": round(metrics["sparsity/param"], 3),
             "sparsity_group": round(metrics["sparsity/group"], 3),
             "layers": [round(v, 2) for k, v in metrics.items() if k.startswith("sparsity/layer")],

@@ -23,7 +23,8 @@ import torch
 
 from ms_automl.arms import ARMS, Stage
 from ms_automl.config import Config, load_config
-from ms_automl.meta.objective import Objective, Reference, delta_m
+from ms_automl.meta.objective import Objective, delta_m
+from ms_automl.meta.reference import Reference
 from ms_automl.tasks import Task
 from ms_automl.tuning.experiment import Experiment, Suggestion
 
@@ -165,7 +166,7 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, dense:
     """Train once; a method's failure is a row too."""
     began = time.perf_counter()
     try:
-        method, _ = experiment.build(suggestion, stream.seed, None if dense is None else _reference(dense))
+        method, _ = experiment.build(suggestion, stream.seed, None if dense is None else _reference(stream, dense))
         curve = []
         while not method.done:
             report = method.step()
@@ -195,21 +196,21 @@ def judged(tasks: Sequence[Task], objective: Objective, trained: Row, dense: Row
     against = metrics if dense is None else dense["metrics"]
     row = {}
     for split, name in (("val", "objective"), ("test", "objective_test")):
-        values, wanted = (
-            {task.name: source[f"{split}/{task.name}/loss"] for task in tasks} for source in (metrics, against)
-        )
+        values = {task.name: metrics[f"{split}/{task.name}/loss"] for task in tasks}
+        wanted = Reference.of(against, [task.name for task in tasks], split, scale=objective.scale)
         row[name] = objective.value(values, wanted, density)
     tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
     base = {key.removeprefix("test/"): value for key, value in against.items() if key.startswith("test/")}
     return row | {"violation": objective.violation(density), "delta_m_test": delta_m(tasks, tested, base)}
 
 
-def _reference(dense: Row) -> Reference:
+def _reference(stream: Stream, dense: Row) -> Reference:
     def losses(values: Row, kind: str) -> dict[str, float]:
         return {k.split("/")[1]: v for k, v in values.items() if k.startswith(kind) and k.endswith("/loss")}
 
     course = tuple((int(point["step"]), losses(point, "probe/")) for point in dense["curve"])
-    return Reference(losses(dense["metrics"], "val/"), course)
+    tasks = list(losses(dense["metrics"], "val/"))
+    return Reference.of(dense["metrics"], tasks, "val", course, stream.config.objective.build().scale)
 
 
 def rows(path: Path, stream: Stream) -> list[Row]:

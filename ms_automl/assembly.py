@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from ms_automl.arms import ARMS, Arm, Stage
 from ms_automl.budget import Ledger
@@ -14,6 +15,7 @@ from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.journal import Entry
+from ms_automl.training.constant import extremes
 from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.streams import Plan, StreamRouter
@@ -41,6 +43,38 @@ def check_batches(config: Config, data: MultiTaskData) -> None:
                 f"training.batch_size must be at most the {name} split's {len(split)} samples, "
                 f"but got {config.training.batch_size}"
             )
+
+
+def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
+    """A configuration whose `objective.scale` is decided, and what to say of it.
+
+    `auto` is the ratio to dense where every loss is 0 at its best, so that a ratio means something, else skill.
+
+    Args:
+        config: as it was given.
+        data: of the first seed.
+
+    Raises:
+        ConfigError: where a ratio is asked for and would mean nothing.
+    """
+    objective = config.objective
+    if objective.scale == "skill":
+        return config, None
+    found = [(task, ends) for task, ends in extremes(data).items() if not ends.has_zero]
+    if found:
+        task, ends = found[0]
+        why = (
+            f"the loss of task '{task}' is {ends.perfect:.4g} for a perfect prediction and {ends.constant:.4g} "
+            "for a constant one, so a ratio of two losses means nothing"
+        )
+        if objective.scale == "ratio":
+            raise ConfigError(f"objective.scale=ratio: {why}; set objective.scale=skill")
+        return _with_scale(config, "skill"), f"objective.scale=skill: {why} (docs/protocol.md)"
+    return _with_scale(config, "ratio"), None
+
+
+def _with_scale(config: Config, scale: Literal["ratio", "skill"]) -> Config:
+    return config.model_copy(update={"objective": config.objective.model_copy(update={"scale": scale})})
 
 
 def arm_names(config: Config) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ms_automl.budget import INTERRUPTED, Charge, Ledger
@@ -69,9 +69,24 @@ class Comparison:
     def reference(self, seed: int) -> Reference | None:
         """The dense reference of a seed on the validation split, or None before it is trained."""
         metrics = self.references.get(seed)
-        if metrics is None:
-            return None
-        return Reference(self._losses(metrics, "val"), tuple(self.courses[seed].items()))
+        return None if metrics is None else self._reference(metrics, "val", self.courses[seed])
+
+    def trouble(self, seed: int) -> str | None:
+        """Why nothing can be held against the dense reference of a seed; None where it can."""
+        metrics = self.references.get(seed)
+        return "the dense reference failed" if metrics is None else self._reference(metrics, "val").trouble
+
+    def unlearned(self, seed: int) -> tuple[str, ...]:
+        """The tasks on which the dense reference of a seed is no better than the best constant prediction."""
+        metrics = self.references.get(seed)
+        return () if metrics is None else tuple(sorted(self._reference(metrics, "val").unlearned))
+
+    def _reference(
+        self, metrics: dict[str, float], split: str, course: Mapping[int, dict[str, float]] | None = None
+    ) -> Reference:
+        """What a dense trial's metrics say of a split."""
+        names = [task.name for task in self.tasks]
+        return Reference.of(metrics, names, split, tuple((course or {}).items()), self.objective.scale)
 
     def _losses(self, metrics: dict[str, float], split: str) -> dict[str, float]:
         return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}
@@ -309,7 +324,8 @@ class Comparison:
         return judged
 
     def _objective(self, metrics: dict[str, float], base: dict[str, float], split: str) -> float:
-        return self.objective.value(self._losses(metrics, split), self._losses(base, split), metrics["density"])
+        reference = self._reference(base, split)
+        return self.objective.value(self._losses(metrics, split), reference, metrics["density"])
 
     def _end(self, trial: Trial, status: str, error: str | None) -> None:
         stream = self.streams[trial.stream]

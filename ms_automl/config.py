@@ -31,15 +31,16 @@ class FactorySection(_Section):
 
 
 class ObjectiveSection(_Section):
-    """The one number J (:class:`~ms_automl.meta.Objective`)."""
+    """The one number J (:class:`~ms_automl.meta.Objective`); the scale `auto` is decided by data and losses."""
 
     kind: Literal["tradeoff", "target"] = "tradeoff"
     price: float = Field(1.0, ge=0)
     target: float = Field(0.44, gt=0, lt=1)
+    scale: Literal["auto", "ratio", "skill"] = "auto"
 
     def build(self) -> Objective:
-        """The objective itself."""
-        return Objective(self.kind, self.price, self.target)
+        """The objective itself; in the scale `ratio` where the data have not decided yet."""
+        return Objective(self.kind, self.price, self.target, "skill" if self.scale == "skill" else "ratio")
 
 
 class TrainingSection(_Section):

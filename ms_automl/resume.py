@@ -36,6 +36,8 @@ def read_record(out: Path) -> dict[str, Any]:
         raise DataError(f"{file} is damaged ({error}): restore it from a copy") from error
     if written != FORMAT:
         raise ConfigError(f"--resume: {file} has format {written}, this version goes on with {FORMAT}")
+    # What there was before there was a choice.
+    record["config"].setdefault("objective", {}).setdefault("scale", "ratio")
     return record
 
 

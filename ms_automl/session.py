@@ -9,6 +9,7 @@ import resource
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ms_automl.assembly import arm_names, assemble, check_batches, check_names, one_trial
+from ms_automl.assembly import arm_names, assemble, check_batches, check_names, decided, one_trial
 from ms_automl.backup import Backup, check_own
 from ms_automl.cli import undisturbed
 from ms_automl.comparison import FORMAT, Comparison
@@ -26,7 +27,7 @@ from ms_automl.errors import ConfigError, NetworkError, TrackingError
 from ms_automl.files import alone, from_here, writable, write_json
 from ms_automl.journal import Journal, read
 from ms_automl.models.onnx_form import to_onnx
-from ms_automl.screen import Screen, comparison_table, notes
+from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
 from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, public, short_timeouts
@@ -97,7 +98,11 @@ def _compare(
         opening = background.submit(Tracker)
         data = experiment.data(config.first_seed)
         check_batches(config, data)
+        config, said = decided(config, data)
         tracker = opening.result()
+    if said is not None:
+        console.print(said, markup=False, soft_wrap=True)
+    experiment = replace(experiment, config=config)
     tags["directions"] = json.dumps(
         {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
     )
@@ -168,6 +173,7 @@ def _finish(
     slots: int,
     stopped: BaseException | None,
 ) -> int:
+    config = experiment.config
     status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
     models = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
     if stopped is None:
@@ -185,9 +191,12 @@ def _finish(
         "cost/logging_seconds": tracker.writer.seconds,
         "cost/peak_memory_mb": own + slots * max(trials, default=0.0),
     }
-    content |= {"measured": measured, "rows": comparison.rows()}
+    warnings = unlearned_lines({str(seed): comparison.unlearned(seed) for seed in config.seed_numbers})
+    content |= {"measured": measured, "warnings": warnings, "rows": comparison.rows()}
     write_json(out / "comparison.json", content)
     tracker.finish(content, measured, status)
+    for line in warnings:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     console.print(comparison_table(content["rows"], one_trial(experiment, comparison)))
     for line in notes(content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
@@ -232,10 +241,13 @@ def _compact(
 
 def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker) -> None:
     objective, measured = content["config"]["objective"], content["measured"]
+    loss = "mean loss relative to dense"
+    if objective["scale"] == "skill":
+        loss = "1 + mean share that is lost of what dense has learned over a constant prediction"
     if objective["kind"] == "tradeoff":
-        meaning = f"mean loss relative to dense + {objective['price']:g} x density"
+        meaning = f"{loss} + {objective['price']:g} x density"
     else:
-        meaning = f"mean loss relative to dense, at a sparsity of at least {objective['target']:.0%}"
+        meaning = f"{loss}, at a sparsity of at least {objective['target']:.0%}"
     seeds = content["config"]["seeds"]
     claim = "One seed claims nothing" if seeds == 1 else f"{seeds} seeds claim nothing" if seeds < 5 else ""
     say = console.print

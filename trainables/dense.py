@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from functools import cached_property
 
 from ms_automl.data import MultiTaskData
 from ms_automl.models import MultiTaskNet
-from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
+from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings, constant_losses
 
 
 class Dense:
@@ -17,7 +19,9 @@ class Dense:
         network: trained in place.
         settings: length, optimiser and phases.
         seed: of the data order.
-        probe: whether each report has the probe's losses, which a learner of λ compares its own with.
+        probe: whether it is the reference of others: each report has the probe's losses, which a learner of λ
+            compares its own with, and those of the best constant predictions, ``<split>/<task>/constant``; the
+            last one also the standard errors of its losses.
         weight_decay: in the place of the settings'.
     """
 
@@ -35,6 +39,7 @@ class Dense:
             settings = replace(settings, weight_decay=weight_decay)
         self.loop = TrainingLoop(data, network, settings, seed)
         self.probe = probe
+        self.loop.errors = probe
         self.cost = self.loop.cost
 
     @property
@@ -45,7 +50,18 @@ class Dense:
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
         metrics = self.loop.interval()
-        return metrics | self.loop.probe() if self.probe else metrics
+        if not self.probe:
+            return metrics
+        # As with the losses themselves, what the test split says is said at the end.
+        known = {key: value for key, value in self._constants.items() if self.done or not key.startswith("test/")}
+        return metrics | self.loop.probe() | known
+
+    @cached_property
+    def _constants(self) -> Metrics:
+        began = time.perf_counter()
+        found = constant_losses(self.loop.data, self.loop.eval_batch)
+        self.loop.evaluation_seconds += time.perf_counter() - began
+        return found
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""

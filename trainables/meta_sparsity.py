@@ -143,9 +143,9 @@ class MetaSparsity:
         chosen = episode(len(loop.data.tasks), self.outer_order.generator)
         tasks = [loop.data.tasks[index] for index in chosen]
         self.cost.outer += len(batch.images)
-        network, losses = loop.network, self.reference.losses
+        network = loop.network
         return loop.within_memory(
-            batch, lambda parts: outer_gradient(network, parameters, batch, tasks, losses, parts)
+            batch, lambda parts: outer_gradient(network, parameters, batch, tasks, self.reference, parts)
         )
 
     def state_dict(self) -> State:

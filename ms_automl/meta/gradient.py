@@ -11,8 +11,8 @@ from torch import Tensor
 from ms_automl.errors import DivergenceError, unknown_name
 from ms_automl.meta.hypergradients import Hypergradient, Shrinkage, Ties
 from ms_automl.meta.moving import MovingLambda
-from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import Pricing
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import Groups, shrink_factors, thresholds
 

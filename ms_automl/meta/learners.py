@@ -13,8 +13,9 @@ from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Ingredients, Plan
 from ms_automl.meta.level import AskedLevel, Level, PricedLevel
-from ms_automl.meta.objective import Objective, Reference
+from ms_automl.meta.objective import Objective
 from ms_automl.meta.pricing import Pricing
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.removal import RemovalLearner
 from ms_automl.meta.schedule import LambdaSchedule
 from ms_automl.meta.settings import LearnerSettings

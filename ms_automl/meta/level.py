@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
-from ms_automl.meta.objective import Reference
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import Evaluation
 
 

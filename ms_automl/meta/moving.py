@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.meta.hypergradients.shrinkage import Ties
-from ms_automl.meta.objective import Reference
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.meta.watch import at_bounds, ceiling

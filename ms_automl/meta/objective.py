@@ -7,71 +7,32 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ms_automl.errors import ConfigError
+from ms_automl.meta.reference import Losses, Reference, Scale
 from ms_automl.tasks import Task
-
-Losses = Mapping[str, float]
-"""L_t by task."""
-
-REFERENCE_FLOOR = 0.01
-"""Smallest reference loss: a near-zero cross-entropy must not make a ratio explode."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The dense reference of a seed, on the validation split.
-
-    Attributes:
-        losses: L_t^ref by task, after its last step.
-        course: (step, L_t by task) at each of its reports, as ``TrainingLoop.probe`` measures them: what a
-            network without zeros reaches by then.
-    """
-
-    losses: Losses
-    course: Sequence[tuple[int, Losses]] = ()
-
-    def rise(self, step: int, losses: Losses) -> float:
-        """(1/T) Σ_t L_t / L_t^dense(step) - 1, against the dense reference at the same step.
-
-        How far training has come falls out of the ratio, so that what is left is the cost of the zeros.
-
-        Raises:
-            ConfigError: where the reference was not measured at ``step``.
-        """
-        for when, dense in self.course:
-            if when == step:
-                return relative(losses, dense) - 1
-        steps = ", ".join(str(when) for when, _ in self.course) or "none"
-        raise ConfigError(
-            f"the dense reference has no probe at step {step} (it has {steps}): train it with probe=True and the "
-            "same steps and report_every"
-        )
-
-
-def relative(losses: Losses, references: Losses) -> float:
-    """(1/T) Σ_t L_t / max(L_t^ref, :data:`REFERENCE_FLOOR`)."""
-    ratios = [loss / max(references[task], REFERENCE_FLOOR) for task, loss in losses.items()]
-    return sum(ratios) / len(ratios)
 
 
 @dataclass(frozen=True)
 class Objective:
     """J, lower is better, and which models may win.
 
-    - ``tradeoff``: J = (1/T) Σ_t L_t / L_t^ref + price · density.
-    - ``target``: J = (1/T) Σ_t L_t / L_t^ref among models with 1 - density ≥ target.
+    - ``tradeoff``: J = R + price · density.
+    - ``target``: J = R among models with 1 - density ≥ target.
 
-    L_t^ref is the loss of the dense reference of the same seed on the same split; density is the share of the
-    trunk's penalised weights outside zero groups.
+    R is the loss relative to the dense reference of the same seed on the same split, 1 for dense itself, in one
+    of two scales (:class:`~ms_automl.meta.reference.Reference`); density is the share of the trunk's penalised
+    weights outside zero groups.
 
     Attributes:
         kind: which of the two.
         price: the exchange rate of the trade-off, ≥ 0; a density of 1 costs ``price`` relative losses.
         target: the parameter sparsity asked for, between 0 and 1.
+        scale: of the relative loss.
     """
 
     kind: Literal["tradeoff", "target"] = "tradeoff"
     price: float = 1.0
     target: float = 0.44
+    scale: Scale = "ratio"
 
     def __post_init__(self) -> None:
         if not 0 <= self.price < float("inf"):
@@ -79,10 +40,16 @@ class Objective:
         if not 0 < self.target < 1:
             raise ConfigError(f"`0 < target < 1` must hold, but got target={self.target}")
 
-    def value(self, losses: Mapping[str, float], references: Mapping[str, float], density: float) -> float:
-        """J for losses by task on one split, against the dense reference's on the same split."""
-        ratio = relative(losses, references)
-        return ratio + self.price * density if self.kind == "tradeoff" else ratio
+    def value(self, losses: Losses, reference: Reference, density: float) -> float:
+        """J for losses by task on one split, against the dense reference on the same split and in J's scale.
+
+        Raises:
+            ConfigError: for a reference in another scale.
+        """
+        if reference.scale != self.scale:
+            raise ConfigError(f"J in the scale '{self.scale}' takes no reference in the scale '{reference.scale}'")
+        relative = reference.relative(losses)
+        return relative + self.price * density if self.kind == "tradeoff" else relative
 
     def violation(self, density: float) -> float:
         """By how much the sparsity misses the target; ≤ 0 where the model may win (always so in a trade-off)."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ms_automl.data import Batch
-from ms_automl.meta.objective import REFERENCE_FLOOR
+from ms_automl.meta.reference import Reference
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.tasks import Task
 
@@ -24,10 +24,10 @@ def outer_gradient(
     parameters: Sequence[Tensor],
     batch: Batch,
     tasks: Sequence[Task],
-    references: Mapping[str, float],
+    reference: Reference,
     parts: Sequence[Batch] = (),
 ) -> list[Tensor]:
-    """Gradient of (1/|S|) Σ_{t in S} L_t^val / L_t^ref in the parameters given.
+    """Gradient of the relative loss (1/|S|) Σ_{t in S} R_t, such as L_t^val / L_t^ref, in the parameters given.
 
     The mean over a uniformly drawn subset S is, on average, the mean over all tasks. Leaves ``grad`` fields
     and batch-norm buffers as they are.
@@ -37,7 +37,7 @@ def outer_gradient(
         parameters: what the gradient is taken in: the penalised weights, or all that trains.
         batch: an outer batch.
         tasks: S.
-        references: L_t^ref by task.
+        reference: the dense one, on the validation split.
         parts: of the batch, whose gradients are added up one by one, L_t^val of a part times its share of the
             batch's valid labels; none is the whole batch at once. Batch norm sees a part at a time.
     """
@@ -49,7 +49,7 @@ def outer_gradient(
         for task in tasks:
             loss = task.loss(outputs[task.name], part.targets[task.name], part.valid[task.name])
             share = part.label_share(batch, task.name) if len(parts) > 1 else 1.0
-            terms.append(share * loss / max(references[task.name], REFERENCE_FLOOR))
+            terms.append(reference.term(task.name, share * loss))
         total = torch.stack(terms).mean()
         # A head may read an early feature: layers that S does not use have a gradient of 0.
         found = torch.autograd.grad(total, list(parameters), allow_unused=True, materialize_grads=True)

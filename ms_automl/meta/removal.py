@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ms_automl.meta.hypergradients import Ties
 from ms_automl.meta.moving import MovingLambda
-from ms_automl.meta.objective import Reference
 from ms_automl.meta.pricing import live_width
+from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import Groups, TaylorImportance, shrink_factors, thresholds
 

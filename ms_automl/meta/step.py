@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ms_automl.data import Batch
-from ms_automl.meta.objective import Losses
+from ms_automl.meta.reference import Losses
 
 
 @dataclass(frozen=True)

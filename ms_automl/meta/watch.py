@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ms_automl.meta.objective import Losses, Reference, relative
+from ms_automl.meta.reference import Losses, Reference
 from ms_automl.meta.step import Evaluation
 
 COLLAPSE = 1.0
@@ -46,10 +46,16 @@ def end(losses: Losses, density: float, reference: Reference) -> list[str]:
         density: share of the penalised weights outside zero groups.
         reference: the dense reference.
     """
-    lines, ratio = gone(density), relative(losses, reference.losses)
-    if ratio > 1 + COLLAPSE:
-        lines.append(f"the network collapsed: its validation loss is {ratio:.1f} times the dense network's")
+    lines, relative = gone(density), reference.relative(losses)
+    if relative > 1 + COLLAPSE:
+        lines.append(f"the network collapsed: {_collapsed(relative, reference)}")
     return lines
+
+
+def _collapsed(relative: float, reference: Reference) -> str:
+    if reference.scale == "skill":
+        return "on validation it is worse than a constant prediction"
+    return f"its validation loss is {relative:.1f} times the dense network's"
 
 
 def gone(density: float) -> list[str]:

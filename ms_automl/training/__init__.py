@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ms_automl.budget import Cost
+from ms_automl.training.constant import constant_losses
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import BatchOrder, State
 from ms_automl.training.loop import TrainingLoop
@@ -23,6 +24,7 @@ __all__ = [
     "Trainable",
     "TrainingLoop",
     "TrainingSettings",
+    "constant_losses",
     "evaluate",
     "task_losses",
     "weighted",

@@ -60,6 +60,7 @@ class TrainingLoop:
         self.patient = device.type != "cpu"
         self.broken = torch.zeros((), dtype=torch.bool, device=device)
         self.frozen: nn.Module | None = None  # the part of the network that does not train
+        self.errors = False  # whether the last evaluation has the losses' standard errors
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
     @property
@@ -256,10 +257,10 @@ class TrainingLoop:
         return f" with λ = {low}" if low == high else f" with λ from {low} to {high}"
 
     def _evaluate(self, name: str, split: Split) -> Metrics:
-        began = time.perf_counter()
+        began, errors = time.perf_counter(), self.errors and self.done
         while True:
             try:
-                metrics = evaluate(self.network, split, self.data.tasks, self.eval_batch)
+                metrics = evaluate(self.network, split, self.data.tasks, self.eval_batch, errors=errors)
                 break
             except torch.OutOfMemoryError:
                 if self.eval_batch == 1:

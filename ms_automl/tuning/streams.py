@@ -109,8 +109,8 @@ class StreamRouter(Searcher):
                 return config
 
     def _with_what_is_told(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
-        if stream.seed not in self.comparison.references and stream.arm != "dense":
-            return self._close(stream, "the dense reference failed")
+        if stream.arm != "dense" and (trouble := self.comparison.trouble(stream.seed)) is not None:
+            return self._close(stream, trouble)
         if self.telling.failed[stream.name] >= stream.planned_trials:
             return self._close(stream, "gave up")  # the budget alone would allow endlessly many
         ledger = self.comparison.ledger

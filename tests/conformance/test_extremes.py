@@ -9,7 +9,6 @@ import torch
 
 from ms_automl.errors import ConfigError, DivergenceError
 from ms_automl.meta import LambdaSchedule, Objective
-from ms_automl.meta.objective import relative
 from tests.conformance.ways import REFERENCE, SETTINGS, TARGET, Factory, run
 
 SHORT = replace(SETTINGS, batch_size=4)
@@ -57,7 +56,7 @@ def check(method: Any, bounds: tuple[float, float]) -> None:
     assert all(math.isfinite(value) for report in reports for value in report.values())
     assert all(bool(torch.isfinite(weight).all()) for weight in method.loop.network.state_dict().values())
     last, said = reports[-1], " | ".join(method.warnings)
-    ratio = relative({name: last[f"val/{name}/loss"] for name in REFERENCE.losses}, REFERENCE.losses)
+    ratio = REFERENCE.relative({name: last[f"val/{name}/loss"] for name in REFERENCE.losses})
     assert (last["density"] < 0.02) == ("all but gone" in said)
     assert (ratio > 2) == ("validation loss is" in said)
     for word, bound in zip(("lower", "upper"), bounds, strict=True):

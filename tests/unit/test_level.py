@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ms_automl.errors import ConfigError
 from ms_automl.meta import Reference
 from ms_automl.meta.level import AskedLevel, PricedLevel
-from ms_automl.meta.objective import REFERENCE_FLOOR
+from ms_automl.meta.reference import FLOOR
 from ms_automl.meta.step import Evaluation
 
 COURSE = Reference({"a": 0.5, "b": 2.0}, [(10, {"a": 1.0, "b": 4.0}), (20, {"a": 0.5, "b": 2.0})])
@@ -47,8 +47,8 @@ def test_a_step_the_reference_was_not_measured_at_is_refused_with_those_it_was()
 
 def test_a_dense_loss_near_zero_does_not_make_the_rise_explode() -> None:
     reference = Reference({"a": 1.0}, [(1, {"a": 1e-9})])
-    assert reference.rise(1, {"a": REFERENCE_FLOOR}) == 0
-    assert reference.rise(1, {"a": 2 * REFERENCE_FLOOR}) == pytest.approx(1.0)
+    assert reference.rise(1, {"a": FLOOR}) == 0
+    assert reference.rise(1, {"a": 2 * FLOOR}) == pytest.approx(1.0)
 
 
 # ---- the level that is asked for ------------------------------------------------------------------------

@@ -3,17 +3,17 @@ import math
 import pytest
 
 from ms_automl.errors import ConfigError
-from ms_automl.meta import Objective
+from ms_automl.meta import Objective, Reference
 from ms_automl.meta.objective import delta_m
 from ms_automl.tasks import depth, segmentation
 
-LOSSES, REFERENCES = {"a": 1.5, "b": 0.3}, {"a": 1.0, "b": 0.2}
+LOSSES, REFERENCES = {"a": 1.5, "b": 0.3}, Reference({"a": 1.0, "b": 0.2})
 
 
 def test_the_trade_off_adds_priced_density_to_the_mean_relative_loss() -> None:
     objective = Objective("tradeoff", price=0.4)
     assert objective.value(LOSSES, REFERENCES, density=0.5) == pytest.approx(1.5 + 0.2)
-    assert objective.value(REFERENCES, REFERENCES, density=1.0) == pytest.approx(1.4)
+    assert objective.value(REFERENCES.losses, REFERENCES, density=1.0) == pytest.approx(1.4)
     assert objective.violation(1.0) <= 0
 
 
@@ -25,7 +25,13 @@ def test_the_target_leaves_density_to_the_constraint() -> None:
 
 
 def test_a_reference_near_zero_does_not_make_the_objective_explode() -> None:
-    assert Objective(price=0).value({"a": 0.02}, {"a": 1e-12}, 1.0) == pytest.approx(2.0)
+    assert Objective(price=0).value({"a": 0.02}, Reference({"a": 1e-12}), 1.0) == pytest.approx(2.0)
+
+
+def test_a_reference_in_another_scale_is_refused() -> None:
+    other = Reference({"a": 1.0}, constants={"a": 2.0}, scale="skill")
+    with pytest.raises(ConfigError, match="scale 'ratio' takes no reference in the scale 'skill'"):
+        Objective().value({"a": 1.0}, other, 1.0)
 
 
 @pytest.mark.parametrize(

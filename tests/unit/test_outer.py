@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.data import Batch, MultiTaskData
-from ms_automl.meta.objective import REFERENCE_FLOOR
 from ms_automl.meta.outer import episode, outer_gradient
+from ms_automl.meta.reference import FLOOR, Reference
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups
+
+ONES = Reference({"depth": 1.0, "kind": 1.0})
 
 
 def test_episodes_are_uniform_over_the_non_empty_subsets() -> None:
@@ -32,8 +34,9 @@ def test_the_outer_gradient_is_that_of_the_mean_relative_loss(
     network, batch = outer
     references = {"depth": 2.0, "kind": 0.5}
     weights = ChannelGroups(network).weights
+    reference = Reference(references)
     for chosen in (tiny_data.tasks, tiny_data.tasks[:1], tiny_data.tasks[1:]):
-        found = outer_gradient(network, weights, batch, chosen, references)
+        found = outer_gradient(network, weights, batch, chosen, reference)
         outputs = network(batch.images)
         total = sum(
             task.loss(outputs[task.name], batch.targets[task.name], batch.valid[task.name]) / references[task.name]
@@ -52,7 +55,7 @@ def test_the_outer_gradient_leaves_buffers_grad_fields_and_weights_alone(
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    outer_gradient(network, ChannelGroups(network).weights, batch, tiny_data.tasks, {"depth": 1.0, "kind": 1.0})
+    outer_gradient(network, ChannelGroups(network).weights, batch, tiny_data.tasks, ONES)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -67,9 +70,22 @@ def test_a_loss_reference_near_zero_is_floored(
     network, batch = outer
     weights = ChannelGroups(network).weights
     kind = tiny_data.tasks[1:]
-    floored = outer_gradient(network, weights, batch, kind, {"kind": 1e-9})
-    expected = outer_gradient(network, weights, batch, kind, {"kind": REFERENCE_FLOOR})
+    floored = outer_gradient(network, weights, batch, kind, Reference({"kind": 1e-9}))
+    expected = outer_gradient(network, weights, batch, kind, Reference({"kind": FLOOR}))
     assert all(torch.equal(a, b) for a, b in zip(floored, expected, strict=True))
+
+
+def test_in_the_scale_of_skill_a_task_counts_by_what_dense_has_learned(
+    outer: tuple[MultiTaskNet, Batch], tiny_data: MultiTaskData
+) -> None:
+    network, batch = outer
+    weights = ChannelGroups(network).weights
+    losses, constants = {"depth": -2.0, "kind": 0.5}, {"depth": -1.5, "kind": 0.4}
+    reference = Reference(losses, constants=constants, scale="skill", unlearned=("kind",))
+    found = outer_gradient(network, weights, batch, tiny_data.tasks, reference)
+    ratio = outer_gradient(network, weights, batch, tiny_data.tasks[:1], Reference({"depth": 0.5}))
+    for a, b in zip(found, ratio, strict=True):  # one task of two is learned: it has the weight of both
+        torch.testing.assert_close(a, b)
 
 
 class _TwoScales(torch.nn.Module):
@@ -93,9 +109,7 @@ def test_a_layer_that_the_episodes_tasks_do_not_read_has_an_outer_gradient_of_ze
 ) -> None:
     network = MultiTaskNet(_TwoScales(), {"depth": _Pick()})
     batch = tiny_data.val.batch(torch.arange(4))
-    early, late = outer_gradient(
-        network, ChannelGroups(network).weights, batch, tiny_data.tasks[:1], {"depth": 1.0}
-    )
+    early, late = outer_gradient(network, ChannelGroups(network).weights, batch, tiny_data.tasks[:1], ONES)
     assert float(early.abs().max()) > 0
     assert torch.equal(late, torch.zeros(3, 3, 1, 1))
 
@@ -108,7 +122,7 @@ def test_the_gradients_of_parts_add_up_to_the_batchs(tiny_data: MultiTaskData) -
     }
     network = MultiTaskNet(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Softplus()), heads)  # no batch norm
     weights, batch = list(network.parameters()), tiny_data.val.batch(torch.arange(7))
-    references = {"depth": 2.0, "kind": 0.5}
+    references = Reference({"depth": 2.0, "kind": 0.5})
     whole = outer_gradient(network, weights, batch, tiny_data.tasks, references)
     for count in (1, 2, 3, 7):
         parts = outer_gradient(network, weights, batch, tiny_data.tasks, references, batch.split(count))
