@@ -14,11 +14,13 @@ image binary   [B, 1]             [B] float           [B]
 
 Losses are means over valid labels and exactly 0 (with a gradient of 0) where a batch has none. Metrics are
 pairs of an additive statistic and a function of its sum, so that a split of any size is measured exactly,
-batch by batch.
+batch by batch. Whatever targets hold where ``valid`` is False is replaced before a loss or a metric sees it
+(:mod:`ms_automl.labels`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ms_automl.errors import DataError
-
-TaskFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+from ms_automl.labels import CountedLoss, CountedStatistic
+from ms_automl.labels import LabelFunction as TaskFunction
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Metric:
     direction: Literal["max", "min"]
     unit: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.statistic, CountedStatistic):
+            object.__setattr__(self, "statistic", CountedStatistic(self.statistic))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -91,8 +97,16 @@ class Task:
             raise DataError(f"task name '{self.name}' must be letters, digits and underscores")
         if not self.metrics:
             raise DataError(f"task '{self.name}' has no metric: give at least one, Δm compares them")
+        for metric in self.metrics:
+            if metric == "loss" or not re.fullmatch(r"[\w.\-: ]+", metric):
+                raise DataError(
+                    f"task '{self.name}': a metric cannot be called '{metric}': name it otherwise than the loss, "
+                    "in letters, digits, underscores, hyphens, dots, colons and spaces"
+                )
         if not self.weight > 0:
             raise DataError(f"task '{self.name}': `weight > 0` must hold, but got weight={self.weight}")
+        if not isinstance(self.loss, CountedLoss):
+            object.__setattr__(self, "loss", CountedLoss(self.loss))
 
     def target_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a batch of this task's targets."""
@@ -113,11 +127,7 @@ def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 def _mean_of(per_label: TaskFunction) -> TaskFunction:
     def loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        # An ignored label may hold anything: 255 must not index the logits, and the gradient at a NaN is NaN
-        # times 0, so the target is cleared before the loss is taken.
-        shape = (valid.shape[0], *[1] * (target.ndim - valid.ndim), *valid.shape[1:])
-        known = torch.where(valid.reshape(shape), target, torch.zeros_like(target))
-        return _masked_mean(per_label(prediction, known, valid), valid)
+        return _masked_mean(per_label(prediction, target, valid), valid)
 
     return loss
 
