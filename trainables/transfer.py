@@ -16,6 +16,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.training import (
     BatchOrder,
     Metrics,
+    Seen,
     State,
     TrainingLoop,
     TrainingSettings,
@@ -122,10 +123,15 @@ class Transfer:
         other = self.data.train.batch(self.rehearsal.next())
         count = len(batch.images)
         outputs = self.loop.network(torch.cat([batch.images, other.images]))
-        new = task_losses([self.task], {self.task.name: outputs[self.task.name][:count]}, batch)
-        old = task_losses(self.data.tasks, {name: output[count:] for name, output in outputs.items()}, other)
-        total = weighted([self.task], new) + weighted(self.data.tasks, old)
-        self.loop.descend(total, new | old, count + len(other.images))
+        seen = []
+        for tasks, samples, part in (
+            ([self.task], batch, slice(count)),
+            (self.data.tasks, other, slice(count, None)),
+        ):
+            mine = {name: output[part] for name, output in outputs.items()}
+            seen.append(Seen(tasks, mine, samples, task_losses(tasks, mine, samples)))
+        new, old = (weighted(one.tasks, one.losses) for one in seen)
+        self.loop.descend(new + old, seen, count + len(other.images))
 
     def _old_metrics(self) -> Metrics:
         if self.old is None:

@@ -13,6 +13,7 @@ from ms_automl.budget import Cost
 from ms_automl.training.constant import constant_losses
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import BatchOrder, State
+from ms_automl.training.finite import Seen
 from ms_automl.training.loop import TrainingLoop
 from ms_automl.training.settings import PROBE, TrainingSettings
 
@@ -20,6 +21,7 @@ __all__ = [
     "PROBE",
     "BatchOrder",
     "Metrics",
+    "Seen",
     "State",
     "Trainable",
     "TrainingLoop",

@@ -18,6 +18,7 @@ from ms_automl.sparsity import METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import Feed, State
+from ms_automl.training.finite import Seen, Watch, why, why_of_split
 from ms_automl.training.settings import TrainingSettings
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ class TrainingLoop:
         device = next(network.parameters()).device
         # Looking at a loss waits for the GPU to compute it: there it is looked at when a report is due.
         self.patient = device.type != "cpu"
-        self.broken = torch.zeros((), dtype=torch.bool, device=device)
+        self.watch = Watch(data.tasks, device)
+        self.device = device
         self.frozen: nn.Module | None = None  # the part of the network that does not train
         self.errors = False  # whether the last evaluation has the losses' standard errors
         self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
@@ -105,10 +107,8 @@ class TrainingLoop:
             self._train_step(backward or self.backward)
             self._zero_groups(sparsify, freeze)
             self.steps_done += 1
-        if bool(self.broken):
-            raise DivergenceError(
-                f"loss not finite by step {self.steps_done}{self._with_lambda()}; try a lower training.lr"
-            )
+        if trouble := self.watch.why():
+            raise self._diverged(f"loss not finite by step {self.steps_done}", trouble)
         metrics = {"step": float(self.steps_done)} | self._measure()
         if self.micro_batch < self.settings.batch_size:
             metrics["micro_batch"] = float(self.micro_batch)
@@ -179,11 +179,13 @@ class TrainingLoop:
     def _accumulate(self, batch: Batch, parts: list[Batch], tasks: Sequence[Task], scale: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         for part in parts:
-            losses = task_losses(tasks, self.network(part.images), part)
+            outputs = self.network(part.images)
+            losses = task_losses(tasks, outputs, part)
+            seen = Seen(tasks, outputs, part, losses)
             share = len(part.images) / len(batch.images)
             if share < 1:  # a mean over the part's labels counts as much as it has of the batch's labels
                 losses = {name: part.label_share(batch, name) * loss for name, loss in losses.items()}
-            self._add_gradient(scale * self._total(tasks, losses, share), losses)
+            self._add_gradient(scale * self._total(tasks, losses, share), [seen])
         self._charge(len(batch.images))
 
     def _total(self, tasks: Sequence[Task], losses: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
@@ -194,12 +196,12 @@ class TrainingLoop:
         likelihoods = {task.name: losses[task.name] / (2 * spread[task.name].exp()) for task in tasks}
         return weighted(tasks, likelihoods) + share * torch.stack([spread[task.name] / 2 for task in tasks]).sum()
 
-    def descend(self, total: Tensor, losses: Mapping[str, Tensor], samples: int) -> None:
+    def descend(self, total: Tensor, seen: Sequence[Seen], samples: int) -> None:
         """Leave the gradient of a loss in ``grad``, and count what it costs.
 
         Args:
             total: the loss.
-            losses: its terms, for the error.
+            seen: what its terms were taken on, for the error.
             samples: that it was taken on. With a frozen trunk they count as forward passes: a head's own
                 backward is small beside the trunk's.
 
@@ -207,17 +209,14 @@ class TrainingLoop:
             DivergenceError: where the loss is NaN or infinite.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        self._add_gradient(total, losses)
+        self._add_gradient(total, seen)
         self._charge(samples)
 
-    def _add_gradient(self, total: Tensor, losses: Mapping[str, Tensor]) -> None:
+    def _add_gradient(self, total: Tensor, seen: Sequence[Seen]) -> None:
         if self.patient:
-            self.broken = self.broken | ~torch.isfinite(total.detach())
+            self.watch.look(total, seen)
         elif not bool(torch.isfinite(total)):
-            bad = {name: float(loss.detach()) for name, loss in losses.items()}
-            raise DivergenceError(
-                f"loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}; try a lower training.lr"
-            )
+            raise self._diverged(f"loss not finite at step {self.steps_done}", why(seen))
         total.backward()  # type: ignore[no-untyped-call]
 
     def _charge(self, samples: int) -> None:
@@ -268,7 +267,11 @@ class TrainingLoop:
                 self.eval_batch = min(self.eval_batch, len(split)) // 2  # changes no result
         self.cost.forward += len(split)
         self.evaluation_seconds += time.perf_counter() - began
-        return {f"{name}/{key}": value for key, value in self._finite(metrics, name).items()}
+        if any(not math.isfinite(metrics[f"{task.name}/loss"]) for task in self.data.tasks):
+            self.network.eval()
+            trouble = why_of_split(self.network, split, self.data.tasks, self.eval_batch)
+            raise self._diverged(f"{name} loss not finite at step {self.steps_done}", trouble)
+        return {f"{name}/{key}": value for key, value in metrics.items()}
 
     def probe(self) -> Metrics:
         """Validation loss by task under batch statistics, on the split's first samples, as ``probe/<task>/loss``.
@@ -290,7 +293,7 @@ class TrainingLoop:
         self.network.train(training)
         self.cost.forward += samples
         self.evaluation_seconds += time.perf_counter() - began
-        return self._finite({f"probe/{name}/loss": loss for name, loss in losses.items()}, "probe")
+        return {f"probe/{name}/loss": loss for name, loss in losses.items()}
 
     @torch.no_grad()
     def _probed(self, samples: int) -> dict[str, float]:
@@ -299,16 +302,17 @@ class TrainingLoop:
             # Batches of nearly one size: a last one of a sample or two would have statistics of its own.
             for indices in torch.arange(samples).tensor_split(math.ceil(samples / self.probe_batch)):
                 batch = self.data.val.batch(indices)
-                losses = task_losses(self.data.tasks, self.network(batch.images), batch)
+                outputs = self.network(batch.images)
+                losses = task_losses(self.data.tasks, outputs, batch)
                 for name, loss in losses.items():
                     sums[name] += float(loss) * len(indices)
+                if not all(map(math.isfinite, sums.values())):
+                    trouble = why([Seen(self.data.tasks, outputs, batch, losses)])
+                    raise self._diverged(f"probe loss not finite at step {self.steps_done}", trouble)
         return {name: total / samples for name, total in sums.items()}
 
-    def _finite(self, metrics: Metrics, what: str) -> Metrics:
-        bad = {key: value for key, value in metrics.items() if key.endswith("/loss") and not math.isfinite(value)}
-        if bad:
-            raise DivergenceError(f"{what} loss not finite at step {self.steps_done}{self._with_lambda()}: {bad}")
-        return metrics
+    def _diverged(self, what: str, trouble: str) -> DivergenceError:
+        return DivergenceError(f"{what}{self._with_lambda()}: {trouble}")
 
     def state_dict(self) -> State:
         """Weights, buffers, optimiser, data order, random state, counters and the frozen pattern."""
@@ -326,7 +330,7 @@ class TrainingLoop:
 
     def _device_rng(self) -> Tensor | None:
         """Of a GPU, which draws what dropout leaves out there."""
-        return torch.cuda.get_rng_state() if self.broken.is_cuda else None
+        return torch.cuda.get_rng_state() if self.device.type == "cuda" else None
 
     def load_state_dict(self, state: State) -> None:
         """Restore :meth:`state_dict`."""
@@ -335,13 +339,13 @@ class TrainingLoop:
         self.feed.load_state_dict(state["feed"])
         self.micro_batch = state["micro_batch"]
         torch.set_rng_state(state["torch_rng"])
-        if state["device_rng"] is not None and self.broken.is_cuda:
+        if state["device_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_rng"])
         self.steps_done = state["steps_done"]
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
         pattern = state["pattern"]
-        self.pattern = None if pattern is None else pattern.to(self.broken.device)
+        self.pattern = None if pattern is None else pattern.to(self.device)
 
 
 def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:
