@@ -13,6 +13,7 @@ from ms_automl.data import Batch, MultiTaskData, Subset, labelled
 from ms_automl.errors import unknown_name
 from ms_automl.meta.objective import delta_m
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.heads import Heads
 from ms_automl.training import (
     BatchOrder,
     Metrics,
@@ -31,7 +32,7 @@ MODES = ("frozen", "finetuned", "joint")
 def _with_heads(network: MultiTaskNet, heads: dict[str, nn.Module]) -> MultiTaskNet:
     """A network that shares everything with another one, a forward of its own included, but has other heads."""
     other = copy.copy(network)
-    other._modules = network._modules | {"heads": nn.ModuleDict(heads)}
+    other._modules = network._modules | {"heads": Heads(heads)}
     return other
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.heads import Heads, place
 from ms_automl.tasks import HeadSpec, Task
 
 
@@ -29,7 +30,7 @@ class MultiTaskNet(nn.Module):
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module], removable: Collection[str] = ()) -> None:
         super().__init__()
         self.trunk = trunk
-        self.heads = nn.ModuleDict(dict(heads))
+        self.heads = Heads(heads)
         self.removable = frozenset(removable)
         self.precision: Literal["float32", "bfloat16"] = "float32"
         self.uncertainty: nn.ParameterDict | None = None
@@ -50,7 +51,15 @@ class MultiTaskNet(nn.Module):
     def learn_uncertainty(self, tasks: Sequence[Task]) -> None:
         """Give each task a log variance s_t that trains with the network, from 0."""
         device = next(self.parameters()).device
-        self.uncertainty = nn.ParameterDict({task.name: torch.zeros((), device=device) for task in tasks})
+        self.uncertainty = nn.ParameterDict(
+            {place(task.name): torch.zeros((), device=device) for task in tasks}
+        )
+
+    def log_variance(self, task: str) -> Tensor:
+        """s_t of a task, while they are learned."""
+        assert self.uncertainty is not None
+        spread: Tensor = self.uncertainty[place(task)]
+        return spread
 
     def penalised(self) -> dict[str, nn.Conv2d]:
         """The convolutions whose channels are penalty groups: every ungrouped one of the trunk, in order."""

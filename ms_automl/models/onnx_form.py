@@ -37,6 +37,8 @@ class _Outputs(nn.Module):
 def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
     """The network in evaluation mode: input ``images`` [N, C, H, W], an output per head, any N.
 
+    Outputs are called as their tasks, but for a task ``images``, whose output is ``images-``.
+
     The result is run by onnxruntime and compared with torch before it is given back.
 
     Args:
@@ -57,7 +59,7 @@ def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.Mo
                 _Outputs(network).eval(),
                 (images,),
                 input_names=["images"],
-                output_names=list(expected),
+                output_names=[f"{name}-" for name in expected],
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,
@@ -66,6 +68,7 @@ def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.Mo
         raise NetworkError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
     assert program is not None
     model = program.model_proto
+    _rename_outputs(model)
     _check(model, images, expected)
     return model
 
@@ -91,7 +94,21 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name."""
         outputs = self.session.run(None, {"images": images.numpy()})
-        return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
+        return {
+            name.removesuffix("-"): torch.from_numpy(output)
+            for name, output in zip(self.names, outputs, strict=True)
+        }
+
+
+def _rename_outputs(model: onnx.ModelProto) -> None:
+    """Call every output as its task, and what else of the graph is called so otherwise; but the input stays."""
+    names = {output.name for output in model.graph.output} - {"images-"}
+    swap = {name: name.removesuffix("-") for name in names} | {name.removesuffix("-"): name for name in names}
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [swap.get(name, name) for name in values]
+    for value in (*model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        value.name = swap.get(value.name, value.name)
 
 
 def _check(model: onnx.ModelProto, images: Tensor, expected: Mapping[str, Tensor]) -> None:

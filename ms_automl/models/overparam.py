@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.heads import place
 from ms_automl.models.network import MultiTaskNet
 
 
@@ -122,7 +123,7 @@ def _left_singular(matrix: Tensor) -> Tensor:
 def _first_convs(network: MultiTaskNet) -> Iterator[tuple[str, nn.Conv2d]]:
     """Path and module of the first convolution of each head that begins with one which can be factored."""
     for task, head in network.heads.items():
-        convs = ((n, m) for n, m in head.named_modules(prefix=f"heads.{task}") if isinstance(m, nn.Conv2d))
+        convs = ((n, m) for n, m in head.named_modules(prefix=f"heads.{place(task)}") if isinstance(m, nn.Conv2d))
         name, conv = next(convs, ("", None))
         if conv is not None and _plain(conv):
             yield name, conv

@@ -190,11 +190,11 @@ class TrainingLoop:
 
     def _total(self, tasks: Sequence[Task], losses: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
         """What a step descends; of a part of a batch, with its ``share`` of what does not depend on samples."""
-        spread = self.network.uncertainty
-        if spread is None:
+        if self.network.uncertainty is None:
             return weighted(tasks, losses)
-        likelihoods = {task.name: losses[task.name] / (2 * spread[task.name].exp()) for task in tasks}
-        return weighted(tasks, likelihoods) + share * torch.stack([spread[task.name] / 2 for task in tasks]).sum()
+        spread = {task.name: self.network.log_variance(task.name) for task in tasks}
+        likelihoods = {name: losses[name] / (2 * variance.exp()) for name, variance in spread.items()}
+        return weighted(tasks, likelihoods) + share * torch.stack([s / 2 for s in spread.values()]).sum()
 
     def descend(self, total: Tensor, seen: Sequence[Seen], samples: int) -> None:
         """Leave the gradient of a loss in ``grad``, and count what it costs.

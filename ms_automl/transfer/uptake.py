@@ -14,6 +14,7 @@ from ms_automl.factories import build_network
 from ms_automl.files import checksum
 from ms_automl.meta import Reference
 from ms_automl.models import MultiTaskNet, check_network
+from ms_automl.models.heads import place
 from ms_automl.sparsity import build_groups
 from ms_automl.storage import as_folder, shown
 from ms_automl.tasks import Task
@@ -167,7 +168,7 @@ def _taking_up(model: str, task: Task, random: bool, grouping: str, seed: int) -
         missing, unexpected = network.load_state_dict(trained.state_dict(), strict=False)
     except RuntimeError as error:  # of another shape
         raise _other_trunk(model, task) from error
-    if unexpected or not all(name.startswith(f"heads.{task.name}.") for name in missing):
+    if unexpected or not all(name.startswith(f"heads.{place(task.name)}.") for name in missing):
         raise _other_trunk(model, task)
     return network
 
