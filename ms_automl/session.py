@@ -26,6 +26,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, NetworkError, TrackingError
 from ms_automl.files import alone, from_here, writable, write_json
 from ms_automl.journal import Journal, read
+from ms_automl.looking import look_at_data
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
@@ -98,6 +99,7 @@ def _compare(
         opening = background.submit(Tracker)
         data = experiment.data(config.first_seed)
         check_batches(config, data)
+        look_at_data(experiment, config.seed_numbers, console)
         config, said = decided(config, data)
         tracker = opening.result()
     if said is not None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ms_automl.data.celebamask import celebamask
+from ms_automl.data.checks import check_data
 from ms_automl.data.contract import (
     AugmentedSplit,
     Batch,
     MultiTaskData,
     Split,
     TensorSplit,
-    check_data,
     training_batch,
 )
 from ms_automl.data.device import on_device
 from ms_automl.data.elpv import elpv
 from ms_automl.data.labelled import Subset, labelled
+from ms_automl.data.memo import inspect
 from ms_automl.data.multimnist import multimnist
 from ms_automl.data.nyuv2 import nyuv2
 from ms_automl.data.rooms import rooms
+from ms_automl.data.streaming import streamed
 
 __all__ = [
     "DATASETS",
@@ -32,11 +34,13 @@ __all__ = [
     "celebamask",
     "check_data",
     "elpv",
+    "inspect",
     "labelled",
     "multimnist",
     "nyuv2",
     "on_device",
     "rooms",
+    "streamed",
     "training_batch",
 ]
 

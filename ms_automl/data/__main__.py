@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from ms_automl.cli import Parser, one_line_errors
-from ms_automl.data import DATASETS, check_data
+from ms_automl.data import DATASETS, inspect
 from ms_automl.data.celebamask import source as celebamask
 from ms_automl.data.nyuv2 import source as nyuv2
-from ms_automl.data.prepare import DamagedSourceError, Progress, prepare
+from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.data.prepared import Prepared
 from ms_automl.data.sheet import contact_sheet, describe
 from ms_automl.errors import ConfigError, DataError, unknown_name
+from ms_automl.progress import shown
 
 SOURCES = {"nyuv2": nyuv2, "celebamask": celebamask}
 _SETTINGS = {"nyuv2": ("height", "width", "classes"), "celebamask": ("size",)}
@@ -57,8 +59,9 @@ def _info(chosen: argparse.Namespace) -> int:
     if chosen.name not in DATASETS:
         raise unknown_name("dataset", chosen.name, list(DATASETS))
     data = DATASETS[chosen.name](chosen.seed, chosen.data_dir)
-    check_data(data)
-    print("\n".join(describe(data)))
+    with shown(Console(stderr=True), "looking at ", stays=False) as progress:
+        warnings = inspect(data, progress)
+    print("\n".join([*describe(data), *warnings]))
     if chosen.verify:
         if chosen.data_dir is None or chosen.name not in SOURCES:
             raise ConfigError("--verify needs a prepared folder: give --data-dir")
@@ -83,7 +86,7 @@ def _prepare(chosen: argparse.Namespace) -> int:
     counts = ", ".join(f"{part} {len(samples)}" for part, samples in source.parts.items())
     print(f"{source.name} ({source.layout}): {counts}")
     try:
-        with _shown() as progress:
+        with shown(Console(stderr=True), "") as progress:
             prepared = prepare(source, chosen.out, progress)
     except DamagedSourceError as error:
         print("\n".join(error.problems), file=sys.stderr)
@@ -101,26 +104,6 @@ def _setting(text: str) -> tuple[str, int]:
     if not value.isdigit():
         raise ConfigError(f"--set takes KEY=NUMBER, such as height=288, but got {text}")
     return key, int(value)
-
-
-@contextmanager
-def _shown() -> Iterator[Progress]:
-    """A progress bar for each thing that is done, where a person looks on."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    with Bars(
-        *Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bars:
-        rows = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bars.add_task(what, total=total)
-            bars.update(rows[what], completed=done)
-
-        yield progress
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ several trials on one host share what the system has cached of them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,7 @@ class PreparedSplit:
         augmentation: Augmentation | None = None,
         threads: int = 1,
     ) -> None:
+        self.prepared, self.part = prepared, part
         self.shards = prepared.fields(part)
         self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int64))
         self.decoder = decoder
@@ -203,6 +205,21 @@ class PreparedSplit:
         else:
             for index in range(count):
                 work(index)
+
+    def fingerprint(self) -> str | None:
+        """Which samples of which files, by the checksums of their making, and by size and time of what is there.
+
+        None with a decoder of a user's own, whose code may have changed.
+        """
+        decoder = type(self.decoder)
+        if not decoder.__module__.startswith("ms_automl."):
+            return None
+        digest = hashlib.sha256(f"{decoder.__module__}.{decoder.__qualname__} {self.part}".encode())
+        digest.update(self.indices.numpy().tobytes())
+        for file, _, made in self.prepared.files():
+            there = file.stat()
+            digest.update(f"{made} {there.st_size} {there.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> PreparedSplit:
         """The same samples, decoded on a device."""

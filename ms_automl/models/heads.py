@@ -14,9 +14,9 @@ _TAKEN = (nn.ModuleDict(), nn.ParameterDict())
 def place(task: str) -> str:
     """The name under which a module or a parameter of a task is registered in a torch container.
 
-    It is the task's own, but for what every module has already, such as ``type``, ``training`` and ``values``, which
-    torch refuses, and for Python's keywords, which its exports cannot have. Those get a hyphen, which no task's name
-    has.
+    It is the task's own, but for what every module has already, such as ``type``, ``training`` and ``values``,
+    which torch refuses, and for Python's keywords, which its exports cannot have. Those get a hyphen, which no
+    task's name has.
     """
     return f"{task}-" if iskeyword(task) or any(hasattr(container, task) for container in _TAKEN) else task
 

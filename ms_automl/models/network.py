@@ -51,9 +51,7 @@ class MultiTaskNet(nn.Module):
     def learn_uncertainty(self, tasks: Sequence[Task]) -> None:
         """Give each task a log variance s_t that trains with the network, from 0."""
         device = next(self.parameters()).device
-        self.uncertainty = nn.ParameterDict(
-            {place(task.name): torch.zeros((), device=device) for task in tasks}
-        )
+        self.uncertainty = nn.ParameterDict({place(task.name): torch.zeros((), device=device) for task in tasks})
 
     def log_variance(self, task: str) -> Tensor:
         """s_t of a task, while they are learned."""

@@ -85,6 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from analysis.records import load, transfer_record
     from ms_automl.config import parse
+    from ms_automl.looking import look_at_data
     from ms_automl.transfer.journal import TransferJournal
     from ms_automl.transfer.run import run_transfer
     from ms_automl.transfer.stored import stored_lines
@@ -113,6 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
     tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
     shots = _possible(experiment, [int(seed) for seed in seeds], tasks, args.shots)
+    look_at_data(experiment, [int(seed) for seed in seeds], Console())
     recorded = transfer_record(MlflowClient(comparison.tracking_uri), comparison.run_id)
     storage = _storage(args, comparison, out)
     with alone(writable(out)):

@@ -107,7 +107,9 @@ def test_weights_saved_under_the_other_name_of_a_head_are_read(saved, loaded):
     assert any(key.startswith(saved) for key in state)
     other = {key.replace(saved, loaded): value + 1 for key, value in state.items()}
     network.load_state_dict(other)
-    assert all(torch.equal(value, other[key.replace(saved, loaded)]) for key, value in network.state_dict().items())
+    assert all(
+        torch.equal(value, other[key.replace(saved, loaded)]) for key, value in network.state_dict().items()
+    )
 
 
 def test_a_network_in_onnx_calls_its_outputs_as_its_tasks():

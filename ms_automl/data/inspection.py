@@ -1,0 +1,218 @@
+"""Data looked at whole: every image and every label of every split, once, before anything trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ms_automl.data.checks import check_batch, check_data
+from ms_automl.data.contract import Batch, MultiTaskData, Split
+from ms_automl.data.streaming import same_random_state, streamed
+from ms_automl.errors import DataError
+from ms_automl.labels import CountedLoss, CountedStatistic, LabelFunction, cleared
+from ms_automl.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and how much there is."""
+
+_SAFE = (0.25, 0.75)
+"""Two values of which a reciprocal, a logarithm and a logit are finite."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen of data that nothing is wrong with.
+
+    Attributes:
+        warnings: what is odd, a line each.
+        partial: by task of which some labels do not count: a split, the number of a sample that has such labels,
+            and of one that has others.
+    """
+
+    warnings: tuple[str, ...] = ()
+    partial: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+
+
+def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
+    """Look at every sample of every split, some at a time; random numbers are left as they were.
+
+    Args:
+        data: is read whole once.
+        progress: is told after every batch.
+
+    Raises:
+        DataError: for NaN and infinity in images and in labels that count, class numbers that a task does not
+            have, values other than 0 to 1 of a yes or no, a wrong shape or type, a sample that cannot be read, a
+            task without a label that counts in some split, and one that is trained and has the same label in all
+            of train; naming split, task, the first such sample and what it holds.
+    """
+    with same_random_state():
+        check_data(data)
+        tasks, shape = (*data.tasks, *data.unseen_tasks), data.image_shape
+        seen: dict[str, dict[str, _Labels]] = {}
+        for name, split in data.splits.items():
+            labels = seen[name] = {task.name: _Labels(task) for task in tasks}
+            for samples, batch in streamed(split, name):
+                check_batch(name, batch, tasks, samples, shape)
+                for task in tasks:
+                    labels[task.name].add(batch, samples.start)
+                if progress is not None:
+                    progress(name, samples.stop, len(split))
+            for task in tasks:
+                if not labels[task.name].count:
+                    raise DataError(
+                        f"{name}, task '{task.name}': no label of its {len(split)} samples counts: give the split "
+                        "labels of that task, or leave the task out"
+                    )
+        warnings: list[str] = []
+        for task in tasks:
+            warnings += _odd(task, {name: labels[task.name] for name, labels in seen.items()}, task in data.tasks)
+        return Findings(tuple(warnings), _partial(seen))
+
+
+class _Labels:
+    """What a task's labels are in a split, batch by batch."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.count = 0
+        self.firsts: dict[int, int] = {}  # by class: the first sample that has it; no is 0 and yes is 1
+        self.low = self.high = torch.empty(0)  # [C] of values
+        self.known: int | None = None  # the first sample with a label that counts
+        self.unknown: int | None = None  # and with one that does not
+
+    def add(self, batch: Batch, start: int) -> None:
+        target, valid = batch.targets[self.task.name].cpu(), batch.valid[self.task.name].cpu()
+        self.count += (count := int(valid.sum()))
+        if count and self.known is None:
+            self.known = start + _first(valid)
+        if count < valid.numel() and self.unknown is None:
+            self.unknown = start + _first(~valid)
+        if not count:
+            return
+        if self.task.kind == "values":
+            self._widen(target, valid)
+        else:
+            self._note(
+                target if self.task.kind == "classes" else (target > 0.5).long().reshape(valid.shape), valid, start
+            )
+
+    def _widen(self, target: Tensor, valid: Tensor) -> None:
+        target = target.flatten(2) if target.ndim > 2 else target[..., None]  # [B, C, P]
+        valid = valid.reshape(len(valid), 1, -1)
+        low = target.masked_fill(~valid, torch.inf).amin((0, 2))
+        high = target.masked_fill(~valid, -torch.inf).amax((0, 2))
+        self.low = torch.minimum(self.low, low) if len(self.low) else low
+        self.high = torch.maximum(self.high, high) if len(self.high) else high
+
+    def _note(self, classes: Tensor, valid: Tensor, start: int) -> None:
+        for number in torch.bincount(classes[valid]).nonzero()[:, 0].tolist():
+            if number not in self.firsts:
+                self.firsts[number] = start + _first((classes == number) & valid)
+
+    @property
+    def only(self) -> str | None:
+        """What every label is; None where they differ."""
+        if self.task.kind == "values":
+            return ", ".join(f"{value:g}" for value in self.low.tolist()) if self.low.equal(self.high) else None
+        if len(self.firsts) > 1:
+            return None
+        (number,) = self.firsts
+        return ("no", "yes")[number] if self.task.kind == "binary" else f"class {number}"
+
+
+def _first(places: Tensor) -> int:
+    return int(places.reshape(len(places), -1).any(1).nonzero()[0])
+
+
+def _odd(task: Task, splits: Mapping[str, _Labels], trained: bool) -> list[str]:
+    """What is odd about a task's labels, a line each.
+
+    A class that training lacks is no error: a rare one may be, in a small split, and every arm is measured on the
+    same labels. A task that has nothing to learn is one: its loss relative to dense is a ratio of two roundings.
+    """
+    lines = []
+    for name, labels in splits.items():
+        where = f"{name}, task '{task.name}': "
+        if labels.only is not None and name == "train" and trained:
+            raise DataError(
+                f"{where}every label that counts is {labels.only}, so that there is nothing to learn: leave the "
+                "task out, or take more samples"
+            )
+        if labels.only is not None:
+            lines.append(f"{where}every label that counts is {labels.only}")
+        missing = {
+            number: first for number, first in labels.firsts.items() if number not in splits["train"].firsts
+        }
+        if missing and task.kind == "classes":
+            numbers = ", ".join(map(str, sorted(missing)))
+            lines.append(
+                f"{where}no sample of train has class {numbers} (first in sample {min(missing.values())})"
+            )
+    return lines
+
+
+def _partial(seen: Mapping[str, Mapping[str, _Labels]]) -> dict[str, tuple[str, int, int]]:
+    return {
+        task: (name, labels.unknown, labels.known)
+        for name, split in reversed(seen.items())  # of the splits that have any, the first
+        for task, labels in split.items()
+        if labels.unknown is not None and labels.known is not None
+    }
+
+
+def check_functions(data: MultiTaskData, partial: Mapping[str, tuple[str, int, int]]) -> None:
+    """Check that losses and metrics leave out the labels that do not count, where a task has some.
+
+    Each is taken twice of samples that have such labels and a random prediction, with two different values in
+    their place: one that changes takes them for labels. So does one that knows them by what they held, by 255 or
+    NaN, for that is cleared.
+
+    Args:
+        data: of the tasks.
+        partial: as :class:`Findings` has it.
+
+    Raises:
+        DataError: naming the task, and what of it changes, or fails.
+    """
+    for task in (*data.tasks, *data.unseen_tasks):
+        if task.name in partial:
+            split, *samples = partial[task.name]
+            with same_random_state():
+                _check_functions(task, data.splits[split], split, sorted(set(samples)))
+
+
+def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]) -> None:
+    batch = split.batch(torch.tensor(samples))
+    target, valid = batch.targets[task.name].cpu(), batch.valid[task.name].cpu()
+    channels = task.head.channels
+    fills = (0, channels - 1) if task.kind == "classes" else _SAFE
+    torch.manual_seed(0)
+    prediction = torch.randn(task.head.shape(len(samples), *batch.images.shape[2:]))
+    functions: dict[str, LabelFunction] = {"loss": _own(task.loss)}
+    functions |= {f"metric '{name}'": _own(metric.statistic) for name, metric in task.metrics.items()}
+    for what, function in functions.items():
+        try:
+            found = []
+            for fill in fills:
+                torch.manual_seed(0)
+                found.append(function(prediction, cleared(target, valid, fill), valid))
+        except Exception as error:  # whatever a function of the user's own raises
+            numbers = " and ".join(map(str, samples))
+            raise DataError(
+                f"task '{task.name}': its {what} fails on sample {numbers} of {name} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if not torch.allclose(*found, equal_nan=True):
+            raise DataError(
+                f"task '{task.name}': its {what} changes with labels that do not count, as sample "
+                f"{samples[0]} of {name} has some: leave them out by `valid`; no ignore_index and no NaN marks "
+                "them, for what they hold is cleared"
+            )
+
+
+def _own(function: LabelFunction) -> LabelFunction:
+    return function.function if isinstance(function, CountedLoss | CountedStatistic) else function
