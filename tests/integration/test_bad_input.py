@@ -25,6 +25,15 @@ def flat(seed, data_dir):
 def wrong_labels(seed, data_dir):
     return data(label=10)
 
+def late(seed, data_dir, split="val", faulty=0, what="digit", value=10):
+    parts = {}
+    for name in ("train", "val", "test"):
+        images, digits = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
+        parts[name] = TensorSplit(images, {"digit": digits})
+        if seed == faulty and name == split:
+            (images if what == "images" else digits)[9] = float(value)
+    return MultiTaskData("own", **parts, tasks=[classification("digit", 10)])
+
 def nothing(seed, data_dir):
     return None
 
@@ -104,6 +113,20 @@ BAD = {
         "(2, 3, 16)",
     ],
     "--set data.factory=own_parts:wrong_labels --set data.args={}": ["train, task 'digit'", "expected 0 to 9"],
+    **{
+        f"--set data.factory=own_parts:late --set data.args={{}} --set data.args.split={split}": [
+            f"{split}, task 'digit'",
+            "10 to 10 found, expected 0 to 9, first in sample 9",
+        ]
+        for split in ("train", "val", "test")
+    },
+    "--set data.factory=own_parts:late --set data.args={} --set data.args.what=images --set data.args.value=nan": [
+        "val: images hold NaN or infinite values, first in sample 9",
+    ],
+    "--seeds 2 --set data.factory=own_parts:late --set data.args={} --set data.args.faulty=1": [
+        "seed 1: val, task 'digit'",
+        "first in sample 9",
+    ],
     "--set data.factory=own_parts:nothing --set data.args={}": ["MultiTaskData", "NoneType"],
     "--set data.factory=own_parts:broken --set data.args={}": ["FileNotFoundError", "labels.csv"],
     "--set network.factory=own_parts:bare --set network.args={}": ["MultiTaskNet", "Linear"],
@@ -119,6 +142,15 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments, capsys, folder):
     assert error.startswith("error: ") and error.count("\n") == 1
     for word in BAD[arguments]:
         assert word in error
+
+
+def test_a_faulty_sample_ends_the_command_before_anything_trains(capsys, folder):
+    late = ["--set", "data.factory=own_parts:late", "--set", "data.args={}"]
+    assert main(["--preset", "smoke", *TINY, *late, "--out", "late"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: val, task 'digit': class numbers 10 to 10 found")
+    assert "looking" not in shown.out and "dense" in shown.out
+    assert not {"comparison.json", "ledger.jsonl", "tune"} & {path.name for path in (folder / "late").iterdir()}
 
 
 def test_bad_input_leaves_no_run_behind(folder, monkeypatch):
