@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from ms_automl.data.checks import check_batch, check_data
-from ms_automl.data.contract import Batch, MultiTaskData, Split
-from ms_automl.data.streaming import same_random_state, streamed
+from ms_automl.data.contract import AugmentedSplit, Batch, MultiTaskData, Split
+from ms_automl.data.streaming import fetched, same_random_state, streamed
 from ms_automl.errors import DataError
 from ms_automl.labels import CountedLoss, CountedStatistic, LabelFunction, cleared
 from ms_automl.tasks import Task
 
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it, and how much there is."""
+
+_AUGMENTED = 16
+"""Training samples that are looked at as they are augmented."""
 
 _SAFE = (0.25, 0.75)
 """Two values of which a reciprocal, a logarithm and a logit are finite."""
@@ -61,6 +64,11 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
                     labels[task.name].add(batch, samples.start)
                 if progress is not None:
                     progress(name, samples.stop, len(split))
+            if name == "train" and isinstance(split, AugmentedSplit):
+                some = range(min(_AUGMENTED, len(split)))  # no look sees all that may be drawn
+                check_batch(
+                    "augmented train", fetched(split, "augmented train", some, augmented=True), tasks, some, shape
+                )
             for task in tasks:
                 if not labels[task.name].count:
                     raise DataError(

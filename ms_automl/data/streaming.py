@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ms_automl.data.contract import Batch, Split
+from ms_automl.data.contract import Batch, Split, training_batch
 from ms_automl.errors import DataError, MsAutomlError
 
 _BYTES = 32 * 2**20
@@ -36,19 +36,21 @@ def streamed(split: Split, name: str) -> Iterator[tuple[range, Batch]]:
         yield samples, fetched(split, name, samples)
 
 
-def fetched(split: Split, name: str, samples: range) -> Batch:
+def fetched(split: Split, name: str, samples: range, *, augmented: bool = False) -> Batch:
     """Some samples of a split.
 
     Args:
         split: that has them.
         name: for the error.
         samples: their numbers.
+        augmented: whether they are changed as for training, where the split can do that.
 
     Raises:
         DataError: where one cannot be read, naming it.
     """
     try:
-        return split.batch(torch.tensor(samples))
+        indices = torch.tensor(samples)
+        return training_batch(split, indices, 0) if augmented else split.batch(indices)
     except MsAutomlError:
         raise
     except Exception as error:  # whatever a reader of the user's own raises
@@ -56,7 +58,7 @@ def fetched(split: Split, name: str, samples: range) -> Batch:
         if len(samples) == 1:
             raise DataError(f"{name}: sample {samples[0]} cannot be read {reason}") from error
         for index in samples:
-            fetched(split, name, range(index, index + 1))
+            fetched(split, name, range(index, index + 1), augmented=augmented)
         raise DataError(
             f"{name}: samples {samples[0]} to {samples[-1]} can be read one by one and not together {reason}"
         ) from error

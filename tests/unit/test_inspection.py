@@ -303,6 +303,29 @@ def test_shapes_and_types_of_every_batch_are_looked_at(split, fault, monkeypatch
     assert ", from sample 8 on: " in str(error.value)
 
 
+class Augmented(Reader):
+    def augmented(self, indices, seed):
+        assert seed == 0
+        return self.change(int(indices[-1]), self.split.batch(indices))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i, b: Batch(b.images[..., 1:], b.targets, b.valid), "images have shape"),
+        (lambda i, b: Batch(b.images / 0, b.targets, b.valid), "images hold NaN or infinite values"),
+        (lambda i, b: with_target("areas", lambda t: t + 252)(b), "task 'areas': class numbers 25"),
+        (lambda i, b: 1 / 0, r"sample 0 cannot be read \(ZeroDivisionError"),
+    ],
+)
+def test_training_samples_are_looked_at_as_they_are_augmented_too(change, message):
+    data = data_of(good())
+    train = Augmented(data.train, change)
+    train.batch = data.train.batch
+    with pytest.raises(DataError, match=f"^augmented train.*{message}"):
+        inspect(replace(data, train=train))
+
+
 def test_a_split_is_read_once_in_batches_that_fit_the_memory_and_progress_is_told(monkeypatch):
     splits = good()
     data, told = data_of(splits), []
