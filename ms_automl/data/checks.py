@@ -149,6 +149,6 @@ def _first(start: int, wrong: Tensor, values: Tensor) -> str:
 
 def _values(target: Tensor, valid: Tensor) -> str:
     """Different values of the labels that count."""
-    kept = (target.movedim(1, -1) if target.ndim > valid.ndim else target)[valid].unique().tolist()
+    kept = sorted(set((target.movedim(1, -1) if target.ndim > valid.ndim else target)[valid].reshape(-1).tolist()))
     shown = [f"{value:g}" for value in (kept if len(kept) <= _SHOWN else [*kept[: _SHOWN - 1], kept[-1]])]
     return ", ".join(shown) if len(kept) <= _SHOWN else f"{', '.join(shown[:-1])}, …, {shown[-1]}"

@@ -166,7 +166,7 @@ def _odd(task: Task, splits: Mapping[str, _Labels], trained: bool) -> list[str]:
 def _partial(seen: Mapping[str, Mapping[str, _Labels]]) -> dict[str, tuple[str, int, int]]:
     return {
         task: (name, labels.unknown, labels.known)
-        for name, split in reversed(seen.items())  # of the splits that have any, the first
+        for name, split in reversed(list(seen.items()))  # of the splits that have any, the first
         for task, labels in split.items()
         if labels.unknown is not None and labels.known is not None
     }
@@ -214,7 +214,8 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
                 f"task '{task.name}': its {what} fails on sample {numbers} of {name} "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if not torch.allclose(*found, equal_nan=True):
+        one, other = found
+        if not torch.allclose(one, other, equal_nan=True):
             raise DataError(
                 f"task '{task.name}': its {what} changes with labels that do not count, as sample "
                 f"{samples[0]} of {name} has some: leave them out by `valid`; no ignore_index and no NaN marks "

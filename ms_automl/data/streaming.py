@@ -68,7 +68,8 @@ def fetched(split: Split, name: str, samples: range, *, augmented: bool = False)
 def same_random_state() -> Iterator[None]:
     """Leave the random numbers of torch, numpy and Python as they were: a split may draw from them."""
     numpy, python = np.random.get_state(), random.getstate()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    ready: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if ready else []
     try:
         with torch.random.fork_rng(devices=devices):
             yield

@@ -31,7 +31,7 @@ class Heads(nn.ModuleDict):
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.update(modules)
-        self.register_load_state_dict_pre_hook(_renamed)
+        self.register_load_state_dict_pre_hook(_renamed)  # type: ignore[no-untyped-call]
 
     def __getitem__(self, key: str) -> nn.Module:
         return super().__getitem__(place(key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,16 +37,20 @@ class Seen:
     losses: Mapping[str, Tensor]
 
     @torch.no_grad()
-    def examined(self) -> dict[str, Tensor]:
-        """By task [5]: 1 where images, target, prediction and loss are not finite, else 0; and the loss."""
-        images = ~torch.isfinite(self.batch.images).all()
+    def sizes(self) -> dict[str, Tensor]:
+        """By task [4]: the largest of images, targets that count, predictions, NaN where one is; and the loss."""
+        images = _largest(self.batch.images)
         rows = {}
         for name in (task.name for task in self.tasks):
             target = cleared(self.batch.targets[name], self.batch.valid[name])
-            prediction, loss = self.outputs[name], self.losses[name].detach().float()
-            whole = (prediction.abs() <= LARGEST).all()  # False of NaN
-            rows[name] = torch.stack([images, ~torch.isfinite(target).all(), ~whole, ~torch.isfinite(loss), loss])
+            loss = self.losses[name].detach().float()
+            rows[name] = torch.stack([images, _largest(target), _largest(self.outputs[name]), loss])
         return rows
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value, in one kernel: on a GPU this is done at every step."""
+    return torch.linalg.vector_norm(values.float(), torch.inf)
 
 
 class Watch:
@@ -58,11 +64,11 @@ class Watch:
     def __init__(self, tasks: Sequence[Task], device: torch.device) -> None:
         self.names = [task.name for task in tasks]
         self.broken = torch.zeros((), dtype=torch.bool, device=device)
-        self.first = torch.zeros(len(self.names), 5, device=device)
+        self.first = torch.zeros(len(self.names), 4, device=device)
 
     def look(self, total: Tensor, seen: Sequence[Seen]) -> None:
         """Look at a sum of losses, and at what they were taken on."""
-        rows = {name: row for one in seen for name, row in one.examined().items()}
+        rows = {name: row for one in seen for name, row in one.sizes().items()}
         now = torch.stack([rows.get(name, torch.zeros_like(self.first[0])) for name in self.names])
         self.first = torch.where(self.broken, self.first, now)
         self.broken = self.broken | ~torch.isfinite(total.detach())
@@ -74,7 +80,7 @@ class Watch:
 
 def why(seen: Sequence[Seen]) -> str:
     """What is wrong with losses of which one, or the sum, is not finite."""
-    return _told({name: row for one in seen for name, row in one.examined().items()})
+    return _told({name: row for one in seen for name, row in one.sizes().items()})
 
 
 @torch.no_grad()
@@ -92,16 +98,18 @@ def why_of_split(network: MultiTaskNet, split: Split, tasks: Sequence[Task], bat
         batch = split.batch(torch.arange(start, min(start + batch_size, len(split))))
         outputs = network(batch.images)
         seen = Seen(tasks, outputs, batch, task_losses(tasks, outputs, batch))
-        if any(float(row[:4].sum()) for row in seen.examined().values()):
+        if not all(math.isfinite(float(loss)) for loss in seen.losses.values()):
             return f"{why([seen])}, in samples {start} to {start + len(batch.images) - 1}"
     return ""
 
 
 def _told(rows: Mapping[str, Tensor]) -> str:
     table = {name: row.tolist() for name, row in rows.items()}
-    losses = str({name: row[4] for name, row in table.items()})
+    losses = str({name: loss for name, (*_, loss) in table.items()})
+    limits = (sys.float_info.max, sys.float_info.max, LARGEST, sys.float_info.max)
     images, targets, predictions, own = (
-        " and ".join(f"'{name}'" for name, row in table.items() if row[index]) for index in range(4)
+        " and ".join(f"'{name}'" for name, row in table.items() if not abs(row[index]) <= limit)
+        for index, limit in enumerate(limits)
     )
     if images:
         return f"{losses}; the images hold NaN or infinite values"
