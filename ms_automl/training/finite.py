@@ -50,7 +50,8 @@ class Seen:
 
 def _largest(values: Tensor) -> Tensor:
     """The largest absolute value, in one kernel: on a GPU this is done at every step."""
-    return torch.linalg.vector_norm(values.float(), torch.inf)
+    largest: Tensor = torch.linalg.vector_norm(values.float(), torch.inf)
+    return largest
 
 
 class Watch:

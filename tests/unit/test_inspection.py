@@ -15,6 +15,8 @@ from ms_automl.data import Batch, MultiTaskData, TensorSplit, inspect, nyuv2, st
 from ms_automl.data.cache import cache_folder
 from ms_automl.data.inspection import look
 from ms_automl.data.memo import fingerprint
+from ms_automl.data.nyuv2 import source
+from ms_automl.data.prepare import prepare
 from ms_automl.errors import DataError
 from ms_automl.tasks import HeadSpec, Metric, Task, binary, classification, depth, edges, segmentation
 from tests.made_files import task_folders
@@ -436,10 +438,17 @@ def test_an_own_loss_or_metric_that_takes_labels_that_do_not_count_is_refused(ca
 # ---- what is remembered ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nyuv2")
+    prepare(source(task_folders(folder / "made"), {"height": 48, "width": 64}), folder / "ready")
+    return folder / "ready"
+
+
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv("MS_AUTOML_CACHE", str(tmp_path / "cache"))
-    return task_folders(tmp_path / "nyuv2")
+    return prepared
 
 
 def looked_at(data):
@@ -450,7 +459,7 @@ def looked_at(data):
 
 
 def read(files, seed=0, **changes):
-    return nyuv2(seed, files, **{"height": 48, "width": 64, "train": 12, "val": 4, "test": 4} | changes)
+    return nyuv2(seed, files, **{"train": 12, "val": 4, "test": 4} | changes)
 
 
 def memos():
