@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.data import Batch, MultiTaskData, Split
+from ms_automl.labels import cleared
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import evaluate, task_losses
 
-LABELS = 2**20
+LABELS = 2**22
 """Labels of a task that its constant is fitted to, at the most."""
-CHUNK = 64
-"""Samples looked at at a time."""
+CHUNK = 2**17
+"""Labels of a task that are looked at at a time: with a logit for each class they take some memory."""
 
 
 NEGLIGIBLE = 0.01
@@ -165,12 +166,10 @@ def _always(task: Task, values: Tensor) -> Callable[[Batch], Tensor]:
 
 def _perfect(task: Task, batch: Batch) -> Tensor:
     """The prediction that is the target: [B, C, H, W] or [B, C]; logits that are sure of it."""
-    target, valid = batch.targets[task.name], batch.valid[task.name]
+    target = cleared(batch.targets[task.name], batch.valid[task.name])
     shape = task.head.shape(len(batch.images), *batch.images.shape[2:])
     if task.kind == "classes":
-        known = torch.where(valid, target, 0)
-        logits = torch.zeros(shape, device=target.device)
-        return logits.scatter_(1, known.unsqueeze(1), SURE)
+        return torch.zeros(shape, device=target.device).scatter_(1, target.unsqueeze(1), SURE)
     if task.kind == "binary":
         return SURE * (2 * target.reshape(shape).float() - 1)
     return target.reshape(shape)
@@ -210,4 +209,4 @@ def _sample(split: Split, tasks: Sequence[Task]) -> list[Batch]:
     most = max(int(first.valid[task.name].numel()) for task in tasks)
     count = min(len(split), max(1, LABELS // most))
     indices = torch.linspace(0, len(split) - 1, count).round().long()
-    return [split.batch(part) for part in torch.split(indices, CHUNK)]
+    return [split.batch(part) for part in torch.split(indices, max(1, min(count, CHUNK // most)))]
