@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,10 @@ from mlflow.exceptions import MlflowException
 
 from analysis import frames
 from analysis.store import reachable_uri, without_password
-from ms_automl.errors import DataError, TrackingError
+from ms_automl.errors import DataError
+from ms_automl.tracking.artifacts import Artifacts
+from ms_automl.tracking.home import settle
+from ms_automl.tracking.opening import ensure_active, opened, understood
 
 FORMAT = "1"
 
@@ -75,10 +78,12 @@ def load(comparison: str | Path) -> Comparison:
     run_id = str(comparison) if record is None else str(record["mlflow"]["run_id"])
     recorded = None if record is None else record["mlflow"].get("tracking_uri")
     uri = reachable_uri(os.environ.get("MLFLOW_TRACKING_URI") or recorded, folder)
+    client = opened(uri, writes=False)
+    artifacts = Artifacts(client, uri)
     with _clear_errors(run_id, uri):
-        client = MlflowClient(tracking_uri=uri)
         parent = _parent(client, run_id)
-        record = record or _record(client, run_id)
+        _at_home(client, parent, uri)
+        record = record or _record(artifacts, run_id)
         arms = list(_children(client, parent, "arm"))
         return Comparison(
             run_id=run_id,
@@ -86,14 +91,14 @@ def load(comparison: str | Path) -> Comparison:
             rows=frames.rows(record["rows"] if record else _tagged_rows(arms)),
             trials=frames.trials(trial for arm in arms for trial in _children(client, arm, "trial")),
             anytime=_anytime(client, arms),
-            config=record["config"] if record else _json(client, run_id, "config.json"),
+            config=record["config"] if record else artifacts.read_json(run_id, "config.json"),
             versions=json.loads(parent.data.tags.get("ms_automl.versions", "{}")),
             tags=_facts(record) | _own_tags(parent),
             metrics=dict(parent.data.metrics),
             folder=folder,
             status=parent.info.status,
             warnings=tuple(record.get("warnings", ()) if record else ()),
-            transfer=frames.transfer(transfer_record(client, run_id)),
+            transfer=frames.transfer(transfer_record(client, run_id, uri)),
         )
 
 
@@ -142,8 +147,8 @@ def _clear_errors(run_id: str, uri: str) -> Iterator[None]:
             raise DataError(
                 f"no MLflow run '{run_id}' in {shown}: check the id and MLFLOW_TRACKING_URI."
             ) from error
-        reason = str(error).splitlines()[0].replace(uri, shown)
-        raise TrackingError(f"MLflow at {shown} failed: {reason} (see MLFLOW_TRACKING_URI)") from error
+        with understood(uri):
+            raise
 
 
 def _parent(client: MlflowClient, run_id: str) -> Run:
@@ -154,6 +159,19 @@ def _parent(client: MlflowClient, run_id: str) -> Run:
         raise DataError(f"MLflow run '{run_id}' is {known}, not a comparison: give the id of its parent run.")
     _check_format(f"MLflow run '{run_id}'", run.data.tags.get("ms_automl.format", "none"))
     return run
+
+
+def _at_home(client: MlflowClient, parent: Run, uri: str) -> None:
+    """Refuse a comparison that is deleted, and have a store that was moved keep its artifacts beside itself."""
+    experiment = client.get_experiment(parent.info.experiment_id)
+    ensure_active(uri, experiment)
+    if parent.info.lifecycle_stage != "active":
+        raise DataError(
+            f"MLflow run '{parent.info.run_id}' is deleted: mlflow runs restore --run-id {parent.info.run_id}"
+        )
+    moved = settle(uri, experiment.experiment_id, experiment.artifact_location)
+    if moved:
+        print(moved, file=sys.stderr)
 
 
 def _children(client: MlflowClient, parent: Run, kind: str) -> Iterator[Run]:
@@ -179,18 +197,19 @@ def _tagged_rows(arms: list[Run]) -> list[dict[str, Any]]:
     return [json.loads(tag) for tag in tags if tag]
 
 
-def _record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+def _record(artifacts: Artifacts, run_id: str) -> dict[str, Any] | None:
     """The `comparison.json` that the parent run keeps; None where the comparison has not ended."""
-    if not any(item.path == "comparison.json" for item in client.list_artifacts(run_id)):
+    if "comparison.json" not in artifacts.names(run_id):
         return None
-    return _json(client, run_id, "comparison.json")
+    return artifacts.read_json(run_id, "comparison.json")
 
 
-def transfer_record(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+def transfer_record(client: MlflowClient, run_id: str, uri: str) -> dict[str, Any] | None:
     """`transfer.json` of a comparison, where the transfer stage has been run."""
+    artifacts = Artifacts(client, uri)
     for run in _children(client, client.get_run(run_id), "transfer"):
-        if any(item.path == "transfer.json" for item in client.list_artifacts(run.info.run_id)):
-            return _json(client, run.info.run_id, "transfer.json")
+        if "transfer.json" in artifacts.names(run.info.run_id):
+            return artifacts.read_json(run.info.run_id, "transfer.json")
     return None
 
 
@@ -202,13 +221,6 @@ def _facts(record: dict[str, Any] | None) -> dict[str, str]:
 def _own_tags(run: Run) -> dict[str, str]:
     prefix = "ms_automl."
     return {key.removeprefix(prefix): value for key, value in run.data.tags.items() if key.startswith(prefix)}
-
-
-def _json(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as temporary:
-        file = client.download_artifacts(run_id, name, temporary)
-        content: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-    return content
 
 
 def _anytime(client: MlflowClient, arms: list[Run]) -> pd.DataFrame:

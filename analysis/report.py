@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from analysis import plots
 from analysis.findings import Findings
@@ -15,9 +13,11 @@ from analysis.formats import markdown, write_csv
 from analysis.matched import matched_display
 from analysis.records import Comparison, load
 from analysis.sections import whole_page
-from analysis.store import reachable_uri
 from analysis.tables import display, paired_table
-from ms_automl.errors import DataError, TrackingError
+from ms_automl.errors import DataError
+from ms_automl.tracking.artifacts import Artifacts
+from ms_automl.tracking.opening import opened
+from ms_automl.tracking.reasons import reason
 
 WHERE = """\
 The whole report is the artifact `report/index.html` of this run. Below this run is one for each arm and seed, with
@@ -36,11 +36,18 @@ def report(comparison: str | Path, out: Path | None = None) -> Path:
         DataError: Nothing to report on, see `load`, or the folder cannot be written.
         TrackingError: The records cannot be read. Not being able to log the report is only a warning.
     """
+    index, trouble = logged_report(comparison, out)
+    if trouble:
+        print(f"warning: the report was not logged to MLflow: {trouble}", file=sys.stderr)
+    return index
+
+
+def logged_report(comparison: str | Path, out: Path | None = None) -> tuple[Path, str]:
+    """As :func:`report`; returns the path of `index.html`, and why MLflow lacks the report ("": it has it)."""
     loaded = load(comparison)
     folder = out or (loaded.folder / "report" if loaded.folder else Path(f"report-{loaded.run_id}"))
     index = write_report(loaded, folder)
-    log_report(loaded, folder)
-    return index
+    return index, log_report(loaded, folder)
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
@@ -48,6 +55,11 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     if comparison.rows.empty:
         raise DataError(
             f"comparison {comparison.run_id} has no arm that ended: let the search finish, or --resume it."
+        )
+    if comparison.trials.empty or "val/objective" not in comparison.trials:
+        raise DataError(
+            f"no trial of comparison {comparison.run_id} has a metric ({len(comparison.trials)} trials): why they "
+            "failed is in the search's table and in MLflow."
         )
     findings = Findings(comparison)
     try:
@@ -63,21 +75,21 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     return index
 
 
-def log_report(comparison: Comparison, folder: Path) -> bool:
+def log_report(comparison: Comparison, folder: Path) -> str:
     """Add the files to the parent run as artifacts `report/`, and the summary as its description.
 
-    A store that is gone is only a warning.
+    Returns:
+        Why that could not be, in a line; empty where it could.
     """
     try:
-        client = MlflowClient(tracking_uri=reachable_uri(comparison.tracking_uri, comparison.folder))
-        client.log_artifacts(comparison.run_id, str(folder), "report")
+        client = opened(comparison.tracking_uri)
+        Artifacts(client, comparison.tracking_uri).put(comparison.run_id, folder, "report")
         # MLflow shows this tag as the run's description: the first thing that a visitor reads.
-        client.set_tag(comparison.run_id, "mlflow.note.content", (folder / "summary.md").read_text("utf-8")[:5000])
-    except (MlflowException, TrackingError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"warning: the report was not logged to MLflow: {reason}", file=sys.stderr)
-        return False
-    return True
+        summary = (folder / "summary.md").read_text("utf-8")[:5000]
+        client.set_tag(comparison.run_id, "mlflow.note.content", summary, synchronous=True)
+    except Exception as error:  # the report itself is written
+        return reason(error)
+    return ""
 
 
 def write_tables(findings: Findings, folder: Path) -> None:

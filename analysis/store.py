@@ -12,9 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
 from ms_automl.errors import TrackingError
+from ms_automl.tracking.address import SQLITE, database, sqlite
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-SQLITE = "sqlite:///"
 PATIENCE = 10.0  # seconds a server has to answer
 
 
@@ -29,8 +29,8 @@ def reachable_uri(uri: str | None, folder: Path | None = None) -> str:
         TrackingError: No such database, or no answer from the server.
     """
     uri = uri or DEFAULT_URI
-    if uri.startswith(SQLITE):
-        return _sqlite(uri, folder)
+    if (name := database(uri)) is not None:
+        return _sqlite(name, uri, folder)
     if uri.startswith(("http://", "https://")) and not _answers(uri):
         raise TrackingError(
             f"the MLflow server at {without_password(uri)} does not answer: start it, or point "
@@ -49,12 +49,16 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-def _sqlite(uri: str, folder: Path | None) -> str:
-    name = Path(uri.removeprefix(SQLITE))
-    above = [folder.resolve(), *folder.resolve().parents] if folder else []
-    for place in [*above, Path()]:
-        if (place / name).is_file():
-            return f"{SQLITE}{place / name}"
+def _sqlite(name: Path, uri: str, folder: Path | None) -> str:
+    # Seen from where a folder lies, and from the link by which it is reached.
+    starts = dict.fromkeys((folder.resolve(), folder.absolute())) if folder else {}
+    above = [place for start in starts for place in (start, *start.parents)]
+    # Earlier versions wrote paths that are not quoted.
+    names = dict.fromkeys((name, Path(uri.partition(SQLITE)[2] or name)))
+    for place in [*above, Path.cwd()]:
+        for file in (place / one for one in names):
+            if file.is_file():
+                return sqlite(file)
     raise TrackingError(
         f"no MLflow store at {uri}: run this in the folder where the search ran, or set MLFLOW_TRACKING_URI."
     )

@@ -163,7 +163,7 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     if "torch" in formats:
         save_program(small, images, out / "model.pt2")
     if program is not None:
-        from ms_automl.tracking.tracker import save_onnx
+        from ms_automl.tracking.models import save_onnx
 
         save_onnx(program, out)
     networks = dense_rivals(model, images) | {"masked": masked, "compact": small}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ms_automl.errors import DataError
+from ms_automl.tracking.artifacts import Artifacts
+from ms_automl.tracking.opening import opened, tracking_uri
 
 
 def selected_model(run_id: str, folder: Path | None, name: str, into: Path, uri: str | None = None) -> Path:
@@ -28,13 +29,14 @@ def selected_model(run_id: str, folder: Path | None, name: str, into: Path, uri:
         if not (model / "model.json").is_file():
             raise DataError(f"{model} holds no model: give the comparison's MLflow run id, or restore the folder")
         return model
-    client = MlflowClient(uri)
+    uri = tracking_uri(uri)
+    client = opened(uri, writes=False)
     try:
         experiment = client.get_run(run_id).info.experiment_id
         wanted = f"tags.`ms_automl.comparison` = '{run_id}' and attributes.run_name = '{name}'"
         (run,) = client.search_runs([experiment], wanted)
         into.mkdir(parents=True, exist_ok=True)
-        return Path(client.download_artifacts(run.info.run_id, "model", str(into)))
+        return Artifacts(client, uri).fetch(run.info.run_id, "model", into)
     except (MlflowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"MLflow run {run_id} has no model of {name} ({reason})") from error

@@ -34,7 +34,8 @@ examples:
 arms:
 {arms}
 
-exit status: 0 at least one arm has a valid result, 1 none has, 2 bad input, 130 Ctrl-C or SIGTERM.
+exit status: 0 at least one arm has a valid result, 1 none has, or MLflow lacks records (--resume logs them), 2 bad
+input, 130 Ctrl-C or SIGTERM.
 What --set can change is listed by --show-config; docs/own_data.md shows how to bring data and a network.
 """
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import resource
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
 from ms_automl.storage import Storage, storage_of
-from ms_automl.tracking import Tracker, public, short_timeouts
+from ms_automl.tracking import Tracker, short_timeouts
+from ms_automl.tracking.address import seen_from
+from ms_automl.tracking.opening import how_to_see
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import ray_session, run_trials
 
@@ -61,7 +63,8 @@ def run_comparison(
         record: ``comparison.json`` of the comparison that goes on; None begins one.
 
     Returns:
-        The exit status: 0, 1 (no arm has a valid result) or 130 (stopped by Ctrl-C or SIGTERM).
+        The exit status: 0, 1 (no arm has a valid result, or MLflow lacks records) or 130 (stopped by Ctrl-C or
+        SIGTERM).
 
     Raises:
         MsAutomlError: before anything trains.
@@ -96,7 +99,7 @@ def _compare(
     line = f"{config.preset}: {', '.join(arm_names(config))}; results in {from_here(out)}"
     console.print(line, markup=False, soft_wrap=True)
     with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
-        opening = background.submit(Tracker)
+        opening = background.submit(Tracker, None, partial(_warn, console))
         data = experiment.data(config.first_seed)
         check_batches(config, data)
         look_at_data(experiment, config.seed_numbers, console)
@@ -125,7 +128,7 @@ def _compare(
         slots = session.slots
         content["machine"] = f"{platform.system()} {platform.machine()}, {slots} slots"
         tags["slots"] = str(slots)
-        store = _store(tracker.uri, out)
+        store = seen_from(tracker.uri, out)
         goes_on = _open_runs(tracker, record, store, out.name, tags, experiment, data)
         content["mlflow"] = {"run_id": tracker.run_id, "tracking_uri": store}
         content["drivers"] = [*(record or {}).get("drivers", ()), *([backup.driver] if backup else ())]
@@ -136,10 +139,12 @@ def _compare(
                 backup.begin()
             for stream in comparison.streams.values():
                 tracker.stream_opened(stream)
-            if known and not goes_on:
-                console.print(f"MLflow has lost the comparison: {len(known)} trials that ended are logged again")
-                for stream in comparison.streams.values():
-                    tracker.recall(stream)
+            if known:
+                again = sum(tracker.recall(stream) for stream in comparison.streams.values())
+                if not goes_on:
+                    console.print(f"MLflow has lost the comparison: {again} trials that ended are logged again")
+                elif again:
+                    console.print(f"MLflow lacked records of {again} trials that ended: they are logged again")
             idle = slots - config.resources.concurrency_per_stream * len(comparison.streams)
             if idle > 0:
                 remedy = "--set resources.concurrency_per_stream=N uses more"
@@ -202,12 +207,13 @@ def _finish(
     console.print(comparison_table(content["rows"], one_trial(experiment, comparison)))
     for line in notes(content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
-    _say(console, content, out, tracker)
+    lacks = _say(console, content, out, tracker, any(models.values()))
     if isinstance(stopped, KeyboardInterrupt):
         return 130
     if stopped is not None:
         raise stopped
-    return 0 if any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense") else 1
+    valid = any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense")
+    return 0 if valid and not lacks else 1
 
 
 def _compact(
@@ -241,7 +247,8 @@ def _compact(
         console.print(f"{', '.join(names)}: {trouble}", markup=False, soft_wrap=True)
 
 
-def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker) -> None:
+def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker, models: bool) -> bool:
+    """Say what came out; whether MLflow lacks something of it."""
     objective, measured = content["config"]["objective"], content["measured"]
     loss = "mean loss relative to dense"
     if objective["scale"] == "skill":
@@ -271,18 +278,28 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker)
         f"peak memory about {measured['cost/peak_memory_mb'] / 1024:.1f} GB",
         soft_wrap=True,
     )
+    lacks = tracker.writer.lost or ""
     try:
-        from analysis.report import report
+        from analysis.report import logged_report
 
         with short_timeouts():
-            say(f"report: {from_here(report(out))}", markup=False, soft_wrap=True)
+            index, unlogged = logged_report(out)
+        say(f"report: {from_here(index)}", markup=False, soft_wrap=True)
+        lacks = lacks or unlogged
     except Exception as error:  # the comparison itself is done and written
         say(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
-    if tracker.writer.lost:
-        line = f"MLflow lacks some records: {tracker.writer.lost}; comparison.json is complete"
-        say(line, style="red", markup=False, soft_wrap=True)
-    say(f"models: {from_here(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
-    say(f"all runs: mlflow ui, and there {tracker.page}", markup=False, soft_wrap=True)
+    if lacks:
+        _warn(
+            console, f"MLflow lacks some records: {lacks}; comparison.json is complete, --resume adds what lacks"
+        )
+    if models:
+        say(f"models: {from_here(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
+    say(f"all runs: {how_to_see(tracker.uri)}, and there {tracker.page}", markup=False, soft_wrap=True)
+    return bool(lacks)
+
+
+def _warn(console: Console, line: str) -> None:
+    console.print(line, style="red", markup=False, soft_wrap=True)
 
 
 def _check_new(out: Path) -> None:
@@ -308,8 +325,11 @@ def _open_runs(
     """
     config = experiment.config
     before = record["mlflow"] if record is not None else None
+    source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
+    samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
     if before is not None and tracker.knows(before["run_id"]):
         tracker.resume(before["run_id"], config.to_dict())
+        tracker.dataset_used(data.name, source, samples)
         return True
     if before is not None and before.get("tracking_uri") not in (store, None):  # the same one has lost them
         raise TrackingError(
@@ -317,16 +337,8 @@ def _open_runs(
             "(seen from --out): start the command in the same folder as before, or set MLFLOW_TRACKING_URI"
         )
     tracker.begin(name, tags, config.to_dict())
-    source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
-    samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
     tracker.dataset_used(data.name, source, samples)
     return False
-
-
-def _store(uri: str, out: Path) -> str:
-    """Where the records are, without a password; a database file as seen from the comparison's folder."""
-    prefix, name = "sqlite:///", uri.removeprefix("sqlite:///")
-    return public(uri) if name == uri else f"{prefix}{os.path.relpath(name, out)}"
 
 
 def _versions() -> dict[str, str]:

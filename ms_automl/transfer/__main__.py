@@ -39,7 +39,7 @@ examples:
   python -m ms_automl.transfer --comparison 0123456789abcdef0123456789abcdef --arms meta,optuna
 
 The same command again goes on where it was stopped; other tasks, shots, modes or arms are added to what is there.
-exit status: 0 all runs ended well, 1 some failed, 2 bad input, 130 Ctrl-C or SIGTERM.
+exit status: 0 all runs ended well, 1 some failed, or MLflow lacks records, 2 bad input, 130 Ctrl-C or SIGTERM.
 """
 
 
@@ -80,12 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from mlflow import MlflowClient
     from rich.console import Console
 
     from analysis.records import load, transfer_record
     from ms_automl.config import parse
     from ms_automl.looking import look_at_data
+    from ms_automl.tracking.opening import opened
     from ms_automl.transfer.journal import TransferJournal
     from ms_automl.transfer.run import run_transfer
     from ms_automl.transfer.stored import stored_lines
@@ -115,7 +115,8 @@ def _run(args: argparse.Namespace) -> int:
     tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
     shots = _possible(experiment, [int(seed) for seed in seeds], tasks, args.shots)
     look_at_data(experiment, [int(seed) for seed in seeds], Console())
-    recorded = transfer_record(MlflowClient(comparison.tracking_uri), comparison.run_id)
+    uri = comparison.tracking_uri
+    recorded = transfer_record(opened(uri, writes=False), comparison.run_id, uri)
     storage = _storage(args, comparison, out)
     with alone(writable(out)):
         models = _models(comparison, arms, out)

@@ -11,7 +11,7 @@ from rich.console import Console
 from analysis import frames
 from analysis.formats import duration
 from analysis.records import Comparison
-from analysis.report import report
+from analysis.report import logged_report
 from analysis.transfer import sentences
 from ms_automl.cli import undisturbed
 from ms_automl.files import write_json
@@ -55,7 +55,7 @@ def run_transfer(
         storage: outside of the stage's folder, that all hosts see; None where they see the comparison.
 
     Returns:
-        The exit status: 0, 1 (some failed) or 130 (stopped by Ctrl-C or SIGTERM).
+        The exit status: 0, 1 (some failed, or MLflow lacks records) or 130 (stopped by Ctrl-C or SIGTERM).
     """
     done, out = journal.done(), journal.path.parent
     pending = [uptake for uptake in asked if uptake not in done]
@@ -103,10 +103,10 @@ def run_transfer(
                 backup.close()
     if backup is not None and backup.behind:
         console.print(backup.behind, style="red", markup=False, soft_wrap=True)
-    _say(console, comparison, content, tracker, storage)
+    lacks = _say(console, comparison, content, tracker, storage)
     if stopped is not None:
         return 130
-    return 0 if journal.done() >= set(asked) else 1
+    return 0 if journal.done() >= set(asked) and not lacks else 1
 
 
 def _places(
@@ -128,22 +128,25 @@ def _say(
     content: dict[str, Any],
     tracker: TransferTracker,
     storage: Storage | None,
-) -> None:
-    """What came out, in a line for each question; the stage itself is done and written."""
+) -> bool:
+    """Say what came out, in a line for each question; whether MLflow lacks something of it."""
     for line in sentences(frames.transfer(content)):
         console.print(line, markup=False, soft_wrap=True)
+    lacks = tracker.writer.lost or ""
     try:
         with short_timeouts():
-            page = report(comparison.folder or comparison.run_id)
+            page, unlogged = logged_report(comparison.folder or comparison.run_id)
+        lacks = lacks or unlogged
         console.print(f"report: {page}", markup=False, soft_wrap=True)
     except Exception as error:
         console.print(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
     else:
         if storage is not None:
             _copy_report(console, page.parent, storage)
-    if tracker.writer.lost:
-        line = f"MLflow lacks some records: {tracker.writer.lost}; transfer.json is complete"
+    if lacks:
+        line = f"MLflow lacks some records: {lacks}; transfer.json is complete"
         console.print(line, style="red", markup=False, soft_wrap=True)
+    return bool(lacks)
 
 
 def _copy_report(console: Console, folder: Path, storage: Storage) -> None:

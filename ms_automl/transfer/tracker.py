@@ -6,7 +6,9 @@ from typing import Any
 
 from mlflow.entities import Metric
 
-from ms_automl.tracking.tracker import Tracker, milliseconds
+from ms_automl.tracking.opening import understood
+from ms_automl.tracking.runs import milliseconds
+from ms_automl.tracking.tracker import Tracker
 from ms_automl.transfer.uptake import Uptake
 
 NAME = "transfer"
@@ -25,12 +27,13 @@ class TransferTracker(Tracker):
             TrackingError: where the store cannot be reached or has no such run.
         """
         self.run_id = run_id
-        with self._reachable():
-            self.experiment = self.client.get_run(run_id).info.experiment_id
-            self.runs, unended = self._known()
+        with understood(self.uri):
+            experiment = self.client.get_run(run_id).info.experiment_id
+            self.experiment = self._use(self.client.get_experiment(experiment))
+            self._find()
         self.known = frozenset(self.runs)
-        self.unended = {name for name in unended if name.startswith(f"{NAME}/")}
-        self._start()
+        self.unended = {name for name in self.unended if name.startswith(f"{NAME}/")}
+        self.writer.start()
         self._create(NAME, run_id, NAME, {})
 
     def uptake_started(self, uptake: Uptake) -> None:
@@ -51,14 +54,14 @@ class TransferTracker(Tracker):
         costs = {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
         self._log(name, [Metric(key, value, now, 0) for key, value in costs.items()])
         if error or name in self.known:  # an earlier attempt may have left one
-            self._put(lambda: self.client.set_tag(self.runs[name], "ms_automl.error", error[:5000]))
-        self._put(lambda: self.client.set_terminated(self.runs[name], row["status"]))
+            self._tag(lambda: self._id(name), "ms_automl.error", error[:5000])
+        self._put(lambda: self.client.set_terminated(self._id(name), row["status"]))
 
     def close(self, content: dict[str, Any], status: str) -> None:
         """Log ``transfer.json``, end the stage's run, and wait until everything is written."""
         self._put(self._end_the_rest)
-        self._put(lambda: self.client.log_dict(self.runs[NAME], content, "transfer.json"))
-        self._put(lambda: self.client.set_terminated(self.runs[NAME], status))
+        self._put(lambda: self.artifacts.put_json(self._id(NAME), content, "transfer.json"))
+        self._put(lambda: self.client.set_terminated(self._id(NAME), status))
         self.writer.close()
 
 
