@@ -8,6 +8,8 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from ms_automl.tracking.address import database, public
 
@@ -24,17 +26,10 @@ SILENT = (
     "reset by peer",
 )
 ANSWERS = {
-    "401": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it takes",
-    "403": "have its owner let you write there, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    "404": "set MLFLOW_TRACKING_URI to the address of an MLflow server, with its path",
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it takes",
+    403: "have its owner let you write there, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    404: "set MLFLOW_TRACKING_URI to the address of an MLflow server, with its path",
 }
-CODES = {
-    "UNAUTHENTICATED": "401",
-    "CUSTOMER_UNAUTHORIZED": "401",
-    "PERMISSION_DENIED": "403",
-    "ENDPOINT_NOT_FOUND": "404",
-}
-"""MLflow's names of what HTTP has numbers for."""
 FINAL = {
     "CUSTOMER_UNAUTHORIZED",
     "INVALID_PARAMETER_VALUE",
@@ -45,6 +40,7 @@ FINAL = {
     "UNAUTHENTICATED",
 }
 """What a store says of a write that it will never take."""
+REFUSED = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
 PASSING = {
     "ABORTED",
     "CANCELLED",
@@ -61,7 +57,7 @@ BROKEN = ("SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_NOTADB")
 def reason(error: BaseException) -> str:
     """All that an error says, in one line, without passwords and without the SQL that failed."""
     text = re.split(r"\n\[SQL: |\n?\(Background on this error", str(error) or type(error).__name__)[0]
-    line = public(" ".join(text.split()))
+    line = public(" ".join(re.sub(r"\(raised as a result of [^)]*\)", "", text).split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
@@ -76,15 +72,31 @@ def remedy(uri: str, error: BaseException) -> str:
         return f"install the package that has the module '{error.name}', or {OTHER}"
     if "maintenance mode" in said:
         return "set MLFLOW_TRACKING_URI=sqlite:///mlflow.db, or move the old mlruns folder away"
-    code = re.search(r"error code (\d{3})", said)
-    answer = code[1] if code else CODES.get(getattr(error, "error_code", ""), "")
-    if answer in ANSWERS:
-        return ANSWERS[answer]
-    if answer.startswith("5"):
-        return f"look into the server's log, or {OTHER}"
     if any(word in said for word in SILENT):
         return "start it, or set MLFLOW_TRACKING_URI to one that runs"
-    return OTHER
+    answer = asked(uri) if uri.startswith("http") else None
+    if answer is not None and answer >= 500:
+        return f"look into the server's log, or {OTHER}"
+    return ANSWERS.get(answer or 0, OTHER)
+
+
+def asked(uri: str) -> int | None:
+    """The HTTP status by which a server answers what every MLflow server knows; None where it does not answer.
+
+    MLflow's errors do not have it where the server's answer is in a form of its own.
+    """
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),
+            "/api/2.0/mlflow/experiments/search",
+            "GET",
+            max_retries=0,
+            params={"max_results": 1},
+            raise_on_status=False,
+        )
+    except Exception:
+        return None
+    return int(answer.status_code)
 
 
 def final(error: BaseException) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 from mlflow.entities import Experiment, Metric, Param, Run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 from ms_automl.tracking.artifacts import Artifacts
 from ms_automl.tracking.home import location, settle
 from ms_automl.tracking.opening import ensure_active, opened, tracking_uri, understood
+from ms_automl.tracking.reasons import REFUSED, asked
 from ms_automl.tracking.writer import UnmadeError, Writer
 
 EXPERIMENT = "ms_automl"
@@ -72,6 +74,9 @@ class Runs:
 
     def _probe(self) -> None:
         """Read from the store and write to it, as the writer does."""
+        if self.uri.startswith("http") and (status := asked(self.uri)) in REFUSED:
+            code = ErrorCode.Value(REFUSED[status])
+            raise MlflowException(f"the server answers with HTTP status {status}", error_code=code)
         self.client.get_experiment(self.experiment)
         self.client.set_tag(self.run_id, "ms_automl.probed", str(milliseconds()), synchronous=True)
 

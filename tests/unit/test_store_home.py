@@ -1,6 +1,5 @@
 """Artifacts lie beside the store that is in use, whatever was copied, renamed or linked, and however it is called."""
 
-import os
 import shutil
 
 import pytest
@@ -95,7 +94,7 @@ def test_a_database_that_was_copied_without_its_artifacts_is_refused_with_what_t
     copy.mkdir()
     shutil.copy(original / "mlflow.db", copy)
     before = files(original)
-    with pytest.raises(TrackingError, match="is a copy.*copy that folder to") as error:
+    with pytest.raises(TrackingError, match=r"is a copy.*copy that folder to") as error:
         Tracker(f"sqlite:///{copy / 'mlflow.db'}")
     assert files(original) == before
     source, target = original / "mlruns" / "ms_automl", copy / "mlruns" / "ms_automl"
@@ -157,5 +156,5 @@ def test_nothing_is_written_where_a_server_recorded_a_path_of_another_machine(tm
         check("http://mlflow.example.org:5000", gone.as_uri())
     check("http://127.0.0.1:5000", gone.as_uri())
     check("http://mlflow.example.org:5000", "mlflow-artifacts:/1/2/artifacts")
-    os.makedirs(gone)
+    gone.mkdir(parents=True)
     check("http://mlflow.example.org:5000", str(gone))
