@@ -12,7 +12,10 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Experiment
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
+from mlflow.utils.uri import get_uri_scheme
+from sqlalchemy import create_engine
 
 from ms_automl.errors import TrackingError
 from ms_automl.tracking.address import absolute, database, public
@@ -37,9 +40,13 @@ def opened(uri: str, *, writes: bool = True) -> MlflowClient:
     for name, level in (("mlflow", "WARNING"), ("alembic", "WARNING"), ("mlflow.store.db.utils", "CRITICAL")):
         logging.getLogger(name).setLevel(level)
     with understood(uri):
+        # MLflow would try ten times, for more than a minute.
         file = database(uri)
         if file is not None:
             _examine(file, writes)
+        elif get_uri_scheme(uri) in DATABASE_ENGINES and not uri.startswith("sqlite"):
+            with create_engine(uri).connect():
+                pass
         return MlflowClient(uri)
 
 
@@ -103,7 +110,7 @@ def how_to_see(uri: str) -> str:
 
 
 def _examine(file: Path, writes: bool) -> None:
-    """Have SQLite say at once what MLflow would try ten times for: no folder, no database, no right to write."""
+    """Have SQLite say at once that there is no folder, no database, or no right to write."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=20, isolation_level=None)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()

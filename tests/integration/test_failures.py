@@ -101,6 +101,8 @@ def test_without_a_single_valid_arm_the_status_is_1_and_the_table_says_why(tmp_p
     assert {row["status"] for row in search.rows.values()} == {"failed"}
     assert "fixed-0: the dense reference failed" in search.shown
     assert search.runs()["out"].info.status == "FINISHED"
+    assert "no report: no trial of comparison" in search.shown and "has a metric" in search.shown
+    assert "models:" not in search.shown
 
 
 @pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])

@@ -42,7 +42,7 @@ def begun(tmp_path_factory):
     environment.pop("MLFLOW_TRACKING_URI", None)
     sets = [part for setting in [*TINY, "budget.trials=2"] for part in ("--set", setting)]
     command = [sys.executable, "program.py", "--preset", "smoke", "--arms", "random", "--out", "out", *sets]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580)
     return Ended(folder), done
 
 

@@ -1,6 +1,7 @@
 """A small MLflow store in the exact form of the records, read back and turned into a report."""
 
 import re
+import shutil
 from html import unescape
 
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.__main__ import main
 from analysis.findings import Findings
 from analysis.records import load
 from analysis.report import report, write_report
+from ms_automl.tracking.address import sqlite
 from tests.integration.fake_search import ARMS, TRIALS, FakeSearch
 
 # SQLAlchemy warns about MLflow's own models.
@@ -204,3 +206,32 @@ def test_other_runs_and_unknown_ids_are_refused_in_one_line(search, monkeypatch,
         assert main(["report", "--comparison", given]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+def files(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["a copy", "100% ü#?"])
+def test_in_a_copied_and_in_a_renamed_project_the_report_goes_beside_the_store_that_is_there(
+    search, name, tmp_path, capsys
+):
+    original, copy = search.out.parents[1], tmp_path / name
+    shutil.copytree(original, copy)
+    before = files(original)
+    assert main(["report", "--comparison", str(copy / "comparisons" / "rooms")]) == 0
+    assert files(original) == before
+    pages = list((copy / "art").glob("*/artifacts/report/index.html"))
+    assert [page.parents[2].name for page in pages] == [search.parent]
+    assert "was moved from" in capsys.readouterr().err
+    renamed = tmp_path / f"{name} again"
+    copy.rename(renamed)
+    assert main(["report", "--comparison", str(renamed / "comparisons" / "rooms")]) == 0
+    assert not copy.exists()
+    client = MlflowClient(sqlite(renamed / "mlflow.db"))
+    assert "was moved from" in capsys.readouterr().err and client.list_artifacts(search.parent, "report")
+
+
+def test_a_comparison_below_a_link_finds_its_store(search, tmp_path):
+    (tmp_path / "link").symlink_to(search.out.parents[0])
+    assert len(load(tmp_path / "link" / "rooms").rows) == 6

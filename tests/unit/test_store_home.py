@@ -1,4 +1,4 @@
-"""Artifacts lie beside the store that is in use, whatever was copied, renamed or linked, and however it is called."""
+"""Artifacts lie beside the store in use, whatever was copied, renamed or linked, and however it is called."""
 
 import shutil
 
