@@ -60,13 +60,13 @@ class LoggedOnnx:
             experiment: id of the run's.
             run_id: of the run.
         """
-        known = self._known(client, run_id)
-        if known is None or known.status != "READY":
-            made = known or client.create_logged_model(
-                experiment, name=self.name, source_run_id=run_id, tags={DIGEST: self.digest}
-            )
-            if known is None:
-                client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+        made = self._known(client, experiment, run_id) or client.create_logged_model(
+            experiment, name=self.name, source_run_id=run_id, tags={DIGEST: self.digest}
+        )
+        outputs = client.get_run(run_id).outputs
+        if made.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
+            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+        if made.status != "READY":
             folder = self.folder / "model"
             about = Model.load(str(folder))
             about.artifact_path, about.run_id = made.artifact_location, run_id
@@ -76,14 +76,10 @@ class LoggedOnnx:
             client.finalize_logged_model(made.model_id, "READY")
         self.clean()
 
-    def _known(self, client: MlflowClient, run_id: str) -> LoggedModel | None:
+    def _known(self, client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
         """The run's model with these weights."""
-        outputs = client.get_run(run_id).outputs
-        for output in outputs.model_outputs if outputs else ():
-            model = client.get_logged_model(output.model_id)
-            if model.tags.get(DIGEST) == self.digest:
-                return model
-        return None
+        found = client.search_logged_models([experiment], f"tags.`{DIGEST}` = '{self.digest}'")
+        return next((model for model in found if model.source_run_id == run_id), None)
 
 
 def digest(model: onnx.ModelProto) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from ms_automl.tracking.address import sqlite
+
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
 TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
@@ -30,7 +32,7 @@ class Ended:
         return {row["arm"]: row for row in self.record["rows"]}
 
     def client(self):
-        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        return MlflowClient(sqlite(self.folder / "mlflow.db"))
 
     def runs(self):
         client = self.client()
