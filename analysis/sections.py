@@ -19,6 +19,7 @@ from analysis.paired import TIE
 from analysis.pareto import REFERENCE_POINT, hypervolume_table
 from analysis.plots.transfer import MODES
 from analysis.store import without_password
+from ms_automl.tracking.address import database
 from analysis.tables import COST, QUALITY, display, paired_table
 from analysis.transfer import finished, sentences, transfer_table
 
@@ -293,4 +294,5 @@ def _reproduce(findings: Findings) -> str:
 
 def _store_name(uri: str) -> str:
     """The store without a password, and without the folders of the machine that wrote the report."""
-    return f"sqlite:///{Path(uri).name}" if uri.startswith("sqlite:") else without_password(uri)
+    file = database(uri)
+    return without_password(uri) if file is None else f"sqlite:///{file.name}"

@@ -47,6 +47,7 @@ from ms_automl.config import load_config
 from ms_automl.journal import Journal
 from ms_automl.rehearsal import Clock, Passes, Rehearsal, Script
 from ms_automl.tracking import Tracker
+from ms_automl.tracking.artifacts import Artifacts
 from ms_automl.tracking.writer import Writer
 from ms_automl.trials import Trial
 from ms_automl.tuning.experiment import Experiment
@@ -150,6 +151,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     tracker = Tracker(store)
     if kind != "store":
         tracker.writer, tracker.client = CountingWriter(), cast(MlflowClient, Discarding())
+        tracker.artifacts = cast(Artifacts, Discarding())
     plans = plan_of(experiment)
     out, clock = folder / "out", Clock()
     out.mkdir()

@@ -6,6 +6,7 @@ what is written by the copy would land there.
 
 from __future__ import annotations
 
+import platform
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from ms_automl.tracking.address import database
 FOLDER = "mlruns"
 PATHS = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
 """Tables of MLflow's, and their column that holds a path."""
-HERE = {"localhost", "127.0.0.1", "::1"}
+HERE = {"localhost", "127.0.0.1", "::1", platform.node().lower()}
 
 
 def location(uri: str, experiment: str) -> str | None:

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
 from ms_automl.tracking.artifacts import Artifacts
-from ms_automl.tracking.home import location, settle
+from ms_automl.tracking.home import check, location, settle
 from ms_automl.tracking.opening import ensure_active, opened, tracking_uri, understood
 from ms_automl.tracking.reasons import REFUSED, asked
 from ms_automl.tracking.writer import UnmadeError, Writer
@@ -70,6 +70,8 @@ class Runs:
         moved = settle(self.uri, experiment.experiment_id, experiment.artifact_location)
         if moved:
             self.say(moved)
+        else:
+            check(self.uri, experiment.artifact_location)
         return str(experiment.experiment_id)
 
     def _probe(self) -> None:
