@@ -19,9 +19,9 @@ from analysis.paired import TIE
 from analysis.pareto import REFERENCE_POINT, hypervolume_table
 from analysis.plots.transfer import MODES
 from analysis.store import without_password
-from ms_automl.tracking.address import database
 from analysis.tables import COST, QUALITY, display, paired_table
 from analysis.transfer import finished, sentences, transfer_table
+from ms_automl.tracking.address import database
 
 Figures = Mapping[str, Path]
 

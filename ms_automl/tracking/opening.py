@@ -14,7 +14,6 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
-from mlflow.utils.uri import get_uri_scheme
 from sqlalchemy import create_engine
 
 from ms_automl.errors import TrackingError
@@ -44,7 +43,7 @@ def opened(uri: str, *, writes: bool = True) -> MlflowClient:
         file = database(uri)
         if file is not None:
             _examine(file, writes)
-        elif get_uri_scheme(uri) in DATABASE_ENGINES and not uri.startswith("sqlite"):
+        elif uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES and not uri.startswith("sqlite"):
             with create_engine(uri).connect():
                 pass
         return MlflowClient(uri)

@@ -25,6 +25,7 @@ SILENT = (
     "Connection aborted",
     "reset by peer",
 )
+SEARCH = "/api/2.0/mlflow/experiments/search"
 ANSWERS = {
     401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it takes",
     403: "have its owner let you write there, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
@@ -85,15 +86,10 @@ def asked(uri: str) -> int | None:
 
     MLflow's errors do not have it where the server's answer is in a form of its own.
     """
+    options = {"max_retries": 0, "params": {"max_results": 1}, "raise_on_status": False}
     try:
-        answer = http_request(
-            get_default_host_creds(uri),
-            "/api/2.0/mlflow/experiments/search",
-            "GET",
-            max_retries=0,
-            params={"max_results": 1},
-            raise_on_status=False,
-        )
+        credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+        answer = http_request(credentials, SEARCH, "GET", **options)  # type: ignore[no-untyped-call]
     except Exception:
         return None
     return int(answer.status_code)
