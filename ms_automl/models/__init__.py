@@ -8,6 +8,7 @@ from ms_automl.models.flops import flops_of_a_sample
 from ms_automl.models.network import MultiTaskNet, check_network, head_specs
 from ms_automl.models.overparam import FactoredConv2d, contract, overparameterise
 from ms_automl.models.resnet import small_resnet
+from ms_automl.models.weights import names_of_modules, plain_convolution, shared_weights
 
 NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {
     "small_resnet": small_resnet,
@@ -24,6 +25,9 @@ __all__ = [
     "flops_of_a_sample",
     "frozen_buffers",
     "head_specs",
+    "names_of_modules",
     "overparameterise",
+    "plain_convolution",
+    "shared_weights",
     "small_resnet",
 ]

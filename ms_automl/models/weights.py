@@ -1,0 +1,83 @@
+"""Whose weights are whose: modules of several names, weights of several modules, plain convolutions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+def names_of_modules(network: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
+    """Every name of each module, in the order of `named_modules`: a module that stands twice has two."""
+    names: dict[nn.Module, tuple[str, ...]] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        names[module] = (*names.get(module, ()), name)
+    return names
+
+
+def shared_weights(network: nn.Module) -> list[tuple[str, ...]]:
+    """Which modules share a weight: by weight that several have, the first name of each of them.
+
+    Any parameter counts, a bias too. A module that has several names shares nothing by that.
+
+    Args:
+        network: any module; names are those inside of it.
+    """
+    users: dict[Tensor, list[str]] = {}
+    for name, module in network.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None and name not in users.setdefault(parameter, []):
+                users[parameter].append(name)
+    return list(dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1))
+
+
+def overlapping_weights(network: nn.Module) -> list[tuple[str, str]]:
+    """Pairs of different parameters that lie in the same memory, as by ``b.weight.data = a.weight.data``.
+
+    Such a tie holds until one of them is moved, to a device or into another memory format.
+    """
+    places = sorted(
+        (*_extent(parameter), name)
+        for name, parameter in network.named_parameters()
+        if not is_lazy(parameter) and parameter.numel() and not parameter.is_meta
+    )
+    return [(one[-1], other[-1]) for one, other in pairwise(places) if one[0] == other[0] and other[1] < one[2]]
+
+
+def _extent(tensor: Tensor) -> tuple[str, int, int]:
+    """Device, first byte, and the byte behind the last."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
+
+
+def plain_convolution(module: nn.Module) -> bool:
+    """Whether a module is nothing but the convolution of its `weight`: another Conv2d may stand in its place.
+
+    A subclass is plain where it brings neither a forward nor hooks of its own, and its weight is a parameter.
+    """
+    ways = ("forward", "_conv_forward", "__call__")
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return (
+        isinstance(module, nn.Conv2d)
+        and all(getattr(type(module), way) is getattr(nn.Conv2d, way) for way in ways)
+        and not set(ways) & set(vars(module))
+        and not any(hooks)
+        and has_own_weight(module)
+    )
+
+
+def has_own_weight(module: nn.Module) -> bool:
+    """Whether `weight` is a parameter that the module holds, and not computed from others."""
+    return isinstance(module._parameters.get("weight"), nn.Parameter) and "weight" not in dir(type(module))
+
+
+def uninitialised(network: nn.Module) -> list[str]:
+    """Parameters and buffers that a lazy module has not made yet, by name."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return [name for name, tensor in tensors if is_lazy(tensor)]
