@@ -1,4 +1,4 @@
-"""A network with one trunk and one head per task, and what must hold before it is trained."""
+"""A network with one trunk and one head per task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models.heads import Heads, place
+from ms_automl.models.weights import names_of_modules, why_not_penalised
 from ms_automl.tasks import HeadSpec, Task
 
 
@@ -20,7 +21,8 @@ class MultiTaskNet(nn.Module):
         trunk: images [B, channels, H, W] to features of any shape the heads agree on.
         heads: by task name; features to [B, C, H, W] (dense) or [B, C].
         removable: names (inside the trunk) of convolutions with a skip around them. They may lose every
-            group; in any other one group survives, because the signal must pass.
+            group; in any other one group survives, because the signal must pass. Any name of a convolution
+            will do; the attribute holds its first.
 
     Attributes:
         precision: of the arithmetic of a forward; the weights are float32.
@@ -31,10 +33,12 @@ class MultiTaskNet(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.heads = Heads(heads)
-        self.removable = frozenset(removable)
+        known = self.convolutions()
+        first = {alias: names[0] for module, names in names_of_modules(trunk).items() for alias in names}
+        self.removable = frozenset(first.get(name, name) for name in removable)
         self.precision: Literal["float32", "bfloat16"] = "float32"
         self.uncertainty: nn.ParameterDict | None = None
-        if unknown := self.removable - set(self.penalised()):
+        if unknown := self.removable - set(known):
             raise NetworkError(f"`removable` names {sorted(unknown)}, which are no convolutions of the trunk")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -59,52 +63,25 @@ class MultiTaskNet(nn.Module):
         spread: Tensor = self.uncertainty[place(task)]
         return spread
 
-    def penalised(self) -> dict[str, nn.Conv2d]:
-        """The convolutions whose channels are penalty groups: every ungrouped one of the trunk, in order."""
+    def convolutions(self) -> dict[str, nn.Conv2d]:
+        """Every ungrouped convolution of the trunk by its first name, in order."""
         return {
             name: module
             for name, module in self.trunk.named_modules()
             if isinstance(module, nn.Conv2d) and module.groups == 1
         }
 
+    def penalised(self) -> dict[str, nn.Conv2d]:
+        """The convolutions whose weights may go to zero: those that have one of their own, and train it.
+
+        A weight that several share is there once, under the first of their names. What a forward shows is not
+        looked at here: :func:`~ms_automl.models.penalised.find_penalised` leaves out more.
+        """
+        found = {name: conv for name, conv in self.convolutions().items() if not why_not_penalised(conv)}
+        by_weight = {conv.weight: name for name, conv in reversed(found.items())}
+        return {name: conv for name, conv in found.items() if by_weight[conv.weight] == name}
+
 
 def head_specs(tasks: Sequence[Task]) -> dict[str, HeadSpec]:
     """What a network factory is told about the tasks."""
     return {task.name: task.head for task in tasks}
-
-
-def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: Sequence[Task]) -> None:
-    """Check a network before anything trains, on two random images; leaves its state as it was.
-
-    Raises:
-        NetworkError: naming the task, the shape found and the shape expected.
-    """
-    if not isinstance(network, MultiTaskNet):
-        raise NetworkError(
-            f"the network factory must return a MultiTaskNet, but returned {type(network).__name__}"
-        )
-    if not network.penalised():
-        raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
-    missing = [task.name for task in tasks if task.name not in network.heads]
-    if missing:
-        raise NetworkError(f"no head for {', '.join(missing)}; heads: {', '.join(network.heads) or 'none'}")
-    channels, height, width = image_shape
-    images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
-    training = network.training
-    network.eval()  # batch-norm buffers stay untouched
-    try:
-        with torch.no_grad():
-            outputs = network(images)
-    except Exception as error:  # whatever the user's own network raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise NetworkError(f"the network fails on images of shape {tuple(images.shape)}: {reason}") from error
-    finally:
-        network.train(training)
-    for task in tasks:
-        expected = task.head.shape(2, height, width)
-        output: object = outputs[task.name]
-        if not isinstance(output, Tensor):
-            raise NetworkError(f"task '{task.name}': the head gives a {type(output).__name__}, expected a tensor")
-        found = tuple(output.shape)
-        if found != expected:
-            raise NetworkError(f"task '{task.name}': the head gives shape {found}, expected {expected}")

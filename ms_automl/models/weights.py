@@ -81,3 +81,10 @@ def uninitialised(network: nn.Module) -> list[str]:
     """Parameters and buffers that a lazy module has not made yet, by name."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     return [name for name, tensor in tensors if is_lazy(tensor)]
+
+
+def why_not_penalised(conv: nn.Conv2d) -> str:
+    """Why the weight of a convolution cannot go to zero; empty where it can."""
+    if not has_own_weight(conv):
+        return "its weight is computed from other parameters, zeros would not stay"
+    return "" if conv.weight.requires_grad else "it is frozen (requires_grad=False)"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity.coupling import couple
-from ms_automl.sparsity.groups import Groups
+from ms_automl.sparsity.coupling import ABSENT, INSTEAD, couple
+from ms_automl.sparsity.groups import Convs, Groups
 from ms_automl.sparsity.sides import IndexedSide
 
 
@@ -27,19 +28,28 @@ class CoupledGroups(Groups):
     Args:
         network: its trunk is traced; it is referred to, not copied.
         image_shape: (channels, H, W) of the images it takes.
+        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given. Where each channel
+            of one is written by something that is frozen or computed, it is left out.
 
     Raises:
-        NetworkError: where the trunk's channels cannot be coupled.
+        NetworkError: where the trunk's channels cannot be coupled, or where none can go.
     """
 
-    def __init__(self, network: MultiTaskNet, image_shape: tuple[int, int, int]) -> None:
-        coupling = couple(network, image_shape)
-        weights: list[Tensor] = [conv.weight for conv in network.penalised().values()]
+    def __init__(
+        self, network: MultiTaskNet, image_shape: tuple[int, int, int], convs: Convs | None = None
+    ) -> None:
+        convs = network.penalised() if convs is None else convs
+        coupling = couple(network, image_shape, convs)
+        indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in convs}
+        indices = {name: both for name, both in indices.items() if bool((torch.cat(both) != ABSENT).any())}
+        if not indices:
+            raise NetworkError(
+                "something frozen or computed writes into every channel of the trunk (a bias, a batch norm, a "
+                f"convolution): no coupled channel can go; {INSTEAD}"
+            )
+        weights: list[Tensor] = [convs[name].weight for name in indices]
         device, count = weights[0].device, sum(coupling.counts)
-        sides = [
-            IndexedSide(axis, [index.to(device) for index in indices.values()], count)
-            for axis, indices in enumerate((coupling.outputs, coupling.inputs))
-        ]
+        sides = [IndexedSide(axis, [both[axis].to(device) for both in indices.values()], count) for axis in (0, 1)]
         super().__init__(coupling.streams, weights, coupling.counts, sides, coupling.removable)
         parameters = dict(network.trunk.named_parameters())
         self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]

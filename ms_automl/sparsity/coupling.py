@@ -7,7 +7,7 @@ section 3); this is the only file that knows it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, shared_weights
+from ms_automl.models.leaves import leaves
+from ms_automl.sparsity.unmovable import unmovable
 
 ABSENT = -1
 """In an index: a channel that no convolution of the trunk writes, such as one of the images."""
@@ -39,6 +41,8 @@ class Coupling:
         inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
         companions: by name of a parameter that is not penalised, [its length] the group of each entry along its
             first axis, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
+
+    A channel that something frozen or computed writes has no group: it is ABSENT, too.
     """
 
     streams: tuple[str, ...]
@@ -76,18 +80,21 @@ class Channels:
         self.parent[self.find(one)] = self.find(other)
 
 
-def couple(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> Coupling:
+def couple(
+    network: MultiTaskNet, image_shape: tuple[int, int, int], convs: Mapping[str, nn.Conv2d] | None = None
+) -> Coupling:
     """Find the coupled channels of a network's trunk; leaves the network as it is.
 
     Args:
         network: its trunk is traced on random images.
         image_shape: (channels, H, W).
+        convs: which of its convolutions are coupled; all ``penalised()`` ones where not given.
 
     Raises:
-        NetworkError: where the trunk cannot be traced, mixes channels outside its ungrouped convolutions, or
-            where a channel whose group is zero would still be felt.
+        NetworkError: where the trunk cannot be traced, mixes channels outside its ungrouped convolutions, where
+            a channel whose group is zero would still be felt, or where coupled layers share a weight.
     """
-    convs = network.penalised()
+    convs = network.penalised() if convs is None else convs
     try:
         trunk = copy.deepcopy(network.trunk).cpu().eval()
     except Exception as error:  # a stranger's trunk may hold what cannot be copied
@@ -97,9 +104,22 @@ def couple(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> Coupling
         channels = follow(trunk, convs, images)
     except NetworkError as error:
         raise NetworkError(f"{error}; {INSTEAD}") from error
-    coupling = _number(network, trunk, channels)
-    _check(trunk, coupling, images)
+    _refuse_sharing(network, {name for name, _ in channels.parent})
+    coupling = _number(network, convs, channels)
+    try:
+        _check(trunk, coupling, images)
+    except NetworkError:
+        raise
+    except Exception as error:  # a stranger's trunk may not take every weight
+        raise NetworkError(f"the trunk fails with random weights ({error}); {INSTEAD}") from error
     return coupling
+
+
+def _refuse_sharing(network: MultiTaskNet, coupled: Collection[str]) -> None:
+    for names in shared_weights(network):
+        if any(name.removeprefix("trunk.") in coupled for name in names):
+            tied = " and ".join(f"'{name}'" for name in names)
+            raise NetworkError(f"{tied} share a weight, whose channels cannot go one by one; {INSTEAD}")
 
 
 class _Fed(nn.Module):
@@ -110,7 +130,7 @@ class _Fed(nn.Module):
         self.module, self.images = module, nn.Parameter(images)
 
     def forward(self, _: Tensor) -> Any:
-        return self.module(self.images)
+        return leaves(self.module(self.images))
 
 
 def follow(module: nn.Module, convs: Mapping[str, nn.Conv2d], images: Tensor) -> Channels:
@@ -190,13 +210,14 @@ def _refuse_mixing(name: str | None, module: object) -> None:
         raise NetworkError(f"the trunk's channels cannot be coupled through {what}")
 
 
-def _number(network: MultiTaskNet, trunk: nn.Module, channels: Channels) -> Coupling:
-    convs = network.penalised()
+def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], channels: Channels) -> Coupling:
+    known = {name for name, _ in channels.parent}
+    fixed = {channels.find(place) for place in unmovable(network.trunk, convs, known)}
     group: dict[Place, int] = {}
     counts: dict[str, int] = {}
     for name, conv in convs.items():
         places = {channels.find((name, index)): None for index in range(conv.out_channels)}
-        new = [place for place in places if place not in group]
+        new = [place for place in places if place not in group and place not in fixed]
         group |= {place: len(group) + index for index, place in enumerate(new)}
         if new:
             counts[name] = len(new)
@@ -209,19 +230,20 @@ def _number(network: MultiTaskNet, trunk: nn.Module, channels: Channels) -> Coup
     for name, conv in convs.items():
         sources = (channels.readers.get((name, index)) for index in range(conv.in_channels))
         inputs[name] = torch.tensor(
-            [ABSENT if source is None else group[channels.find(source)] for source in sources]
+            [ABSENT if source is None else group.get(channels.find(source), ABSENT) for source in sources]
         )
     companions = {}
-    for module_name, module in trunk.named_modules():
+    for module_name, module in network.trunk.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
             penalised = module_name in convs and key == "weight"
-            if penalised or isinstance(module, nn.PReLU):
+            if penalised or not parameter.ndim or not parameter.requires_grad or isinstance(module, nn.PReLU):
                 continue
             index = index_of(module_name, len(parameter))
             if bool((index != ABSENT).any()):
                 companions[f"{module_name}.{key}"] = index
-    must_stay = {group[channels.find(place)] for place in channels.seen}
+    must_stay = {group.get(channels.find(place), ABSENT) for place in channels.seen}
     must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
+    must_stay.discard(ABSENT)
     streams = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts.values())))
     kept = {int(streams[g]) for g in must_stay}
     removable = tuple(index not in kept for index in range(len(counts)))
@@ -244,18 +266,11 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
         rows = {f"{name}.weight": index for name, index in coupling.outputs.items()} | coupling.companions
         for name, index in rows.items():
             parameters[name][gone[index]] = 0
-        before = _leaves(trunk(images))
+        before = leaves(trunk(images))
         for name, index in coupling.inputs.items():
             parameters[f"{name}.weight"][:, gone[index]] *= -2
-        for one, other in zip(before, _leaves(trunk(images)), strict=True):
+        for one, other in zip(before, leaves(trunk(images)), strict=True):
             if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
                 raise NetworkError(
                     f"in this trunk a channel whose group is zero is still felt by others; {INSTEAD}"
                 )
-
-
-def _leaves(features: Any) -> list[Tensor]:
-    if isinstance(features, Tensor):
-        return [features]
-    values = features.values() if isinstance(features, Mapping) else features
-    return [leaf for value in values for leaf in _leaves(value)]

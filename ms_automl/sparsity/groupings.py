@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ms_automl.errors import unknown_name
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, find_penalised
 from ms_automl.sparsity.coupled import CoupledGroups
-from ms_automl.sparsity.groups import ChannelGroups, FilterGroups, Groups, WeightGroups
+from ms_automl.sparsity.groups import ChannelGroups, Convs, FilterGroups, Groups, WeightGroups
 
-GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int]], Groups]] = {
-    "input_channel": lambda network, _: ChannelGroups(network),
-    "output_channel": lambda network, _: FilterGroups(network),
+GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Convs], Groups]] = {
+    "input_channel": lambda network, _, convs: ChannelGroups(network, convs),
+    "output_channel": lambda network, _, convs: FilterGroups(network, convs),
     "coupled": CoupledGroups,
-    "weight": lambda network, _: WeightGroups(network),
+    "weight": lambda network, _, convs: WeightGroups(network, convs),
 }
 
 
@@ -21,14 +21,18 @@ def build_groups(network: MultiTaskNet, grouping: str, image_shape: tuple[int, i
     """Group the penalised weights of a network.
 
     Args:
-        network: it is referred to, not copied.
+        network: it is referred to, not copied. Its penalised convolutions are those that
+            :func:`~ms_automl.models.penalised.find_penalised` finds.
         grouping: a key of :data:`GROUPINGS`.
         image_shape: (channels, H, W) of the images it takes; tells `coupled` what to trace it with.
 
     Raises:
         ConfigError: for an unknown name.
-        NetworkError: where the trunk's channels cannot be coupled.
+        NetworkError: where no weight can go to zero, or the trunk's channels cannot be coupled.
     """
     if grouping not in GROUPINGS:
         raise unknown_name("grouping", grouping, list(GROUPINGS))
-    return GROUPINGS[grouping](network, image_shape)
+    found = find_penalised(network, image_shape, single=grouping != "input_channel")
+    groups = GROUPINGS[grouping](network, image_shape, found.convs)
+    groups.share, groups.left_out = groups.total / found.parameters, found.left_out
+    return groups

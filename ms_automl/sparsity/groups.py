@@ -8,14 +8,18 @@ weight stands in one group (or, where channels are coupled, in two), and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity.sides import AxisSide, Blocks, ElementSide, Members, Side
+
+Convs = Mapping[str, nn.Conv2d]
+"""Convolutions of a trunk by name."""
 
 
 class Groups:
@@ -38,7 +42,12 @@ class Groups:
         total: N, the number of penalised weights; Σ_g n_g where groups do not overlap.
         removable: [L] True where every group of the layer may go.
         single: whether every group is a single weight.
+        share: of the trunk's parameters, those that are penalised; 1 where nobody has looked.
+        left_out: by name, why an ungrouped convolution of the trunk is not penalised.
     """
+
+    share: float = 1.0
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -147,11 +156,12 @@ class ChannelGroups(Groups):
     A channel that no reader uses goes away ('Less is More', arXiv 2308.12114, section 3).
 
     Args:
-        network: its ``penalised()`` convolutions are grouped; it is referred to, not copied.
+        network: it is referred to, not copied.
+        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet) -> None:
-        names, weights, removable = _layers(network)
+    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
+        names, weights, removable = _layers(network, convs)
         counts = [weight.shape[1] for weight in weights]
         super().__init__(names, weights, counts, [AxisSide(1, counts)], removable)
 
@@ -162,11 +172,12 @@ class FilterGroups(Groups):
     Behind a batch norm a zero filter still emits the constant β: only ``coupled`` groups leave nothing behind.
 
     Args:
-        network: its ``penalised()`` convolutions are grouped; it is referred to, not copied.
+        network: it is referred to, not copied.
+        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet) -> None:
-        names, weights, removable = _layers(network)
+    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
+        names, weights, removable = _layers(network, convs)
         counts = [weight.shape[0] for weight in weights]
         super().__init__(names, weights, counts, [AxisSide(0, counts)], removable)
 
@@ -175,16 +186,23 @@ class WeightGroups(Groups):
     """``weight``: every weight on its own, n_g = 1; the penalty is λ ||W_l||_1 (unstructured sparsity).
 
     Args:
-        network: the weights of its ``penalised()`` convolutions; it is referred to, not copied.
+        network: it is referred to, not copied.
+        convs: of which of its convolutions; of all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet) -> None:
-        names, weights, removable = _layers(network)
+    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
+        names, weights, removable = _layers(network, convs)
         side = ElementSide(weights)
         super().__init__(names, weights, side.counts, [side], removable)
 
 
-def _layers(network: MultiTaskNet) -> tuple[list[str], list[Tensor], list[bool]]:
-    convs = network.penalised()
+def _layers(network: MultiTaskNet, convs: Convs | None) -> tuple[list[str], list[Tensor], list[bool]]:
+    convs = network.penalised() if convs is None else convs
     weights: list[Tensor] = [conv.weight for conv in convs.values()]
-    return list(convs), weights, [name in network.removable for name in convs]
+    return list(convs), weights, [_may_go(network, weight) for weight in weights]
+
+
+def _may_go(network: MultiTaskNet, weight: Tensor) -> bool:
+    """Whether all that use a weight may lose every group of it."""
+    users = (name for name, module in network.named_modules() if module._parameters.get("weight") is weight)
+    return all(name.removeprefix("trunk.") in network.removable for name in users)

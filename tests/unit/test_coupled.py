@@ -223,7 +223,6 @@ class Unused(nn.Module):
         (conv(4, 4, groups=2), r"cannot be coupled through 'middle' \(Conv2d\)"),
         (Shift(), "cannot be coupled through a parameter of its own"),
         (nn.Sigmoid(), "a channel whose group is zero is still felt"),
-        (Unused(), r"cannot be traced \(ValueError"),
     ],
 )
 def test_a_trunk_whose_channels_cannot_be_coupled_is_refused_in_one_line(middle: nn.Module, words: str) -> None:

@@ -1,0 +1,194 @@
+"""Which weights of a trunk may go to zero, by what the trunk is and by what a forward and a backward show."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.models.leaves import leaves
+from ms_automl.models.network import MultiTaskNet
+from ms_automl.models.probe import zeros_in_effect
+from ms_automl.models.weights import (
+    overlapping_weights,
+    plain_convolution,
+    uninitialised,
+    why_not_penalised,
+)
+
+T = TypeVar("T")
+
+CHEAP = 1e10
+"""Parameters times pixels up to which a network is run with values: to run one without needs seconds to begin."""
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """What may go to zero, and what may not.
+
+    Attributes:
+        convs: convolutions of the trunk by name, each weight once.
+        left_out: why not, of every other ungrouped convolution.
+        parameters: of the trunk, how many numbers.
+    """
+
+    convs: Mapping[str, nn.Conv2d]
+    left_out: Mapping[str, str]
+    parameters: int
+
+
+def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, single: bool = False) -> Penalised:
+    """Find the convolutions of a trunk whose zeros mean something; leaves the network as it is.
+
+    Left out are those whose weight is computed or frozen; those that evaluation does not reach, or that no
+    gradient reaches, which would go to zero for nothing; and those that do more than Conv2d and answer a channel
+    whose weights are zero.
+
+    Args:
+        network: its trunk is run on random images, without values where it can be.
+        image_shape: (channels, H, W).
+        single: whether single weights or filters go to zero, and not the weights of input channels.
+
+    Raises:
+        NetworkError: where nothing is left, where the trunk does not run, or where a weight is not yet there, lies
+            in the memory of another, or is computed by a hook.
+    """
+    check_weights(network)
+    convolutions = network.convolutions()
+    if not convolutions:
+        raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
+    left_out = {name: why for name, conv in convolutions.items() if (why := why_not_penalised(conv))}
+    convs = network.penalised()
+    if convs:
+        images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+        seen = tried(
+            lambda twin, images: _looked_at(twin.trunk, list(convs), images), network, images, "the trunk fails"
+        )
+        for name, conv in convs.items():
+            shape, learns = seen.get(name, (None, False))
+            if shape is None:
+                left_out[name] = "evaluation does not reach it"
+            elif not learns:
+                left_out[name] = "no gradient reaches it"
+            elif not plain_convolution(conv) and not zeros_in_effect(conv, shape, single):
+                left_out[name] = f"a {type(conv).__name__} answers channels whose weights are zero"
+        convs = {name: conv for name, conv in convs.items() if name not in left_out}
+    if not convs:
+        raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
+    return Penalised(convs, left_out, sum(parameter.numel() for parameter in network.trunk.parameters()))
+
+
+def told(left_out: Mapping[str, str]) -> str:
+    """The convolutions that are left out, by reason, in a line."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        by_reason.setdefault(why, []).append(f"'{name}'")
+    return "; ".join(f"{_some(names)} ({why})" for why, names in by_reason.items())
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_weights(network: MultiTaskNet) -> None:
+    """Raise NetworkError where a weight cannot be trained, copied or stored as what it is."""
+    if lazy := uninitialised(network):
+        raise NetworkError(
+            f"'{lazy[0]}' is not initialised yet (a lazy module): call the network once on images in its factory"
+        )
+    if pairs := overlapping_weights(network):
+        one, other = pairs[0]
+        raise NetworkError(
+            f"'{one}' and '{other}' are two parameters in the same memory, which training would part: share "
+            "the parameter itself (b.weight = a.weight), or clone it"
+        )
+    for name, module in network.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise NetworkError(
+                    f"'{key}' of '{name}' is computed by a hook (old weight_norm or spectral_norm, prune), and "
+                    "cannot be copied: make it a parameter (remove_weight_norm, remove_spectral_norm, "
+                    "prune.remove), or use torch.nn.utils.parametrizations"
+                )
+
+
+def copied(network: MultiTaskNet) -> MultiTaskNet:
+    """A copy, which computes in float32.
+
+    Raises:
+        NetworkError: where the network holds what cannot be copied.
+    """
+    try:
+        twin = copy.deepcopy(network)
+    except Exception as error:  # whatever a stranger's network holds
+        raise NetworkError(
+            f"the network cannot be copied ({first_line(error)}), which storing it needs"
+        ) from error
+    twin.precision = "float32"
+    return twin
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of an error of somebody else's."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def cheap(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a forward takes a moment at most."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters * image_shape[1] * image_shape[2] < CHEAP
+
+
+def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, images: Tensor, failure: str) -> T:
+    """Do something with a copy of a network and with images, where it is much without any values.
+
+    Args:
+        work: is given a copy and images; what it draws is not drawn from torch's generator.
+        network: any.
+        images: [B, channels, H, W].
+        failure: what is said before the shape of the images where it does not work.
+
+    Raises:
+        NetworkError: with the failure's first line.
+    """
+    channels, height, width = images.shape[1:]
+    devices = ("cpu",) if cheap(network, (channels, height, width)) else ("meta", "cpu")  # some need values
+    reason = ""
+    for device in devices:
+        twin = copied(network)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return work(twin.to(device), images.to(device, copy=True))
+        except Exception as error:  # whatever a stranger's network does
+            reason = first_line(error)
+    raise NetworkError(f"{failure} on images of shape {tuple(images.shape)}: {reason}")
+
+
+def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, tuple[torch.Size, bool]]:
+    """By convolution that evaluation reaches, the shape of what it is given, and whether a gradient reaches it."""
+    trunk.requires_grad_(True)
+    convs = {name: trunk.get_submodule(name) for name in names}
+    shapes: dict[str, torch.Size] = {}
+
+    def see(name: str, inputs: tuple[object, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor):
+            shapes[name] = inputs[0].shape
+
+    hooks = [
+        conv.register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs))
+        for name, conv in convs.items()
+    ]
+    with torch.no_grad():
+        trunk.eval()(images.clone())
+    for hook in hooks:
+        hook.remove()
+    with torch.enable_grad():
+        found = [leaf for leaf in leaves(trunk.train()(images)) if leaf.requires_grad]
+        if found:
+            torch.autograd.backward([leaf.sum() for leaf in found])
+    return {name: (shape, convs[name].weight.grad is not None) for name, shape in shapes.items()}

@@ -1,0 +1,52 @@
+"""Channels that zero weights do not silence: something that is not penalised would still write into them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from torch import nn
+
+
+def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Output channels, as (module, index), in which a frozen or computed value stays when their group is zero.
+
+    A channel is silent once all that writes it is zero: the rows of penalised convolutions, and biases and batch
+    norm's γ and β, which are zeroed with them. Where one of those is frozen, where it is no parameter, or where a
+    convolution that is not penalised writes too, the channel says something all the same.
+
+    Args:
+        trunk: as it trains.
+        penalised: names of its penalised convolutions.
+        known: names of the modules that write coupled channels, or pass them on.
+    """
+    for name, module in trunk.named_modules():
+        if name in known and not _silent(module, name in penalised):
+            for index in range(_channels(module)):
+                yield name, index
+
+
+def _silent(module: nn.Module, penalised: bool) -> bool:
+    depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
+    if penalised or depthwise:  # zero weights, or zeros given: only the bias is left
+        return _zeroable(module, "bias")
+    if isinstance(module, nn.PReLU):
+        return True
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        # Running averages outlive the channel: without γ they are still subtracted.
+        return (module.affine or not module.track_running_stats) and _zeroable(module, "weight", "bias")
+    if isinstance(module, nn.Conv2d):
+        return False
+    return _zeroable(module, "weight", "bias")
+
+
+def _zeroable(module: nn.Module, *keys: str) -> bool:
+    parameters = [module._parameters.get(key) for key in keys]
+    computed = [key for key in keys if key not in module._parameters and getattr(module, key, None) is not None]
+    return not computed and all(parameter is None or parameter.requires_grad for parameter in parameters)
+
+
+def _channels(module: nn.Module) -> int:
+    for known in ("out_channels", "out_features", "num_features", "num_parameters"):
+        if hasattr(module, known):
+            return int(getattr(module, known))
+    return 0
