@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
 def build_data(name: str, args: Mapping[str, Any], *, seed: int, data_dir: Path | None) -> MultiTaskData:
     """Call a data factory as ``factory(seed, data_dir, **args)`` and check what it returns."""
     factory = resolve("data", name, DATASETS)
-    data: MultiTaskData = _call("data", name, factory, seed, data_dir, **args)
+    data: MultiTaskData = _call("data", name, factory, (seed, data_dir), args)
     check_data(data)
     return data
 
@@ -62,17 +63,32 @@ def build_network(
     factory = resolve("network", name, NETWORKS)
     if seed is not None:
         torch.manual_seed(seed)
-    network: MultiTaskNet = _call("network", name, factory, image_shape, heads, **args)
+    network: MultiTaskNet = _call("network", name, factory, (image_shape, heads), args)
     return network
 
 
-def _call(kind: str, name: str, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(kind: str, name: str, factory: Callable[..., Any], given: Sequence[Any], args: Mapping[str, Any]) -> Any:
+    """What a factory makes of what every factory is given, and of its own arguments, whatever their names are."""
+    for taken in _first_names(factory, len(given)):
+        if taken in args:
+            raise ConfigError(
+                f"{kind}.args: '{taken}' is given to {kind}.factory '{name}' by the comparison itself: leave it "
+                "out, or call the factory's own argument otherwise"
+            )
     try:
-        return factory(*args, **kwargs)
+        return factory(*given, **args)
     except MsAutomlError:
         raise
     except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "none"
-        raise ConfigError(
-            f"{kind}.factory '{name}': {type(error).__name__}: {error}; {kind}.args were: {given}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        were = ", ".join(f"{key}={value!r}" for key, value in args.items()) or "none"
+        raise ConfigError(f"{kind}.factory '{name}': {reason}; {kind}.args were: {were}") from error
+
+
+def _first_names(factory: Callable[..., Any], count: int) -> list[str]:
+    """Names of a factory's first parameters, those that could be given by name as well."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return []
+    return [one.name for one in [*parameters][:count] if one.kind is one.POSITIONAL_OR_KEYWORD]

@@ -6,6 +6,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.penalised import told
 from ms_automl.sparsity import selective_thresholds, smallest, thresholds
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
 
@@ -39,9 +40,14 @@ class FixedLambda:
         if schedule.layers != self.loop.groups.names:
             raise ConfigError(
                 f"λ must be given for the layers {', '.join(self.loop.groups.names)}, in this order, "
-                f"but the schedule has {', '.join(schedule.layers)}"
+                f"but the schedule has {', '.join(schedule.layers)}{self._why(schedule)}"
             )
         self.loop.lambdas = lambda: schedule.lambda_at(self.loop.phase)
+
+    def _why(self, schedule: LambdaSchedule) -> str:
+        left_out = self.loop.groups.left_out
+        reasons = {name: left_out[name] for name in schedule.layers if name in left_out}
+        return f": {told(reasons)}" if reasons else ""
 
     @property
     def done(self) -> bool:

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ms_automl.models.leaves import leaves
 from ms_automl.models.network import MultiTaskNet
 
 
@@ -34,5 +35,7 @@ def _count(network: MultiTaskNet, image_shape: tuple[int, int, int], device: str
         outputs = network(images)
     forward = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
-        torch.stack([output.sum() for output in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        learning = [leaf.sum() for leaf in leaves(outputs) if leaf.requires_grad]
+        if learning:  # nothing does in a trunk that is frozen
+            torch.autograd.backward(learning)
     return (forward + counter.get_total_flops()) / 2, forward / 2

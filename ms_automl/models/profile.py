@@ -154,6 +154,5 @@ class _Named(nn.Module):
         super().__init__()
         self.trunk = trunk
 
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.trunk(images)
-        return features
+    def forward(self, images: Tensor) -> Any:
+        return self.trunk(images)

@@ -36,8 +36,7 @@ class TrainingLoop:
 
     def __init__(self, data: MultiTaskData, network: MultiTaskNet, settings: TrainingSettings, seed: int) -> None:
         self.data = data
-        # Channels last: an eighth less time a step for small 3x3 convolutions on a CPU, and what a GPU likes.
-        self.network: MultiTaskNet = network.to(memory_format=torch.channels_last)
+        self.network = _channels_last(network)
         self.settings = settings
         self.groups = build_groups(network, settings.grouping, data.image_shape)
         network.precision = settings.precision
@@ -346,6 +345,14 @@ class TrainingLoop:
             setattr(self.cost, key, value)
         pattern = state["pattern"]
         self.pattern = None if pattern is None else pattern.to(self.device)
+
+
+def _channels_last(network: MultiTaskNet) -> MultiTaskNet:
+    """An eighth less time a step for small 3x3 convolutions on a CPU, and what a GPU likes."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:  # Module.to refuses what has five axes
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network
 
 
 def _optimizer(network: MultiTaskNet, settings: TrainingSettings) -> torch.optim.Optimizer:
