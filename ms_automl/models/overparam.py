@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models.heads import place
 from ms_automl.models.network import MultiTaskNet
+from ms_automl.models.weights import has_own_weight, plain_convolution
 
 
 class FactoredConv2d(nn.Conv2d):
@@ -73,14 +74,15 @@ class FactoredConv2d(nn.Conv2d):
 def overparameterise(network: MultiTaskNet) -> None:
     """Factor a network's convolutions in place: each of the trunk, and the heads' first ones together.
 
-    Its outputs stay the same. Grouped convolutions and classes of one's own stay as they are; so do the heads
-    where one has no convolution, or one of another shape, or where there is one head only.
+    Its outputs stay the same. Grouped and frozen convolutions, computed weights and classes of one's own stay as
+    they are; so do the heads where one has no convolution, or one of another shape, or where there is one head
+    only.
 
     Raises:
         NetworkError: where two convolutions share a weight, which factors of their own would untie.
     """
     convs = [m for _, m in network.named_modules(remove_duplicate=False) if isinstance(m, nn.Conv2d)]
-    if max(Counter(id(conv.weight) for conv in convs).values()) > 1:
+    if max(Counter(id(conv.weight) for conv in convs if has_own_weight(conv)).values(), default=0) > 1:
         raise NetworkError("overparam cannot factor convolutions that share a weight: give each one its own")
     for name, conv in network.penalised().items():
         if _plain(conv):
@@ -130,7 +132,7 @@ def _first_convs(network: MultiTaskNet) -> Iterator[tuple[str, nn.Conv2d]]:
 
 
 def _plain(conv: nn.Conv2d) -> bool:
-    return type(conv) is nn.Conv2d and conv.groups == 1
+    return plain_convolution(conv) and conv.groups == 1 and conv.weight.requires_grad
 
 
 def _geometry(conv: nn.Conv2d) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,21 +43,33 @@ class Penalised:
     parameters: int
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Of a convolution: the shape of what it is given, and whether a gradient reaches its weight."""
+
+    shape: torch.Size
+    learns: bool
+
+
+class _FailsError(NetworkError):
+    """A network does not run."""
+
+
 def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, single: bool = False) -> Penalised:
     """Find the convolutions of a trunk whose zeros mean something; leaves the network as it is.
 
     Left out are those whose weight is computed or frozen; those that evaluation does not reach, or that no
     gradient reaches, which would go to zero for nothing; and those that do more than Conv2d and answer a channel
-    whose weights are zero.
+    whose weights are zero. A trunk that does not run is judged without that; ``check_network`` refuses it.
 
     Args:
-        network: its trunk is run on random images, without values where it can be.
+        network: its trunk is run on random images, without values where that is much.
         image_shape: (channels, H, W).
         single: whether single weights or filters go to zero, and not the weights of input channels.
 
     Raises:
-        NetworkError: where nothing is left, where the trunk does not run, or where a weight is not yet there, lies
-            in the memory of another, or is computed by a hook.
+        NetworkError: where nothing is left, or where a weight is not yet there, lies in the memory of another, or
+            is computed by a hook.
     """
     check_weights(network)
     convolutions = network.convolutions()
@@ -66,21 +79,24 @@ def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, 
     convs = network.penalised()
     if convs:
         images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-        seen = tried(
-            lambda twin, images: _looked_at(twin.trunk, list(convs), images), network, images, "the trunk fails"
-        )
-        for name, conv in convs.items():
-            shape, learns = seen.get(name, (None, False))
-            if shape is None:
-                left_out[name] = "evaluation does not reach it"
-            elif not learns:
-                left_out[name] = "no gradient reaches it"
-            elif not plain_convolution(conv) and not zeros_in_effect(conv, shape, single):
-                left_out[name] = f"a {type(conv).__name__} answers channels whose weights are zero"
-        convs = {name: conv for name, conv in convs.items() if name not in left_out}
+        with suppress(_FailsError):
+            seen = tried(lambda twin, images: _looked_at(twin.trunk, list(convs), images), network, images, "")
+            whys = {name: _why_not(conv, seen.get(name), single) for name, conv in convs.items()}
+            left_out |= {name: why for name, why in whys.items() if why}
+            convs = {name: conv for name, conv in convs.items() if not whys[name]}
     if not convs:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
     return Penalised(convs, left_out, sum(parameter.numel() for parameter in network.trunk.parameters()))
+
+
+def _why_not(conv: nn.Conv2d, seen: _Seen | None, single: bool) -> str:
+    if seen is None:
+        return "evaluation does not reach it"
+    if not seen.learns:
+        return "no gradient reaches it"
+    if plain_convolution(conv) or zeros_in_effect(conv, seen.shape, single):
+        return ""
+    return f"a {type(conv).__name__} answers channels whose weights are zero"
 
 
 def told(left_out: Mapping[str, str]) -> str:
@@ -166,11 +182,11 @@ def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, imag
                 return work(twin.to(device), images.to(device, copy=True))
         except Exception as error:  # whatever a stranger's network does
             reason = first_line(error)
-    raise NetworkError(f"{failure} on images of shape {tuple(images.shape)}: {reason}")
+    raise _FailsError(f"{failure} on images of shape {tuple(images.shape)}: {reason}")
 
 
-def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, tuple[torch.Size, bool]]:
-    """By convolution that evaluation reaches, the shape of what it is given, and whether a gradient reaches it."""
+def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, _Seen]:
+    """By name, what is seen of the convolutions that evaluation reaches."""
     trunk.requires_grad_(True)
     convs = {name: trunk.get_submodule(name) for name in names}
     shapes: dict[str, torch.Size] = {}
@@ -191,4 +207,4 @@ def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, 
         found = [leaf for leaf in leaves(trunk.train()(images)) if leaf.requires_grad]
         if found:
             torch.autograd.backward([leaf.sum() for leaf in found])
-    return {name: (shape, convs[name].weight.grad is not None) for name, shape in shapes.items()}
+    return {name: _Seen(shape, convs[name].weight.grad is not None) for name, shape in shapes.items()}

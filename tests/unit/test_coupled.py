@@ -239,10 +239,12 @@ def test_a_trunk_of_layers_that_work_channel_by_channel_is_coupled(middle: nn.Mo
 
 
 def test_coupling_leaves_network_gradients_and_buffers_as_they_are() -> None:
-    network = residual().requires_grad_(False)
+    network = residual()
+    network.trunk.get_submodule("block1").requires_grad_(False)
+    trains = [parameter.requires_grad for parameter in network.parameters()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
     build_groups(network, "coupled", SHAPE)
     assert network.trunk.training
-    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert trains == [parameter.requires_grad for parameter in network.parameters()]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
