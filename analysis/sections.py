@@ -95,7 +95,9 @@ def _meaning(findings: Findings) -> str:
         )
     if findings.target is not None:
         return f"{losses}, among models with at least {findings.target:.0%} parameter sparsity; lower is better."
-    return f"{losses}, plus {findings.price:g} × the share of trunk weights kept; lower is better."
+    return (
+        f"{losses}, plus {findings.price:g} × the share kept of the trunk weights that λ acts on; lower is better."
+    )
 
 
 def _matched(findings: Findings) -> str:

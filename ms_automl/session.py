@@ -113,6 +113,8 @@ def _compare(
     )
     known, left = (None, {}) if record is None else read(out)
     comparison, router = assemble(experiment, out, known, left, studies=out / "optuna.journal")
+    if line := experiment.remark():
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
     screen, journal = Screen(console), Journal(out)
     journal.comparison = comparison
     comparison.recorders += [tracker, screen, journal]
@@ -262,7 +264,9 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker,
     say = console.print
     say(f"J: {meaning}; lower is better.", soft_wrap=True)
     unit = content["config"]["budget"]["unit"].replace("_", " ")
-    say(f"zeros: share of the trunk's weights. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True)
+    say(
+        f"zeros: share of the weights that λ acts on. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True
+    )
     most = content["config"]["resources"]["concurrency_per_stream"]
     if most > 1:
         say(

@@ -24,7 +24,7 @@ class Pruned:
         network: trained in place.
         settings: length, optimiser and phases.
         seed: of the data order.
-        level: share of the trunk's weights to remove, 0 to 1.
+        level: share of the trunk's penalised weights to remove, 0 to 1.
         criterion: a key of :data:`~ms_automl.sparsity.importance.CRITERIA`.
         every: steps between two removals.
 

@@ -1,6 +1,6 @@
 """Groups of weights that go together, the steps that drive them to zero, and measures of it."""
 
-from ms_automl.sparsity.groupings import GROUPINGS, build_groups
+from ms_automl.sparsity.groupings import GROUPINGS, build_groups, remark
 from ms_automl.sparsity.groups import ChannelGroups, Groups
 from ms_automl.sparsity.importance import CRITERIA, Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
 from ms_automl.sparsity.measures import Sparsity, measure
@@ -22,6 +22,7 @@ __all__ = [
     "measure",
     "prox_",
     "proximal",
+    "remark",
     "selective_thresholds",
     "shrink_factors",
     "smallest",

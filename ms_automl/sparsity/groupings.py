@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ms_automl.errors import unknown_name
 from ms_automl.models import MultiTaskNet, find_penalised
+from ms_automl.models.penalised import told
 from ms_automl.sparsity.coupled import CoupledGroups
 from ms_automl.sparsity.groups import ChannelGroups, Convs, FilterGroups, Groups, WeightGroups
 
@@ -36,3 +37,12 @@ def build_groups(network: MultiTaskNet, grouping: str, image_shape: tuple[int, i
     groups = GROUPINGS[grouping](network, image_shape, found.convs)
     groups.share, groups.left_out = groups.total / found.parameters, found.left_out
     return groups
+
+
+def remark(groups: Groups) -> str:
+    """A line on what λ cannot act on; empty where it acts on more than half of the trunk, and on all it could."""
+    if groups.share >= 0.5 and not groups.left_out:
+        return ""
+    share = f"{100 * groups.share:.3g} % of the trunk's parameters"
+    line = f"λ acts on {share}, and zeros and density are shares of these alone"
+    return line + (f"; left out: {told(groups.left_out)}" if groups.left_out else "")

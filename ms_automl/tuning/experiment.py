@@ -15,7 +15,7 @@ from ms_automl.data import MultiTaskData, on_device
 from ms_automl.factories import build_data, build_network
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
-from ms_automl.sparsity import build_groups
+from ms_automl.sparsity import build_groups, remark
 from ms_automl.training import Trainable
 from search_spaces import SPACES, Space
 from trainables import METHODS, MetaSparsity
@@ -81,13 +81,24 @@ class Experiment:
 
     def space(self) -> Space:
         """What λ may be, over the layers of the network."""
-        layers = self.layers(self.network(self.config.first_seed))
+        layers, _ = self._first_groups
         return SPACES[self.config.space](layers, (self.config.lambda_.low, self.config.lambda_.high))
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
         """What has a λ of its own, by name: layers, or streams of coupled channels."""
         image_shape = self.data(self.config.first_seed).image_shape
         return build_groups(network, self.config.training.grouping, image_shape).names
+
+    def remark(self) -> str:
+        """A line on what λ cannot act on in the network; empty where there is nothing to say."""
+        _, line = self._first_groups
+        return line
+
+    @cached_property
+    def _first_groups(self) -> tuple[tuple[str, ...], str]:
+        seed, grouping = self.config.first_seed, self.config.training.grouping
+        groups = build_groups(self.network(seed), grouping, self.data(seed).image_shape)
+        return groups.names, remark(groups)
 
     def build(
         self, suggestion: Suggestion, seed: int, reference: Reference | None, training_seed: int | None = None
