@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.copying import copied, first_line
 from ms_automl.models.network import MultiTaskNet
-from ms_automl.models.penalised import cheap, check_weights, copied, find_penalised, first_line, tried
+from ms_automl.models.penalised import cheap, check_weights, find_penalised, tried
 from ms_automl.tasks import Task
 
 
@@ -32,6 +33,7 @@ def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: 
     _check_values(network)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     twin = copied(network).eval()  # batch-norm buffers stay untouched
+    twin.precision = "float32"
     outputs, drew = _evaluated(twin, images, 0)
     for task in tasks:
         _check_output(task, outputs.get(task.name), image_shape)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
 from ms_automl.models.network import MultiTaskNet
 
@@ -29,7 +28,7 @@ def flops_of_a_sample(network: MultiTaskNet, image_shape: tuple[int, int, int]) 
 
 
 def _count(network: MultiTaskNet, image_shape: tuple[int, int, int], device: str) -> tuple[float, float]:
-    network = copy.deepcopy(network).train().to(device)
+    network = copied(network).train().to(device)
     images = torch.zeros(2, *image_shape, device=device)  # batch norm has no statistics of a single image
     with FlopCounterMode(display=False) as counter:
         outputs = network(images)

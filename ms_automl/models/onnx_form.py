@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.copying import copied
 from ms_automl.models.network import MultiTaskNet
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.Mo
     Raises:
         NetworkError: where it has an operation that ONNX does not, or gives other outputs there.
     """
-    network = copy.deepcopy(network).eval().to(memory_format=torch.contiguous_format)
+    network = copied(network).eval().to(memory_format=torch.contiguous_format)
     images = torch.randn(3, *image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(images)

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.copying import copied
 from ms_automl.models.heads import place
 from ms_automl.models.network import MultiTaskNet
 from ms_automl.models.weights import has_own_weight, plain_convolution
@@ -95,7 +95,7 @@ def overparameterise(network: MultiTaskNet) -> None:
 
 def contract(network: MultiTaskNet) -> MultiTaskNet:
     """A copy of the network with every factored convolution contracted: the same function, ordinary layers."""
-    plain = deepcopy(network)
+    plain = copied(network)
     for name, module in list(plain.named_modules()):
         if isinstance(module, FactoredConv2d):
             plain.set_submodule(name, module.contracted())

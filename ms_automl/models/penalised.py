@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.copying import copied, first_line
 from ms_automl.models.leaves import leaves
 from ms_automl.models.network import MultiTaskNet
-from ms_automl.models.probe import zeros_in_effect
+from ms_automl.models.probe import zeros_silence
 from ms_automl.models.weights import (
     overlapping_weights,
     plain_convolution,
@@ -94,9 +94,9 @@ def _why_not(conv: nn.Conv2d, seen: _Seen | None, single: bool) -> str:
         return "evaluation does not reach it"
     if not seen.learns:
         return "no gradient reaches it"
-    if plain_convolution(conv) or zeros_in_effect(conv, seen.shape, single):
+    if plain_convolution(conv) or zeros_silence(conv, seen.shape, single):
         return ""
-    return f"a {type(conv).__name__} answers channels whose weights are zero"
+    return f"zeros of a {type(conv).__name__} are not seen to silence a channel"
 
 
 def told(left_out: Mapping[str, str]) -> str:
@@ -125,33 +125,12 @@ def check_weights(network: MultiTaskNet) -> None:
         )
     for name, module in network.named_modules():
         for key, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
+            if isinstance(value, Tensor) and {f"{key}_orig", f"{key}_g"} & set(module._parameters):
                 raise NetworkError(
-                    f"'{key}' of '{name}' is computed by a hook (old weight_norm or spectral_norm, prune), and "
-                    "cannot be copied: make it a parameter (remove_weight_norm, remove_spectral_norm, "
+                    f"'{key}' of '{name}' is computed by a hook (old weight_norm or spectral_norm, prune), which "
+                    "copies of the network lose: make it a parameter (remove_weight_norm, remove_spectral_norm, "
                     "prune.remove), or use torch.nn.utils.parametrizations"
                 )
-
-
-def copied(network: MultiTaskNet) -> MultiTaskNet:
-    """A copy, which computes in float32.
-
-    Raises:
-        NetworkError: where the network holds what cannot be copied.
-    """
-    try:
-        twin = copy.deepcopy(network)
-    except Exception as error:  # whatever a stranger's network holds
-        raise NetworkError(
-            f"the network cannot be copied ({first_line(error)}), which storing it needs"
-        ) from error
-    twin.precision = "float32"
-    return twin
-
-
-def first_line(error: Exception) -> str:
-    """Kind and message of an error of somebody else's."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def cheap(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
@@ -177,6 +156,7 @@ def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, imag
     reason = ""
     for device in devices:
         twin = copied(network)
+        twin.precision = "float32"
         try:
             with torch.random.fork_rng(devices=[]):
                 return work(twin.to(device), images.to(device, copy=True))

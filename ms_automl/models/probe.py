@@ -1,4 +1,4 @@
-"""Whether zero weights of a convolution are in effect: a class of one's own may do more than Conv2d does.
+"""Whether zero weights of a convolution silence a channel: a class of one's own may do more than Conv2d does.
 
 A class that standardises its weights, or that adds what it was given to what it computes, answers a channel whose
 weights are zero all the same. Its code cannot tell, so it is tried, with random weights.
@@ -25,8 +25,8 @@ class _Trial:
     columns: slice
 
 
-def zeros_in_effect(conv: nn.Conv2d, shape: torch.Size, single: bool) -> bool:
-    """Whether a convolution ignores an input channel whose weights are zero.
+def zeros_silence(conv: nn.Conv2d, shape: torch.Size, single: bool) -> bool:
+    """Whether a convolution ignores an input channel whose weights are zero; False where it cannot be tried.
 
     Args:
         conv: it is copied, the copy's parameters are random.

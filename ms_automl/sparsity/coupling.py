@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, shared_weights
+from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
 from ms_automl.sparsity.unmovable import unmovable
 
@@ -95,10 +96,7 @@ def couple(
             a channel whose group is zero would still be felt, or where coupled layers share a weight.
     """
     convs = network.penalised() if convs is None else convs
-    try:
-        trunk = copy.deepcopy(network.trunk).cpu().eval()
-    except Exception as error:  # a stranger's trunk may hold what cannot be copied
-        raise NetworkError(f"the trunk cannot be copied to be traced ({error}); {INSTEAD}") from error
+    trunk = copied(network.trunk).cpu().eval()
     images = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
         channels = follow(trunk, convs, images)
@@ -244,7 +242,9 @@ def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], channels: Cha
     must_stay = {group.get(channels.find(place), ABSENT) for place in channels.seen}
     must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
     must_stay.discard(ABSENT)
-    streams = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts.values())))
+    streams = torch.repeat_interleave(
+        torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64)
+    )
     kept = {int(streams[g]) for g in must_stay}
     removable = tuple(index not in kept for index in range(len(counts)))
     return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions)

@@ -1,0 +1,37 @@
+"""Copies of networks, those of strangers too."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def copied(network: M) -> M:
+    """A copy. A tensor that a module remembers of a forward is a value there, and no longer part of a graph.
+
+    Raises:
+        NetworkError: where the network holds what cannot be copied.
+    """
+    remembered = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(network, remembered)
+    except Exception as error:  # whatever a stranger's network holds
+        raise NetworkError(
+            f"the network cannot be copied ({first_line(error)}), which storing it needs"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of an error of somebody else's."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
