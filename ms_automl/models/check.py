@@ -55,6 +55,10 @@ def _check_values(network: MultiTaskNet) -> None:
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise NetworkError(f"'{name}' is {kind}, expected float32 (training.precision is for less)")
+        if parameter.is_inference():
+            raise NetworkError(
+                f"'{name}' was made under torch.inference_mode and cannot be trained: make it outside"
+            )
         if not bool(torch.isfinite(parameter).all()):
             raise NetworkError(f"'{name}' holds values that are NaN or infinite")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -139,6 +140,11 @@ def cheap(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
     return parameters * image_shape[1] * image_shape[2] < CHEAP
 
 
+def _eagerly() -> AbstractContextManager[object]:
+    """What is compiled calls no hooks; before the compiler is there nothing is, and to have it takes seconds."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, images: Tensor, failure: str) -> T:
     """Do something with a copy of a network and with images, where it is much without any values.
 
@@ -158,7 +164,7 @@ def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, imag
         twin = copied(network)
         twin.precision = "float32"
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _eagerly():
                 return work(twin.to(device), images.to(device, copy=True))
         except Exception as error:  # whatever a stranger's network does
             reason = first_line(error)

@@ -193,6 +193,11 @@ def test_a_scalar_parameter_and_a_remembered_tensor_are_served(middle: type[nn.M
     save_model(net, tmp_path, Architecture("small_resnet", {}, SHAPE, {}))
 
 
+def test_a_compiled_trunk_is_seen_through() -> None:
+    net = network(torch.compile(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8))))
+    assert build_groups(net, "input_channel", SHAPE).names == ("_orig_mod.0", "_orig_mod.2")
+
+
 # ---- refused --------------------------------------------------------------------------------------------
 
 
@@ -235,6 +240,11 @@ def nan_weight() -> nn.Module:
     return module
 
 
+def inference_weight() -> nn.Module:
+    with torch.inference_mode():
+        return conv(8, 8)
+
+
 def meta_weight() -> nn.Module:
     return nn.Conv2d(8, 8, 3, padding=1, device="meta")
 
@@ -254,6 +264,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "NaN": (nan_weight, r"'trunk\.1\.weight' holds values that are NaN or infinite"),
     "half": (lambda: conv(8, 8).half(), r"'trunk\.1\.weight' is float16, expected float32"),
     "double": (lambda: conv(8, 8).double(), r"'trunk\.1\.weight' is float64, expected float32"),
+    "inference": (inference_weight, r"'trunk\.1\.weight' was made under torch.inference_mode"),
     "meta": (meta_weight, r"'trunk\.1\.weight' is on meta: a factory makes its network on the CPU"),
     "half output": (lambda: Does(lambda x: x.half()), "task 'd': the head gives float16, expected float32"),
     "random": (lambda: Does(lambda x: x + torch.rand(1)), "task 'd': the same images give other outputs"),
