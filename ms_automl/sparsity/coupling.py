@@ -209,8 +209,8 @@ def _refuse_mixing(name: str | None, module: object) -> None:
 
 
 def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], channels: Channels) -> Coupling:
-    known = {name for name, _ in channels.parent}
-    fixed = {channels.find(place) for place in unmovable(network.trunk, convs, known)}
+    loud = set(unmovable(network.trunk, convs, {name for name, _ in channels.parent}))
+    fixed = {channels.find(place) for place in list(channels.parent) if place[0] in loud}
     group: dict[Place, int] = {}
     counts: dict[str, int] = {}
     for name, conv in convs.items():

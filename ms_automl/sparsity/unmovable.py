@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from torch import nn
 
 
-def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Output channels, as (module, index), in which a frozen or computed value stays when their group is zero.
+def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[str]) -> list[str]:
+    """Names of modules in whose output channels a frozen or computed value stays when their group is zero.
 
     A channel is silent once all that writes it is zero: the rows of penalised convolutions, and biases and batch
     norm's γ and β, which are zeroed with them. Where one of those is frozen, where it is no parameter, or where a
@@ -19,10 +19,8 @@ def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[st
         penalised: names of its penalised convolutions.
         known: names of the modules that write coupled channels, or pass them on.
     """
-    for name, module in trunk.named_modules():
-        if name in known and not _silent(module, name in penalised):
-            for index in range(_channels(module)):
-                yield name, index
+    modules = dict(trunk.named_modules())
+    return [name for name in known if not _silent(modules[name], name in penalised)]
 
 
 def _silent(module: nn.Module, penalised: bool) -> bool:
@@ -43,10 +41,3 @@ def _zeroable(module: nn.Module, *keys: str) -> bool:
     parameters = [module._parameters.get(key) for key in keys]
     computed = [key for key in keys if key not in module._parameters and getattr(module, key, None) is not None]
     return not computed and all(parameter is None or parameter.requires_grad for parameter in parameters)
-
-
-def _channels(module: nn.Module) -> int:
-    for known in ("out_channels", "out_features", "num_features", "num_parameters"):
-        if hasattr(module, known):
-            return int(getattr(module, known))
-    return 0
