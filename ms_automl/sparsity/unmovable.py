@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
 
-def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[str]) -> list[str]:
+def unmovable(trunk: nn.Module, convs: Mapping[str, nn.Conv2d], known: Collection[str]) -> list[str]:
     """Names of modules in whose output channels a frozen or computed value stays when their group is zero.
 
     A channel is silent once all that writes it is zero: the rows of penalised convolutions, and biases and batch
@@ -16,11 +16,13 @@ def unmovable(trunk: nn.Module, penalised: Collection[str], known: Collection[st
 
     Args:
         trunk: as it trains.
-        penalised: names of its penalised convolutions.
+        convs: its penalised convolutions.
         known: names of the modules that write coupled channels, or pass them on.
     """
-    modules = dict(trunk.named_modules())
-    return [name for name in known if not _silent(modules[name], name in penalised)]
+    modules, weights = dict(trunk.named_modules()), {id(conv.weight) for conv in convs.values()}
+    return [
+        name for name in known if not _silent(one := modules[name], id(one._parameters.get("weight")) in weights)
+    ]
 
 
 def _silent(module: nn.Module, penalised: bool) -> bool:
