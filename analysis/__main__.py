@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ms_automl.errors import MsAutomlError
+from ms_automl.cli import Parser, one_line_errors
+from ms_automl.siblings import ours
 
 DESCRIPTION = """\
 Turns the records of a finished comparison into tables, plots and one page.
@@ -25,47 +26,57 @@ The records are read from MLflow: from MLFLOW_TRACKING_URI when it is set, else 
 the store the comparison names (sqlite:///mlflow.db in the folder where the search ran).
 The files are also logged there, as the artifacts report/ of the comparison's run.
 """
-EPILOG = """\
+
+
+def epilog(command: str) -> str:
+    """What ``--help`` of a command ends with."""
+    return f"""\
 examples:
-  python -m analysis report --comparison comparisons/rooms-20250101-120000
-  python -m analysis report --comparison 0123456789abcdef0123456789abcdef --out report
+  {command} --comparison comparisons/rooms-20250101-120000
+  {command} --comparison 0123456789abcdef0123456789abcdef --out report
 
 exit status: 0 the report is written, 2 the comparison cannot be read or the report not written
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m analysis", description="Reads what a comparison recorded.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "report",
-        help="tables, plots and one self-contained page",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument(
+def options(parser: Parser) -> Parser:
+    """A parser that knows what the report is asked for by."""
+    parser.add_argument(
         "--comparison",
         required=True,
         metavar="DIR|RUN_ID",
         help="the folder with comparison.json, or the MLflow run",
     )
-    command.add_argument(
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: DIR/report, or ./report-RUN_ID)"
     )
-    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
-    try:
+    return parser
+
+
+def write(chosen: argparse.Namespace) -> int:
+    """Write the report that was asked for; returns the exit status."""
+    with ours():
         from analysis.report import report
 
-        print(f"report: {report(arguments.comparison, arguments.out)}")
-    except MsAutomlError as error:
-        if arguments.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(f"report: {report(chosen.comparison, chosen.out)}")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m analysis", description="Reads what a comparison recorded.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    told = "tables, plots and one self-contained page"
+    options(
+        commands.add_parser(
+            "report", help=told, description=DESCRIPTION, epilog=epilog("python -m analysis report")
+        )
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    return one_line_errors(lambda: write(_parser().parse_args(arguments)), arguments, "stopped")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ms_automl.config import Config
 from ms_automl.meta import LambdaSchedule
+from ms_automl.siblings import ours
 from ms_automl.tuning import optuna_search
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.fidelity import Path as WarmPath
@@ -16,7 +17,9 @@ from ms_automl.tuning.fidelity import TopK
 from ms_automl.tuning.meta_search import MetaOptunaSearch, MetaSparsitySearcher
 from ms_automl.tuning.optuna_search import OptunaSearch
 from ms_automl.tuning.sampling import ListedTrials, RandomSearch, Sampler, fixed_lambda, grid, pruned
-from search_spaces import Parameter, Space
+
+with ours():
+    from search_spaces import Parameter, Space
 
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)

@@ -15,11 +15,14 @@ from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.journal import Entry
+from ms_automl.siblings import ours
 from ms_automl.training.constant import extremes
 from ms_automl.trials import Stream
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.streams import Plan, StreamRouter
-from search_spaces import SPACES
+
+with ours():
+    from search_spaces import SPACES
 
 
 def check_names(config: Config) -> None:

@@ -29,6 +29,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
 from ms_automl.selected import dense_rivals, real_images
+from ms_automl.siblings import ours
 from ms_automl.sparsity.compact import compact, leftovers
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -104,8 +105,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
     """``comparison.json``, from the folder or from MLflow, and the folder."""
-    from analysis.records import find
-    from analysis.records import load as load_records
+    with ours():
+        from analysis.records import find
+        from analysis.records import load as load_records
 
     folder, record = find(comparison)
     if record is None:

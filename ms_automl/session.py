@@ -30,6 +30,7 @@ from ms_automl.looking import look_at_data
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
 from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
+from ms_automl.siblings import ours
 from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, short_timeouts
 from ms_automl.tracking.address import seen_from
@@ -284,7 +285,8 @@ def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker,
     )
     lacks = tracker.writer.lost or ""
     try:
-        from analysis.report import logged_report
+        with ours():
+            from analysis.report import logged_report
 
         with short_timeouts():
             index, unlogged = logged_report(out)

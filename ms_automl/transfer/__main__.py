@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ms_automl.cli import Parser, one_line_errors
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.files import alone, writable
+from ms_automl.siblings import ours
 
 if TYPE_CHECKING:
     from analysis.records import Comparison
@@ -82,7 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from analysis.records import load, transfer_record
     from ms_automl.config import parse
     from ms_automl.looking import look_at_data
     from ms_automl.tracking.opening import opened
@@ -90,7 +90,10 @@ def _run(args: argparse.Namespace) -> int:
     from ms_automl.transfer.run import run_transfer
     from ms_automl.transfer.stored import stored_lines
     from ms_automl.transfer.uptake import TransferExperiment, digest_of, plan
-    from trainables.transfer import MODES
+
+    with ours():
+        from analysis.records import load, transfer_record
+        from trainables.transfer import MODES
 
     modes = _chosen("mode", args.modes, list(MODES))
     for name, value in (("slots", args.slots), ("draws", args.draws), ("steps", args.steps)):

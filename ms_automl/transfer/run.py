@@ -8,13 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from analysis import frames
-from analysis.formats import duration
-from analysis.records import Comparison
-from analysis.report import logged_report
-from analysis.transfer import sentences
 from ms_automl.cli import undisturbed
 from ms_automl.files import write_json
+from ms_automl.siblings import ours
 from ms_automl.storage import Storage, shown
 from ms_automl.tracking import short_timeouts
 from ms_automl.transfer.journal import TransferJournal
@@ -23,6 +19,13 @@ from ms_automl.transfer.stored import TransferBackup, store_models
 from ms_automl.transfer.tracker import TransferTracker
 from ms_automl.transfer.uptake import TransferExperiment, Uptake
 from ms_automl.tuning.run import ray_session, run_trials
+
+with ours():
+    from analysis import frames
+    from analysis.formats import duration
+    from analysis.records import Comparison
+    from analysis.report import logged_report
+    from analysis.transfer import sentences
 
 SHARE = "put the comparison where all hosts see it, or name such a place, s3://... or gs://..., by --storage"
 

@@ -15,12 +15,15 @@ from ms_automl.files import checksum
 from ms_automl.meta import Reference
 from ms_automl.models import MultiTaskNet, check_network
 from ms_automl.models.heads import place
+from ms_automl.siblings import ours
 from ms_automl.sparsity import build_groups
 from ms_automl.storage import as_folder, shown
 from ms_automl.tasks import Task
 from ms_automl.training import TrainingSettings
 from ms_automl.tuning.experiment import Experiment, Suggestion
-from trainables import Transfer
+
+with ours():
+    from trainables import Transfer
 
 FRESH = 2_000_000
 """Seeds of heads, samples and data order begin here: neither a comparison nor its retrainings number theirs so."""

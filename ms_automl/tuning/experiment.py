@@ -15,10 +15,13 @@ from ms_automl.data import MultiTaskData, on_device
 from ms_automl.factories import build_data, build_network
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
+from ms_automl.siblings import ours
 from ms_automl.sparsity import build_groups, remark
 from ms_automl.training import Trainable
-from search_spaces import SPACES, Space
-from trainables import METHODS, MetaSparsity
+
+with ours():
+    from search_spaces import SPACES, Space
+    from trainables import METHODS, MetaSparsity
 
 
 @dataclass(frozen=True)

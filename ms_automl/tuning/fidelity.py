@@ -8,9 +8,12 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from ms_automl.siblings import ours
 from ms_automl.tuning.experiment import Start, Suggestion
 from ms_automl.tuning.sampling import ListedTrials, Render, Sampler, draw
-from search_spaces import Parameter
+
+with ours():
+    from search_spaces import Parameter
 
 
 class TopK(Sampler):

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ms_automl.config import Config
 from ms_automl.errors import ConfigError
+from ms_automl.siblings import ROOT
 from ms_automl.storage import there
 
 PACKAGES = ("ms_automl", "search_spaces", "trainables")
@@ -94,10 +95,19 @@ def code_for_hosts(modules: Iterable[str]) -> Iterator[dict[str, Any]]:
 
     Args:
         modules: own ones; of a package all of it is sent. Installed ones are not: hosts have their own.
+
+    Raises:
+        ConfigError: where an own one is called as a package of ours.
     """
+    for name in PACKAGES:
+        if name in {module.partition(".")[0] for module in modules}:
+            raise ConfigError(
+                f"a factory lies in the module '{name}', and on a cluster that is the name of a package of "
+                "ms_automl's: rename yours"
+            )
     with TemporaryDirectory() as folder:
         for name in dict.fromkeys([*PACKAGES, *(name.partition(".")[0] for name in modules)]):
-            path = _source(name)
+            path = ROOT / name if name in PACKAGES else _source(name)
             if path is not None and path.is_dir():
                 shutil.copytree(path, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif path is not None:
@@ -158,7 +168,7 @@ def _source(name: str) -> Path | None:
     paths = list(getattr(module, "__path__", []))
     path = Path(paths[0] if paths else str(module.__file__)).resolve()
     installed = "site-packages" in path.parts or path.is_relative_to(Path(sys.base_prefix, "lib"))
-    return None if installed and name not in PACKAGES else path
+    return None if installed else path
 
 
 def _last_line(error: Exception) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.meta import LambdaSchedule
+from ms_automl.siblings import ours
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.optuna_search import OptunaSearch
 from ms_automl.tuning.sampling import Sampler
-from search_spaces import Parameter, Space
+
+with ours():
+    from search_spaces import Parameter, Space
 
 STEP = 0.25
 """Width of the search around the learned λ, in log λ: a factor of 1.28."""

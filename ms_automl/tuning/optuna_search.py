@@ -15,10 +15,13 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from ms_automl.siblings import ours
 from ms_automl.tuning.experiment import Suggestion
 from ms_automl.tuning.sampling import Render, Sampler
 from ms_automl.tuning.spaces import optuna_distributions
-from search_spaces import Parameter
+
+with ours():
+    from search_spaces import Parameter
 
 STARTUP = 10
 """Optuna's own number of random trials before its model; fewer where the budget is small."""

@@ -21,8 +21,11 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.meta import LambdaSchedule
+from ms_automl.siblings import ours
 from ms_automl.tuning.experiment import Suggestion
-from search_spaces import Parameter, Space
+
+with ours():
+    from search_spaces import Parameter, Space
 
 Render = Callable[[dict[str, float]], Suggestion]
 

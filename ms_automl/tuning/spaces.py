@@ -7,7 +7,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution
 from ray import tune
 
-from search_spaces import Parameter
+from ms_automl.siblings import ours
+
+with ours():
+    from search_spaces import Parameter
 
 
 def optuna_distributions(parameters: tuple[Parameter, ...]) -> dict[str, BaseDistribution]:
