@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ms_automl.errors import ConfigError, MsAutomlError
+from ms_automl.output import lasting_output
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +66,8 @@ def undisturbed() -> Iterator[None]:
 def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, interrupted: str) -> int:
     """Run a command; what it raises becomes one line on stderr, with ``--debug`` below its traceback.
 
+    Neither the command nor that line depends on somebody who reads (:mod:`ms_automl.output`).
+
     Args:
         run: the command; returns its exit status.
         arguments: of the command line; None for those of this process.
@@ -73,7 +76,11 @@ def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, int
     Returns:
         The exit status: of ``run``, 2 (bad input), 130 (Ctrl-C, SIGTERM) or 1 (an error that nobody foresaw).
     """
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    with lasting_output():
+        return _in_one_line(run, "--debug" in (sys.argv[1:] if arguments is None else arguments), interrupted)
+
+
+def _in_one_line(run: Callable[[], int], debug: bool, interrupted: str) -> int:
     try:
         return run()
     except KeyboardInterrupt:

@@ -1,0 +1,110 @@
+"""What a command prints never ends it: whoever reads may go away, and may know fewer letters than are written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+"""Nobody reads any more: ``| head -1``, a terminal or a stream that was closed. Any other trouble is said."""
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Run on where a terminal or pipe is closed or a disk is full, as ``nohup`` does; unknown letters are ``?``.
+
+    What the process itself prints to is replaced for as long as this lasts. What another program, such as a
+    notebook, has put in its place stays.
+    """
+    _fill_standard_streams()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        lasting(stream) if stream is own else stream
+        for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__))
+    )
+    try:
+        with _hangup_ignored():
+            yield
+    finally:
+        trouble = _trouble(sys.stdout)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        if trouble is not None:
+            print(
+                f"error: what was printed is not whole ({trouble.strerror}): stdout", file=sys.stderr, flush=True
+            )
+        sys.stdout, sys.stderr = before
+
+
+class _Lasting(io.FileIO):
+    """A descriptor; what cannot be written to it is dropped.
+
+    Attributes:
+        lost: why nothing is written any more, or None.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.lost is None:
+            try:
+                while (
+                    written := super().write(data)
+                ) is None:  # somebody has made it non-blocking, and it is full
+                    select.select((), (self,), ())
+                return written
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+
+def lasting(stream: TextIO | None) -> TextIO:
+    """A stream to where another one writes, that never fails; to nowhere where that one was closed."""
+    if stream is None:  # as Python has it for a descriptor that was closed when it began
+        return Path(os.devnull).open("w", encoding="utf-8")
+    errors = "replace" if stream.errors in ("strict", "surrogateescape", None) else stream.errors
+    at_once = isinstance(stream, io.TextIOWrapper) and stream.write_through
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=bool(stream.line_buffering),
+        write_through=at_once,
+    )
+
+
+def _trouble(stream: TextIO) -> OSError | None:
+    """Why a stream of :func:`lasting` has lost what somebody still wants to read."""
+    stream.flush()
+    lost: OSError | None = getattr(getattr(getattr(stream, "buffer", None), "raw", None), "lost", None)
+    return None if lost is None or lost.errno in GONE else lost
+
+
+def _fill_standard_streams() -> None:
+    """Open what is closed of descriptors 0 to 2: the next file, MLflow's database say, would take its place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+@contextmanager
+def _hangup_ignored() -> Iterator[None]:
+    """What the system sends when a terminal is closed; processes that begin meanwhile ignore it too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)
