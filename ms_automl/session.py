@@ -36,7 +36,8 @@ from ms_automl.tracking import Tracker, short_timeouts
 from ms_automl.tracking.address import seen_from
 from ms_automl.tracking.opening import how_to_see
 from ms_automl.tuning.experiment import Experiment
-from ms_automl.tuning.run import ray_session, run_trials
+from ms_automl.tuning.run import run_trials
+from ms_automl.tuning.session import ray_session
 
 SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")

@@ -18,7 +18,8 @@ from ms_automl.transfer.queue import TransferQueue
 from ms_automl.transfer.stored import TransferBackup, store_models
 from ms_automl.transfer.tracker import TransferTracker
 from ms_automl.transfer.uptake import TransferExperiment, Uptake
-from ms_automl.tuning.run import ray_session, run_trials
+from ms_automl.tuning.run import run_trials
+from ms_automl.tuning.session import ray_session
 
 with ours():
     from analysis import frames

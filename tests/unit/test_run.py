@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-import ms_automl.tuning.run as run
+import ms_automl.tuning.lifecycle as lifecycle
 from ms_automl.storage import Storage
 
 
@@ -29,9 +29,9 @@ class Router:
 
 def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkeypatch):
     now, killed, router = [0.0], [], Router()
-    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(run.ray, "kill", killed.append)
-    lifecycle = run._Lifecycle(router, Storage("/models"), lambda place: None, 60.0)
+    monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(lifecycle.ray, "kill", killed.append)
+    beside = lifecycle.Lifecycle(router, Storage("/models"), lambda place: None, 60.0)
     ended, alive, silent = (
         SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=actor))
         for name, actor in (("ended", None), ("alive", "actor of alive"), ("silent", "actor of silent"))
@@ -39,6 +39,6 @@ def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkey
     trials = Trials([ended, alive, silent])
     for _ in range(1000):  # events of ten seconds
         now[0] += 0.01
-        lifecycle.on_step_begin(0, trials)
+        beside.on_step_begin(0, trials)
     assert 9 <= trials.times <= 11
     assert set(killed) == {"actor of silent"} and router.killed[0][0] == "silent"
