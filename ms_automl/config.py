@@ -127,14 +127,17 @@ class BudgetSection(_Section):
 class ResourcesSection(_Section):
     """What one trial is given.
 
-    One that is silent for ``report_timeout`` seconds is stopped. One whose process or host is lost goes on in
-    another process, ``retries`` times at most, from the state that it stored: one at the first report that comes
-    ``checkpoint_every`` seconds after the last. Of an arm and seed ``concurrency_per_stream`` trials run at a
-    time; with more than one its sampler knows that many fewer results when it suggests.
+    One that waits ``start_timeout`` seconds for its process although there is room for it is said; where none has
+    begun at all, it ends a comparison on this machine. One that is silent for ``report_timeout`` seconds is
+    stopped. One whose process or host is lost goes on in another process, ``retries`` times at most, from the
+    state that it stored: one at the first report that comes ``checkpoint_every`` seconds after the last. Of an arm
+    and seed ``concurrency_per_stream`` trials run at a time; with more than one its sampler knows that many fewer
+    results when it suggests.
     """
 
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float = Field(0, ge=0)
+    start_timeout: float = Field(120, gt=0)
     report_timeout: float = Field(3600, gt=0)
     checkpoint_every: float = Field(600, ge=0)
     retries: int = Field(2, ge=0)

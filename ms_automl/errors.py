@@ -27,6 +27,10 @@ class TrackingError(MsAutomlError):
     """The MLflow store or server cannot be reached or written."""
 
 
+class StartError(MsAutomlError):
+    """No trial begins: the machine gives none a process."""
+
+
 class DivergenceError(MsAutomlError):
     """A loss became NaN or infinite: the trial ends, the comparison goes on."""
 

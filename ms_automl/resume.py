@@ -13,7 +13,7 @@ from ms_automl.errors import ConfigError, DataError
 
 GROWS = ("budget.trials", "budget.retrain", "seeds")
 """What a comparison may have more of when it goes on."""
-FREE = ("cpus_per_trial", "gpus_per_trial", "report_timeout", "checkpoint_every", "retries")
+FREE = ("cpus_per_trial", "gpus_per_trial", "start_timeout", "report_timeout", "checkpoint_every", "retries")
 """Of the resources, what changes no result."""
 
 

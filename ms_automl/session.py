@@ -154,7 +154,13 @@ def _compare(
                 remedy = "--set resources.concurrency_per_stream=N uses more"
                 console.print(f"{idle} of {slots} slots have nothing to do: {remedy}", soft_wrap=True)
             screen.begin(comparison)
-            run_trials(experiment, router, session, remove=None if backup is None else backup.remove)
+            run_trials(
+                experiment,
+                router,
+                session,
+                remove=None if backup is None else backup.remove,
+                say=lambda line: console.print(line, style="red", markup=False, soft_wrap=True),
+            )
         except KeyboardInterrupt as error:
             quiet.enter_context(undisturbed())
             stopped = error

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from ms_automl.transfer.uptake import Uptake
 from ms_automl.trials import Report
 from ms_automl.tuning.experiment import Suggestion
+from ms_automl.tuning.trouble import LOST
 
 
 class Recorder(Protocol):
@@ -73,6 +74,7 @@ class TransferQueue(Searcher):
         self.clock = clock
         self.lost: dict[Uptake, list[float]] = {}  # passes of each process that was lost
         self.running: dict[str, _Running] = {}
+        self._why: dict[str, str] = {}  # by trial, of a process that is gone
 
     def suggest(self, trial_id: str) -> Any:
         """The next uptake, None while the last ones run, whose process may be lost, FINISHED after that."""
@@ -146,9 +148,13 @@ class TransferQueue(Searcher):
             self.pending.insert(0, one.uptake)
             del self.running[trial_id]
         elif error:
-            self.gone(trial_id, "the trial's process died; see the log in the tune folder")
+            self.gone(trial_id, self._why.pop(trial_id, LOST))
         elif result is not None:
             self.reported(trial_id, result["report"])
+
+    def died(self, trial_id: str, why: str) -> None:
+        """Why a trial's process is gone; said where it was the last one that the uptake may have."""
+        self._why[trial_id] = why
 
     def gone(self, trial_id: str, message: str) -> None:
         """End a trial whose process died or was killed, and charge the interval that it was in."""

@@ -91,7 +91,10 @@ def run_transfer(
             place = comparison.folder if address is not None and comparison.folder is not None else out
             seen = storage or Storage(str(place.absolute()))
             with ray_session(address, slots, experiment, seen, SHARE) as session:
-                run_trials(experiment, queue, session, keep=False)
+                run_trials(
+                    experiment, queue, session, keep=False,
+                    say=lambda line: console.print(line, style="red", markup=False, soft_wrap=True),
+                )  # fmt: skip
     except KeyboardInterrupt as error:
         status, stopped = "KILLED", error
     except Exception:

@@ -41,7 +41,9 @@ class TrialAdapter(tune.Trainable):
         needs: Needs | None = None,
         keep: bool = True,
     ) -> None:
-        """Build the trial that ``config`` describes.
+        """Take over the trial that ``config`` describes; it is built with its first step.
+
+        Ray knows that a process is up once this is over: what a user's factories do, however long, comes after.
 
         Args:
             config: of the trial.
@@ -51,13 +53,21 @@ class TrialAdapter(tune.Trainable):
         """
         if experiment is not None:
             self.experiment, self.keep = experiment, keep
+            self.needs = needs
+            self.unfit: str | None = None
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            self.unfit = None if needs is None else needs.missing()
-        # More threads than cores make a step up to ten times slower when a neighbour is busy.
-        torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
         self.mark = time.perf_counter()
+        self.waiting: dict[str, Any] | None = config
         self.method: Any = None
         self.network: Any = None
+
+    def _build(self, config: dict[str, Any]) -> None:
+        """Build the trial that ``config`` describes; why that fails is what it reports."""
+        if self.needs is not None:
+            needs, self.needs = self.needs, None
+            self.unfit = needs.missing()
+        # More threads than cores make a step up to ten times slower when a neighbour is busy.
+        torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
         self.gpu = self.experiment.config.resources.device.type == "cuda"
         if self.gpu:  # what the last trial held there goes before the next one is built: others may share it
             gc.collect()
@@ -118,6 +128,9 @@ class TrialAdapter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report interval."""
+        if self.waiting is not None:
+            config, self.waiting = self.waiting, None
+            self._build(config)
         began, evaluating = time.perf_counter(), self._evaluating()
         metrics: dict[str, float] = {}
         error = self.config_error

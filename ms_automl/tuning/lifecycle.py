@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from ms_automl.storage import Storage
 from ms_automl.trials import Report
+from ms_automl.tuning.starting import StartWatch
+from ms_automl.tuning.trouble import why_lost
 
 
 class Router(Protocol):
@@ -25,6 +31,9 @@ class Router(Protocol):
     def silence(self, trial_id: str) -> float:
         """Seconds since a running trial gave a sign of life; 0 for any other."""
 
+    def died(self, trial_id: str, why: str) -> None:
+        """A trial's process is gone, as :meth:`gone` or a new one will tell; why."""
+
     def gone(self, trial_id: str, message: str) -> None:
         """A trial's process died or was killed."""
 
@@ -35,22 +44,35 @@ class Router(Protocol):
 class Lifecycle(tune.Callback):
     """Tells the router what only Ray knows: when a trial gets its device, where its model lies."""
 
-    def __init__(self, router: Router, storage: Storage, remove: Callable[[str], None], patience: float) -> None:
+    def __init__(
+        self,
+        router: Router,
+        storage: Storage,
+        remove: Callable[[str], None],
+        patience: float,
+        starting: StartWatch,
+    ) -> None:
         self.router = router
         self.storage = storage
         self.remove = remove
         self.patience = patience
+        self.starting = starting
         self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as in StreamRouter
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Kill the process of a trial that has been silent for too long; Ray would wait for ever."""
+        """Kill the process of a trial that has been silent for too long, and say where one does not begin.
+
+        Ray would wait for ever. It calls this ten times a second, also where nothing happens.
+        """
         now = time.monotonic()
         if now < self._next_look:  # a step is an event, and `trials` are all that there ever were
             return
-        self._next_look = now + min(1.0, self.patience / 10)
+        self._next_look = now + min(1.0, self.patience / 10, self.starting.patience / 10)
+        status = Counter(trial.status for trial in trials)
+        self.starting.look(now, status["PENDING"], status["RUNNING"])
         for trial in trials:
             actor = trial.temporary_state.ray_actor
             if actor is not None and self.router.silence(trial.trial_id) > self.patience:
@@ -59,6 +81,7 @@ class Lifecycle(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its device."""
+        self.starting.begun()
         self.router.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
@@ -83,3 +106,21 @@ class Stopper(tune.Stopper):
     def stop_all(self) -> bool:
         """Never: the router says when there is nothing left."""
         return False
+
+
+class Order(FIFOScheduler):
+    """Trials in the order in which they are suggested; of one whose process is lost it hears first, and why."""
+
+    def __init__(self, router: Router) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.router = router
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as in StreamRouter
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A trial's process is gone."""
+        said = ""
+        with suppress(OSError, TypeError):  # TypeError: there is no file
+            said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        self.router.died(trial.trial_id, why_lost(said.rpartition("Failure #")[2]))

@@ -12,8 +12,9 @@ from ray.tune.error import TuneError
 
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.experiment import Experiment
-from ms_automl.tuning.lifecycle import Lifecycle, Stopper
+from ms_automl.tuning.lifecycle import Lifecycle, Order, Stopper
 from ms_automl.tuning.session import Session
+from ms_automl.tuning.starting import StartWatch
 
 
 def run_trials(
@@ -23,6 +24,7 @@ def run_trials(
     *,
     keep: bool = True,
     remove: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Run every trial that a router suggests.
 
@@ -32,6 +34,10 @@ def run_trials(
         session: where they run, and leave their models.
         keep: whether the model of every trial is kept.
         remove: has a place deleted that nobody needs any more; None deletes it at once.
+        say: shows a line to who looks on.
+
+    Raises:
+        StartError: where on this machine no trial begins at all.
     """
     remove = remove or session.storage.remove
     resources = experiment.config.resources
@@ -39,10 +45,15 @@ def run_trials(
         tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs, keep=keep),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
+    starting = StartWatch(session, resources, say)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=router, num_samples=-1, reuse_actors=True, trial_dirname_creator=_folder_name
+            search_alg=router,
+            scheduler=Order(router),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
             # A folder of its own for every start: Ray would take one that is there for its own unfinished run.
@@ -50,7 +61,7 @@ def run_trials(
             storage_path=session.storage.address,
             verbose=0,
             stop=Stopper(router),
-            callbacks=[Lifecycle(router, session.storage, remove, resources.report_timeout)],
+            callbacks=[Lifecycle(router, session.storage, remove, resources.report_timeout, starting)],
             # What is stored, and what of it is needed no more, the router knows; and which trials go on.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep),
             failure_config=tune.FailureConfig(max_failures=0),

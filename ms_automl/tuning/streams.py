@@ -16,6 +16,7 @@ from ms_automl.tuning.experiment import Start, Suggestion
 from ms_automl.tuning.queue import StreamQueue
 from ms_automl.tuning.sampling import Sampler
 from ms_automl.tuning.telling import Telling
+from ms_automl.tuning.trouble import LOST
 
 Plan = Callable[[str, int], Mapping[str, float]]
 """From a method and a seed to the passes of a whole trial, by kind."""
@@ -60,6 +61,7 @@ class StreamRouter(Searcher):
         self._plans: dict[tuple[str, int], Mapping[str, float]] = {}
         self.running: dict[str, Stream] = {}
         self.interrupted: list[Trial] = []
+        self._why: dict[str, str] = {}  # by trial, of a process that is gone
         self._configs: dict[str, dict[str, Any]] = {}  # by name, of the trials that run or are interrupted
         self.waiting: dict[str, Suggestion] = {}  # by stream: for the checkpoint it starts from, or for its costs
         self._queue: StreamQueue | None = None
@@ -289,7 +291,7 @@ class StreamRouter(Searcher):
         if self._queue is not None and trial.training_seed is None:
             self._queue.freed(stream)
         if error:
-            self.gone(trial_id, "the trial's process died; see the log in the tune folder")
+            self.gone(trial_id, self._why.pop(trial_id, LOST))
         elif result is not None:
             self.reported(trial_id, result["report"])
         del self._configs[trial.name]
@@ -297,6 +299,10 @@ class StreamRouter(Searcher):
             return
         self._set_limits(stream)
         self.telling.over(stream, trial)
+
+    def died(self, trial_id: str, why: str) -> None:
+        """Why a trial's process is gone; said where it was the last one that the trial may have."""
+        self._why[trial_id] = why
 
     def gone(self, trial_id: str, message: str) -> None:
         """End a trial whose process died or was killed, and charge the interval that it was in."""
