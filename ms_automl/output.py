@@ -55,13 +55,13 @@ class _Lasting(io.FileIO):
     lost: OSError | None = None
 
     def write(self, data: Any) -> int:
-        if self.lost is None:
+        left = memoryview(data).cast("B")
+        while left and self.lost is None:
             try:
-                while (
-                    written := super().write(data)
-                ) is None:  # somebody has made it non-blocking, and it is full
+                written = super().write(left)
+                if written is None:  # somebody has made it non-blocking, and it is full
                     select.select((), (self,), ())
-                return written
+                left = left[written or 0 :]
             except OSError as error:
                 self.lost = error
         return memoryview(data).nbytes
@@ -74,8 +74,9 @@ def lasting(stream: TextIO | None) -> TextIO:
     errors = "replace" if stream.errors in ("strict", "surrogateescape", None) else stream.errors
     at_once = isinstance(stream, io.TextIOWrapper) and stream.write_through
     stream.flush()
+    raw: Any = _Lasting(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
+        raw if at_once else io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=errors,
         line_buffering=bool(stream.line_buffering),
@@ -86,7 +87,8 @@ def lasting(stream: TextIO | None) -> TextIO:
 def _trouble(stream: TextIO) -> OSError | None:
     """Why a stream of :func:`lasting` has lost what somebody still wants to read."""
     stream.flush()
-    lost: OSError | None = getattr(getattr(getattr(stream, "buffer", None), "raw", None), "lost", None)
+    buffer = getattr(stream, "buffer", None)
+    lost: OSError | None = getattr(getattr(buffer, "raw", buffer), "lost", None)
     return None if lost is None or lost.errno in GONE else lost
 
 
