@@ -31,15 +31,20 @@ def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module of the user's own does
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own does
         hint = "; run from the folder that holds it, or put that folder on PYTHONPATH"
+        if module_name.endswith(".py") or "/" in module_name:
+            hint = "; it is written as in an import statement: pkg.module:function"
         raise ConfigError(
             f"{kind}.factory '{name}': cannot import '{module_name}' ({type(error).__name__}: {error})"
             f"{hint if isinstance(error, ImportError) else ''}"
         ) from error
-    function = getattr(module, function_name, None)
+    function: Any = module
+    for part in function_name.split("."):  # a method of an object, too
+        function = getattr(function, part, None)
     if not callable(function):
-        raise ConfigError(f"{kind}.factory '{name}': {module_name} has no function {function_name}")
+        where = getattr(module, "__file__", None) or "of Python's own"
+        raise ConfigError(f"{kind}.factory '{name}': {module_name} has no function {function_name} ({where})")
     return function  # type: ignore[no-any-return]
 
 
@@ -79,7 +84,7 @@ def _call(kind: str, name: str, factory: Callable[..., Any], given: Sequence[Any
         return factory(*given, **args)
     except MsAutomlError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end the comparison
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         were = ", ".join(f"{key}={value!r}" for key, value in args.items()) or "none"
         raise ConfigError(f"{kind}.factory '{name}': {reason}; {kind}.args were: {were}") from error
