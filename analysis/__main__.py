@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ms_automl.cli import Parser, one_line_errors
+from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.siblings import ours
 
 DESCRIPTION = """\
@@ -43,12 +42,13 @@ def options(parser: Parser) -> Parser:
     """A parser that knows what the report is asked for by."""
     parser.add_argument(
         "--comparison",
+        type=place,
         required=True,
         metavar="DIR|RUN_ID",
         help="the folder with comparison.json, or the MLflow run",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: DIR/report, or ./report-RUN_ID)"
+        "--out", type=path, metavar="DIR", help="where to write (default: DIR/report, or ./report-RUN_ID)"
     )
     return parser
 

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ms_automl.errors import ConfigError, MsAutomlError
@@ -31,6 +32,25 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def path(text: str) -> Path:
+    """An option's path; ``~`` is the home folder, also where no shell has seen it (``--out='~/x'``).
+
+    Raises:
+        argparse.ArgumentTypeError: for an empty one, and for the home of somebody who has none here.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty: name one, or leave the option out")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"no home folder is known for '{text}': write the path out") from error
+
+
+def place(text: str) -> str:
+    """An option that is a path or something else: an address, the id of a run."""
+    return text if "://" in text else str(path(text))
+
+
 def heed_sigterm() -> None:
     """Have SIGTERM, by which schedulers, containers and ``kill`` stop a command, do what Ctrl-C does.
 
@@ -44,6 +64,17 @@ def renew_sigterm() -> None:
     """To be called when Ray has ended: it takes away the handler of SIGTERM that Python believes to be there."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM back to whom it belonged: a program that runs a comparison goes on afterwards."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

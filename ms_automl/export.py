@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.archive import Architecture, load, read_architecture, save_model
-from ms_automl.cli import Parser, one_line_errors
+from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.config import parse
 from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.factories import build_data
@@ -54,15 +54,15 @@ exit status: 0 the model is written, 2 bad input, or a model that cannot be comp
 def _parser() -> Parser:
     parser = Parser(prog="python -m ms_automl.export", description=__doc__, epilog=EPILOG)
     parser.add_argument(
-        "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
+        "--comparison", type=place, required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
     parser.add_argument("--arm", help="whose model (default: that of the lowest J on validation, but dense)")
     parser.add_argument("--seed", type=int, metavar="N", help="of which seed (default: as above)")
     parser.add_argument(
         "--format", default=",".join(FORMATS), metavar="A,B", help=f"of {', '.join(FORMATS)} (default: all)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder (default: exported/<arm>-<seed>)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
+    parser.add_argument("--out", type=path, metavar="DIR", help="new folder (default: exported/<arm>-<seed>)")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="where the data lies, as for the search")
     parser.add_argument(
         "--rounds", type=int, default=30, metavar="N", help="timings of each network (default: 30)"
     )

@@ -40,7 +40,7 @@ def writable(out: Path) -> Path:
     Raises:
         ConfigError: where nothing can be written there.
     """
-    out = out.absolute()
+    out = out.expanduser().absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ms_automl.cli import Parser, one_line_errors
+from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.config import Config, load_config, presets
 from ms_automl.errors import ConfigError
 
@@ -51,10 +51,10 @@ def _parser() -> Parser:
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where the data lies, for presets without their own"
+        "--data-dir", type=path, metavar="DIR", help="where the data lies, for presets without their own"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="new folder for the results (comparisons/PRESET-TIME)"
+        "--out", type=path, metavar="DIR", help="new folder for the results (comparisons/PRESET-TIME)"
     )
     parser.add_argument(
         "--resume",
@@ -65,6 +65,7 @@ def _parser() -> Parser:
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
     parser.add_argument(
         "--storage",
+        type=place,
         metavar="URI",
         help="where trials leave models: s3://..., gs://..., or a folder that all hosts see (default: --out)",
     )

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ms_automl.assembly import arm_names, assemble, check_batches, check_names, decided, one_trial
 from ms_automl.backup import Backup, check_own
-from ms_automl.cli import undisturbed
+from ms_automl.cli import sigterm_kept, undisturbed
 from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
@@ -78,7 +78,7 @@ def run_comparison(
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {from_here(data_dir)} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
-    with alone(out):
+    with sigterm_kept(), alone(out):
         if record is None:
             _check_new(out)
         return _compare(experiment, out, storage_of(storage, out), address, slots, record)

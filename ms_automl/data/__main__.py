@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from ms_automl.cli import Parser, one_line_errors
+from ms_automl.cli import Parser, one_line_errors, path
 from ms_automl.data import DATASETS, inspect
 from ms_automl.data.celebamask import source as celebamask
 from ms_automl.data.nyuv2 import source as nyuv2
@@ -38,17 +37,17 @@ def _parser() -> Parser:
     info = commands.add_parser("info", help="counts, tasks, class balance; a contact sheet of every task")
     info.add_argument("name", help=f"one of {', '.join(DATASETS)}")
     info.add_argument("--seed", type=int, default=0, help="of the splits (0)")
-    info.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies or is kept")
-    info.add_argument("--png", type=Path, metavar="FILE", help="draw a contact sheet into this file")
+    info.add_argument("--data-dir", type=path, metavar="DIR", help="where the data lies or is kept")
+    info.add_argument("--png", type=path, metavar="FILE", help="draw a contact sheet into this file")
     info.add_argument("--verify", action="store_true", help="compare every checksum of a prepared folder")
     ready = commands.add_parser(
         "prepare", help="convert once to what training reads quickly; goes on after a stop"
     )
     ready.add_argument("name", help=f"one of {', '.join(SOURCES)}")
     ready.add_argument(
-        "--source", type=Path, required=True, metavar="PATH", help="the files as they are published"
+        "--source", type=path, required=True, metavar="PATH", help="the files as they are published"
     )
-    ready.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    ready.add_argument("--out", type=path, required=True, metavar="DIR", help="a new folder")
     ready.add_argument(
         "--set", action="append", default=[], metavar="KEY=NUMBER", help="such as height, classes, size"
     )

@@ -20,11 +20,18 @@ Arrays = dict[str, Array]
 
 
 def cache_folder() -> Path:
-    """``$MS_AUTOML_CACHE``, else ``$XDG_CACHE_HOME/ms_automl``, else ``~/.cache/ms_automl``."""
-    if own := os.environ.get("MS_AUTOML_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "ms_automl"
+    """``$MS_AUTOML_CACHE``, else ``$XDG_CACHE_HOME/ms_automl``, else ``~/.cache/ms_automl``.
+
+    Raises:
+        DataError: for a user without a home.
+    """
+    own, base = os.environ.get("MS_AUTOML_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(own).expanduser() if own else Path(base).expanduser() / "ms_automl"
+    except RuntimeError as error:
+        raise DataError(
+            "this user has no home folder for the cache: set MS_AUTOML_CACHE to a folder that can be written"
+        ) from error
 
 
 def cache_file(name: str, version: int, arguments: Mapping[str, Any], folder: Path | None = None) -> Path:

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_automl.cli import Parser, one_line_errors
+from ms_automl.cli import Parser, one_line_errors, path, place, sigterm_kept
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.files import alone, writable
 from ms_automl.siblings import ours
@@ -47,7 +47,7 @@ exit status: 0 all runs ended well, 1 some failed, or MLflow lacks records, 2 ba
 def _parser() -> Parser:
     parser = Parser(prog="python -m ms_automl.transfer", description=__doc__, epilog=EPILOG)
     parser.add_argument(
-        "--comparison", required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
+        "--comparison", type=place, required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
     parser.add_argument("--task", metavar="A,B", help="held-back tasks (default: all of them)")
     parser.add_argument("--arms", metavar="A,B", help="whose models (default: all); dense is always added")
@@ -62,11 +62,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="of an uptake (default: a quarter of the comparison's trials)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: DIR/transfer, or ./transfer-RUN_ID)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data lies, as for the search")
+    parser.add_argument("--out", type=path, metavar="DIR", help="(default: DIR/transfer, or ./transfer-RUN_ID)")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="where the data lies, as for the search")
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
     parser.add_argument(
-        "--storage", metavar="URI", help="where hosts read models, and a copy of what is done is kept: s3://..., "
+        "--storage", type=place, metavar="URI",
+        help="where hosts read models, and a copy of what is done is kept: s3://..., "
         "gs://..., or a folder that all hosts see (default: the comparison's folder, and no copy)"
     )  # fmt: skip
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
@@ -121,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     uri = comparison.tracking_uri
     recorded = transfer_record(opened(uri, writes=False), comparison.run_id, uri)
     storage = _storage(args, comparison, out)
-    with alone(writable(out)):
+    with sigterm_kept(), alone(writable(out)):
         models = _models(comparison, arms, out)
         stored = stored_lines(storage, out, print) if storage is not None else []
         for task in data.unseen_tasks:
