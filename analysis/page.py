@@ -6,7 +6,6 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
@@ -23,7 +22,7 @@ def page(
 ) -> str:
     """Fill `page.html`: text, the contents, and the sections, HTML by heading; empty ones are left out."""
     shown = {name: html for name, html in sections.items() if html}
-    template = Template(files("analysis").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
         about=escape(about),
