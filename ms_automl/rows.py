@@ -80,9 +80,10 @@ def _notes(stream: Stream, objective: Objective) -> list[str]:
         notes.append("its model was not stored: --resume trains it again")
     if failed:
         notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
-    lost = sum(trial.interruptions for trial in (*stream.trials, *stream.retrained))
-    if lost:
-        notes.append(f"{lost} process{'es' if lost > 1 else ''} lost, others went on")
+    trials = (*stream.trials, *stream.retrained)
+    if lost := sum(trial.interruptions for trial in trials):
+        went_on = any(trial.status != "FAILED" for trial in trials)
+        notes.append(f"{lost} process{'es' if lost > 1 else ''} lost{', others went on' if went_on else ''}")
     return notes
 
 

@@ -144,6 +144,18 @@ def test_without_a_state_it_begins_anew_and_after_too_many_losses_it_has_failed(
     assert bench.row("random")["note"] == "1 trial failed; 2 processes lost, others went on"
 
 
+def test_where_every_process_died_it_is_not_said_that_others_went_on_and_ray_knows_why(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    for _ in range(2):
+        name, _ = bench.ask()
+        bench.router.died(name, "the trial's process died: memory ran out")
+        lose(bench, name)
+    trial = bench.state.streams["dense-0"].trials[0]
+    assert trial.error == "the trial's process died: memory ran out"
+    bench.run(slots=1)
+    assert bench.row("dense")["note"] == "gave up; 1 trial failed; 1 process lost"
+
+
 def test_what_a_lost_process_had_begun_is_reckoned_from_the_pace_it_had(tmp_path):
     bench = Bench(tmp_path, arms=("random",), retries=1)
     bench.finish(bench.ask()[0])
