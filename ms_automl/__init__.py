@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for one of our commands
+    import ms_automl.hidden  # noqa: F401
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -91,3 +91,17 @@ def test_the_report_has_a_door_that_is_always_ours(tmp_path):
     script(tmp_path, "analysis")
     status, shown, error = run(tmp_path, "-m", "ms_automl.report", "--comparison", "nowhere")
     assert (status, shown) == (2, "") and "no such comparison: 'nowhere'" in error
+
+
+@pytest.mark.parametrize("name", ["random.py", "queue.py", "re/__init__.py"])
+def test_a_file_that_python_takes_for_its_own_is_named_in_a_line(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("VALUE = 1\n")
+    status, shown, error = run(tmp_path, "-m", "ms_automl.search", "--show-config")
+    assert (status, shown) == (2, "") and error.count("\n") == 1
+    assert error.startswith(f"error: {name.partition('/')[0]} in this folder") and "rename it" in error
+
+
+def test_a_file_that_hides_what_nobody_needs_is_left_in_peace(tmp_path):
+    (tmp_path / "antigravity.py").write_text("VALUE = 1\n")
+    assert run(tmp_path, "-m", "ms_automl.search", "--show-config", "--preset", "smoke")[0] == 0
