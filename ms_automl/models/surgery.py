@@ -145,14 +145,21 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
             conv = _conv(network, name)
             conv.weight = nn.Parameter(conv.weight.detach()[:, selected].clone())
             conv.in_channels = len(selected)
-            network.set_submodule(name, SelectedConv2d(conv, torch.tensor(selected)))
+            _replace(network, name, SelectedConv2d(conv, torch.tensor(selected)))
         for name in surgery.empty:
-            network.set_submodule(name, EmptyConv2d(_conv(network, name)))
+            _replace(network, name, EmptyConv2d(_conv(network, name)))
         for name, before in surgery.folded.items():
             _fold(network.get_submodule(name), network.get_submodule(before))
-            network.set_submodule(name, nn.Identity())
+            _replace(network, name, nn.Identity())
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
+
+
+def _replace(network: nn.Module, name: str, new: nn.Module) -> None:
+    """Put a module in another's place, under every name that the other has."""
+    old = network.get_submodule(name)
+    for one in [one for one, found in network.named_modules(remove_duplicate=False) if found is old]:
+        network.set_submodule(one, new)
 
 
 @torch.no_grad()
@@ -169,7 +176,15 @@ def _fold(norm: nn.Module, conv: nn.Module) -> None:
         conv.bias = bias
     else:
         conv.bias = nn.Parameter(bias)
-        conv.weight.mul_(scale.view(-1, 1, 1, 1))
+        conv.weight = nn.Parameter(conv.weight * scale.view(-1, 1, 1, 1))  # another may share the weight
+
+
+def plain(module: nn.Module) -> bool:
+    """Whether a layer computes what its class in torch, or here, does, and nothing else."""
+    known = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, SelectedConv2d, EmptyConv2d)
+    own = type(module).forward in {kind.forward for kind in known} and "forward" not in vars(module)
+    inner = not isinstance(module, nn.Conv2d) or type(module)._conv_forward is nn.Conv2d._conv_forward
+    return own and inner and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
@@ -186,7 +201,7 @@ def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
     pairs: dict[str, str] = {}
     with torch.no_grad(), ExitStack() as hooks:
         for name, module in network.named_modules():
-            if not isinstance(module, nn.Conv2d | EmptyConv2d | nn.BatchNorm2d):
+            if not isinstance(module, nn.Conv2d | EmptyConv2d | nn.BatchNorm2d) or not plain(module):
                 continue
 
             def see(found: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:

@@ -193,7 +193,7 @@ class _Hidden(nn.Module):
     """Mixes channels where no trace can see it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flip(1).detach() + x if x.shape[1] == 4 else x
+        return x * torch.from_numpy(x.detach().numpy().mean(1, keepdims=True))
 
 
 def test_a_network_that_a_trace_cannot_follow_is_refused_in_one_line():

@@ -1,0 +1,147 @@
+"""Which channels go, and what is cut out of the network for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor, nn
+
+from ms_automl.models.surgery import Kept, Surgery
+from ms_automl.sparsity.channels import ABSENT
+from ms_automl.sparsity.trace import trace
+from ms_automl.sparsity.tracer import Mask
+
+PICKING = 32
+"""What picking a channel costs, in multiplications per pixel: memory is slower than arithmetic."""
+
+
+class Cutting:
+    """Takes channels away until no more can go.
+
+    Args:
+        network: in evaluation mode; constants are moved between its weights.
+        convs: names of the convolutions that may be replaced by ones that read less.
+        images: [B, channels, H, W], for the trace.
+        strict: as of :func:`~ms_automl.sparsity.trace.trace`.
+
+    Attributes:
+        written: by name of a parameter or buffer, [its length] the channel of each entry along its first axis.
+        read: by name of a weight that mixes channels, [in] the channel that each input reads.
+        gone: [channels] whether it goes.
+    """
+
+    def __init__(self, network: nn.Module, convs: list[str], images: Tensor, strict: bool = False) -> None:
+        self.network, self.convs, self.images, self.strict = network, convs, images, strict
+        tensors = [*network.named_parameters(), *network.named_buffers()]
+        self.tensors = {name: tensor.detach() for name, tensor in tensors}
+        self.names = {id(tensor): name for name, tensor in tensors}
+        self.found = trace(network, images, strict=strict)
+        channels = self.found.channels
+        self.written = {name: channels.find(ids) for name, ids in self.found.rows.items()}
+        self.read = {name: channels.find(ids) for name, ids in self.found.columns.items()}
+        everything = np.concatenate([np.zeros(1, np.int64), *self.written.values(), *self.read.values()])
+        self.gone = np.zeros(int(everything.max()) + 1, np.bool_)
+        self.stays = channels.fixed(np.arange(len(self.gone)))
+        self.stays[channels.find(np.fromiter({ABSENT, *self.found.seen}, np.int64))] = True
+        self.places: dict[int, list[tuple[str, int]]] = {}  # (weight, input) by the channel it reads
+        for name, table in self.read.items():
+            for column, channel in enumerate(table.tolist()):
+                self.places.setdefault(channel, []).append((name, column))
+        unread = np.ones(len(self.gone), np.bool_)
+        unread[list(self.places)] = False
+        self.stays |= unread  # by anything that the trace has seen: then something else reads it, or nobody
+
+    def run(self) -> Surgery:
+        """Take away what can go; returns what stays."""
+        self._drop_unread()
+        while self._drop_constant():
+            self._drop_unread()
+            self.found = trace(self.network, self.images, strict=self.strict, known=self.found)
+        return self._surgery()
+
+    def _drop_unread(self) -> None:
+        before = -1
+        while before != (before := int(self.gone.sum())):
+            needed = self.stays.copy()
+            for name, table in self.read.items():
+                needed[table[used(self.tensors[name][~self.gone[self.written[name]]])]] = True
+            self.gone |= ~needed
+
+    def _drop_constant(self) -> bool:
+        """Give channels that are the same for every image to another one; whether any went."""
+        values = self.found.values
+        by_readers: dict[tuple[str, ...], list[int]] = {}
+        for g, places in self.places.items():
+            if not self.stays[g] and not self.gone[g] and all(self._known(*place) for place in places):
+                by_readers.setdefault(tuple(name for name, _ in places), []).append(g)
+        before = int(self.gone.sum())
+        for group in by_readers.values():
+            strengths = {g: min(abs(values[name][column]) for name, column in self.places[g]) for g in group}
+            first = max(group, key=lambda g: strengths[g])
+            for g in group:
+                if all(values[name][column] == 0 for name, column in self.places[g]):
+                    self.gone[g] = True
+                elif g != first and strengths[first] > 0:
+                    self._move(g, first)
+                    self.gone[g] = True
+        return int(self.gone.sum()) > before
+
+    def _known(self, name: str, column: int) -> bool:
+        values = self.found.values.get(name)
+        return values is not None and bool(np.isfinite(values[column]))
+
+    def _move(self, channel: int, other: int) -> None:
+        for (name, column), (_, into) in zip(self.places[channel], self.places[other], strict=True):
+            weight, values = self.tensors[name], self.found.values[name]
+            weight[:, into] += weight[:, column] * (values[column] / values[into])
+            weight[:, column] = 0
+
+    def _surgery(self) -> Surgery:
+        rows, columns = self._kept()
+        outputs: Kept = {}
+        inputs: Kept = {}
+        for name, module in self.network.named_modules():
+            for key, kept in ((key, rows[key]) for key in self._own(module) if key in rows):
+                if not kept.all():
+                    outputs[name] = kept.nonzero()[0].tolist()
+                if key in columns and not columns[key].all():
+                    inputs[name] = columns[key].nonzero()[0].tolist()
+        selected: Kept = {}
+        empty: list[str] = []
+        for name in self.convs:
+            key = next(self._own(self.network.get_submodule(name)), "")
+            if key not in columns or key in self.found.foreign:
+                continue  # not reached, or something else than a convolution
+            weight = self.tensors[key][rows[key]][:, columns[key]]
+            reads = used(weight)
+            if self.gone[self.written[key]].all() or not reads.any():
+                empty.append(name)
+            elif _pays(weight, reads):
+                selected[name] = reads.nonzero()[0].tolist()
+        return Surgery(outputs, inputs, selected, tuple(empty))
+
+    def _own(self, module: nn.Module) -> Iterator[str]:
+        """Names of a module's own tensors, the weight first; one name for a tensor of several modules."""
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        return (self.names[id(tensor)] for _, tensor in sorted(own, key=lambda one: one[0] != "weight"))
+
+    def _kept(self) -> tuple[dict[str, Mask], dict[str, Mask]]:
+        """By tensor, which entries stay; where one keeps a channel, all that share it and its readers do too."""
+        alive = ~self.gone
+        for table in self.written.values():
+            if not alive[table].any():
+                alive[table[0]] = True  # a tensor needs a channel; nobody reads this one
+        return ({n: alive[t] for n, t in self.written.items()}, {n: alive[t] for n, t in self.read.items()})
+
+
+def _pays(weight: Tensor, reads: Mask) -> bool:
+    """Whether a convolution saves more by leaving inputs out than picking the others costs."""
+    saved = int((~reads).sum()) * weight.shape[0] * weight.shape[2] * weight.shape[3]
+    return saved > PICKING * int(reads.sum())
+
+
+def used(weight: Tensor) -> Mask:
+    """[in] whether any weight of an input is not zero."""
+    alive: Mask = (weight != 0).transpose(0, 1).flatten(1).any(1).numpy()
+    return alive

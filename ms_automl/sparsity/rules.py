@@ -1,0 +1,256 @@
+"""What operations do to channels, by their name in ATen. One that is not listed is not followed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ms_automl.sparsity.channels import ABSENT, Ids
+from ms_automl.sparsity.tracer import OWN, Call, Mark, Mask, Rule, Tracer, leaves, only
+
+STEADY = 1e-6
+"""How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
+
+
+def extremes(value: Tensor, axis: int) -> tuple[Any, Any]:
+    """([channels] least, [channels] largest value of each channel)."""
+    others = [one for one in range(value.ndim) if one != axis]
+    value = value.float()
+    low, high = (value.amin(others), value.amax(others)) if others else (value, value)
+    return low.double().numpy(), high.double().numpy()
+
+
+def zeros(value: Tensor, mark: Mark) -> Mask:
+    """[channels] which of a tensor's are 0 for every image."""
+    if not mark.same.any():
+        return mark.same
+    low, high = extremes(value, mark.axis)
+    nothing: Mask = mark.same & (low == 0) & (high == 0)
+    return nothing
+
+
+def elementwise(tracer: Tracer, call: Call) -> Mark | None:
+    """out[i] depends on the entries [i] of the arguments, which broadcast."""
+    out = leaves(call.out)[0]
+    marks = [(one, tracer.mark(one)) for one in call.tensors]
+    axes = {
+        mark.axis - one.ndim
+        for one, mark in marks
+        if mark is not None and len(mark.ids) == out.shape[mark.axis - one.ndim]
+    }
+    if len(axes) != 1:
+        return None
+    axis, ids, stay = axes.pop(), None, ""
+    size = out.shape[axis]
+    same, zero, why = np.ones(size, np.bool_), np.zeros(size, np.bool_), tracer.place(call.name)
+    for one, mark in marks:
+        if mark is not None and mark.axis - one.ndim == axis and len(mark.ids) == size:
+            if ids is not None:
+                tracer.channels.join(ids, mark.ids, why)
+            ids, zero = mark.ids, zero | zeros(one, mark)
+            same &= mark.same
+            continue
+        depends = tracer.depends(one)
+        tracer.fix([one], why if depends else OWN)  # a gate of one channel, say
+        same &= not depends or (mark is not None and bool(mark.same.all()))
+        if size > 1 and one.ndim >= -axis and one.shape[axis] == size:  # an entry for each, not followed
+            stay = why if depends else OWN
+    assert ids is not None
+    if stay:
+        tracer.channels.fix(ids, stay)
+    return Mark(out.ndim + axis, ids, same | zero if call.name == "mul" else same)
+
+
+def alike(tracer: Tracer, call: Call) -> Mark | None:
+    """Of the shape of another, and the same everywhere."""
+    mark = tracer.mark(call["self"])
+    return mark and replace(mark, same=np.ones_like(mark.same))
+
+
+def _axis(axis: int, ndim: int) -> int:
+    return axis % ndim if ndim else 0
+
+
+def convolution(tracer: Tracer, call: Call) -> Mark | None:
+    """Ungrouped: reads all channels and writes others; one filter a channel: hands them on."""
+    value, mark = only(tracer, call)
+    weight, axis, groups = call["weight"], value.ndim - 3, call["groups"]
+    by_channel = 1 < groups == weight.shape[0] == value.shape[axis]
+    rows = tracer.rows(weight) if groups == 1 or by_channel else None
+    if rows is None or tracer.depends(weight) or (mark is not None and mark.axis != axis):
+        return None
+    alive = (weight != 0).flatten(2).any(2).numpy()
+    if groups == 1:
+        same = mixing(tracer, call, value, mark, alive)
+    else:
+        tracer.channels.join(rows, ABSENT if mark is None else mark.ids, OWN)  # type: ignore[arg-type]
+        same = ~alive[:, 0] | (False if mark is None else mark.same)
+    biased(tracer, call, rows)
+    return Mark(axis, rows, same)
+
+
+def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: Mask) -> Mask:
+    """Read all channels by a weight.
+
+    Args:
+        tracer: whose channels they are.
+        call: the operation.
+        value: what it reads.
+        mark: its channels.
+        alive: [out, in] where the weight is not zero.
+
+    Returns:
+        [out] whether an output is the same for every image: where it reads nothing but zeros.
+    """
+    weight = call["weight"]
+    columns = tracer.columns(weight)
+    assert columns is not None
+    tracer.used(weight)
+    if mark is None:
+        tracer.channels.fix(columns, "the images")
+        return np.asarray(~alive.any(1))
+    tracer.channels.join(columns, mark.ids, tracer.place(call.name))
+    values = np.full(len(columns), np.nan)
+    if mark.same.any():
+        low, high = extremes(value, mark.axis)
+        steady = mark.same & (high - low <= STEADY * np.maximum(abs(low), abs(high)))
+        values[steady] = ((low + high) / 2)[steady]
+    tracer.give(weight, values)
+    return np.asarray(~alive[:, values != 0].any(1))
+
+
+def biased(tracer: Tracer, call: Call, rows: Ids) -> None:
+    """One entry of the bias for each channel."""
+    if (bias := call["bias"]) is None:
+        return
+    entries = tracer.rows(bias)
+    if entries is None or tracer.depends(bias):
+        tracer.fix([bias], OWN)
+        tracer.channels.fix(rows, OWN)
+    else:
+        tracer.channels.join(rows, entries, OWN)
+
+
+def linear(tracer: Tracer, call: Call) -> Mark | None:
+    """Reads the last axis, whatever stands before it."""
+    value, mark = only(tracer, call)
+    weight, axis = call["weight"], value.ndim - 1
+    rows = tracer.rows(weight)
+    if rows is None or tracer.depends(weight):
+        return None
+    if mark is not None and mark.axis != axis:  # the same for each channel, as in an MLP over pixels
+        tracer.fix([weight, *([] if call["bias"] is None else [call["bias"]])], tracer.place(call.name))
+        return replace(mark, same=np.zeros_like(mark.same))
+    same = mixing(tracer, call, value, mark, (weight != 0).numpy())
+    biased(tracer, call, rows)
+    return Mark(axis, rows, same)
+
+
+def norm(tracer: Tracer, call: Call) -> Mark | None:
+    """Statistics, γ and β by channel."""
+    _, mark = only(tracer, call)
+    own = [call[name] for name in ("weight", "bias", "running_mean", "running_var") if call[name] is not None]
+    entries = [tracer.rows(one) for one in own]
+    if mark is None or mark.axis != 1 or any(one is None for one in entries):
+        return None
+    for one in entries:
+        tracer.channels.join(mark.ids, one, OWN)  # type: ignore[arg-type]
+    flat = np.zeros_like(mark.same) if call["weight"] is None else (call["weight"] == 0).numpy()
+    return replace(mark, same=mark.same | flat)
+
+
+def prelu(tracer: Tracer, call: Call) -> Mark | None:
+    """One slope, or one for each channel."""
+    _, mark = only(tracer, call)
+    if call["weight"].numel() == 1:
+        return mark
+    entries = tracer.rows(call["weight"])
+    if mark is None or mark.axis != 1 or entries is None:
+        return None
+    tracer.channels.join(mark.ids, entries, OWN)
+    return mark
+
+
+def layer_norm(tracer: Tracer, call: Call) -> Mark | None:
+    """Over the last axes: each channel by itself where they are not among them."""
+    value, mark = only(tracer, call)
+    if mark is None or mark.axis >= value.ndim - len(call["normalized_shape"]):
+        return None
+    tracer.fix([one for one in (call["weight"], call["bias"]) if one is not None], OWN)
+    return replace(mark, same=np.zeros_like(mark.same))
+
+
+def pixels(tracer: Tracer, call: Call) -> Mark | None:
+    """Over the last axes, each channel by itself: pooling, resizing, mirrored borders."""
+    value, mark = only(tracer, call)
+    return None if mark is None or mark.axis >= value.ndim - 2 else mark
+
+
+def pad(tracer: Tracer, call: Call) -> Mark | None:
+    """Borders; around the channels they are more of them."""
+    value, mark = only(tracer, call)
+    amounts, mode = call["pad"], call.given.get("mode", "constant")
+    if mark is None or (mark.axis >= value.ndim - len(amounts) // 2 and mode != "constant"):
+        return None
+    around = amounts[2 * (value.ndim - 1 - mark.axis) :][:2] or (0, 0)
+    if min(around) < 0:
+        return None
+    ids = np.pad(mark.ids, around, constant_values=ABSENT)
+    return Mark(mark.axis, ids, np.pad(mark.same, around))
+
+
+def reduction(tracer: Tracer, call: Call) -> Mark | None:
+    """Over axes that are not the channels'."""
+    value, mark = only(tracer, call)
+    axes = call.given.get("dim")
+    axes = [axes] if isinstance(axes, int) else list(axes or range(value.ndim))
+    axes = [_axis(one, value.ndim) for one in axes]
+    if mark is None or mark.axis in axes:
+        return None
+    axis = mark.axis if call.given.get("keepdim") else mark.axis - sum(one < mark.axis for one in axes)
+    keeps = call.name in ("mean", "amax", "amin", "max.dim", "min.dim")  # others know how many pixels there are
+    return Mark(axis, mark.ids, mark.same if keeps else np.zeros_like(mark.same))
+
+
+def along(tracer: Tracer, call: Call) -> Mark | None:
+    """Mixes the entries of one axis, which keeps its length: followed where it is not the channels'."""
+    value, mark = only(tracer, call)
+    if mark is None or _axis(call["dim"], value.ndim) == mark.axis:
+        return None
+    return replace(mark, same=np.zeros_like(mark.same))
+
+
+ELEMENTWISE = """
+    abs acos add addcdiv addcmul alias alpha_dropout asin atan atan2 bitwise_and bitwise_not bitwise_or ceil
+    celu clamp clamp_max clamp_min clone contiguous copy copy_ cos cosh detach div dropout elu eq erf erfc exp
+    exp2 expm1 feature_alpha_dropout feature_dropout fill fill_ float_power floor floor_divide fmod frac ge
+    gelu gt half hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp log log10
+    log1p log2 log_sigmoid logaddexp logical_and logical_not logical_or lt masked_fill max.other maximum
+    min.other minimum mish mul nan_to_num ne neg positive pow reciprocal relu relu6 remainder round rsqrt rsub
+    selu sigmoid sign silu sin sinh softplus softshrink sqrt square sub tan tanh threshold to _to_copy trunc
+    type_as where zero zero_
+"""
+ALIKE = "zeros_like ones_like empty_like full_like"
+PIXELS = """
+    max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
+    upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa
+    _upsample_bicubic2d_aa reflection_pad2d replication_pad2d
+"""
+REDUCTIONS = "mean amax amin max.dim min.dim sum var std prod.dim_int logsumexp linalg_vector_norm argmax argmin"
+
+COMPUTING: dict[str, Rule] = {
+    **dict.fromkeys(ELEMENTWISE.split(), elementwise),
+    **dict.fromkeys(ALIKE.split(), alike),
+    "conv2d": convolution,
+    "linear": linear,
+    **dict.fromkeys(("batch_norm", "instance_norm"), norm),
+    "prelu": prelu,
+    "layer_norm": layer_norm,
+    **dict.fromkeys(PIXELS.split(), pixels),
+    **dict.fromkeys(("pad", "constant_pad_nd"), pad),
+    **dict.fromkeys(REDUCTIONS.split(), reduction),
+    **dict.fromkeys(("softmax", "log_softmax", "_softmax", "cumsum"), along),
+}

@@ -1,0 +1,60 @@
+"""The channels of a network, followed through one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.sparsity.rules import COMPUTING
+from ms_automl.sparsity.shapes import SHAPES
+from ms_automl.sparsity.tracer import Trace, Tracer, leaves
+
+RULES = COMPUTING | SHAPES
+
+
+def trace(module: nn.Module, images: Tensor, *, strict: bool = False, known: Trace | None = None) -> Trace:
+    """Follow the channels of every convolution and linear layer through one forward.
+
+    Args:
+        module: a trunk or a whole network in evaluation mode; it stays as it is.
+        images: [B, channels, H, W].
+        strict: take a change of shape for something unknown: the sizes in it may be written in the code.
+        known: of the same network with other weights, whose numbers the channels keep.
+
+    Raises:
+        NetworkError: where the forward fails.
+    """
+    try:
+        tracer = Tracer(module, RULES, strict, known)
+        tracer.put(images, None)
+        with torch.inference_mode(), _named(module, tracer), tracer:
+            outputs = module(images)
+    except Exception as error:  # whatever a stranger's network does
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise NetworkError(f"the channels cannot be traced ({reason})") from error
+    for leaf in leaves(outputs):
+        if (mark := tracer.mark(leaf)) is not None:
+            tracer.found.seen |= set(mark.ids.tolist())
+    return tracer.found
+
+
+@contextmanager
+def _named(module: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """Tell the tracer which module runs."""
+    with ExitStack() as undo:
+        for name, part in module.named_modules():
+
+            def enter(found: nn.Module, _: object, name: str = name) -> None:
+                tracer.stack.append((name, found))
+                tracer.found.reached.add(name)
+
+            def leave(*_: object) -> None:
+                tracer.stack.pop()
+
+            undo.enter_context(part.register_forward_pre_hook(enter, prepend=True))
+            undo.enter_context(part.register_forward_hook(leave, always_call=True))
+        yield

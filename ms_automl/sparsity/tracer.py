@@ -1,0 +1,265 @@
+"""Where the channels of a network go: one forward, in which every operation says what it does to them.
+
+Each tensor on the way may have one axis of channels, whose entries have numbers (:class:`Channels`). An operation
+that :mod:`~ms_automl.sparsity.rules` knows hands them on, makes channels one, or reads them; one that it does not
+know makes every channel that it is given one that must stay. So what the trace cannot follow is kept, and nothing
+is decided about it. The idea of channels that are one is DepGraph's (Fang et al. 2023, arXiv 2301.12900).
+
+What is the same for every image follows from the weights: a filter of zeros emits its bias, whatever it sees. Its
+value is then read off the forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ms_automl.models.surgery import plain
+from ms_automl.sparsity.channels import Channels, Ids
+
+Mask = NDArray[np.bool_]
+
+OWN = "a parameter of its own"
+PER_CHANNEL = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+CUT = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The channels of a tensor.
+
+    Attributes:
+        axis: along which they lie.
+        ids: [size of the axis] their numbers, ABSENT where one is not followed.
+        same: [size of the axis] whether a channel is the same for every image, because of the weights; its pixels
+            may differ.
+    """
+
+    axis: int
+    ids: Ids
+    same: Mask
+
+
+@dataclass
+class Trace:
+    """What one forward showed.
+
+    Attributes:
+        channels: the numbers.
+        rows: by name of a parameter or buffer, [its length] the channel of each entry along its first axis.
+        columns: by name of a weight that mixes channels, [in] the channel that each input reads.
+        values: by name of such a weight, [in] the value of an input that is the same for every image and in every
+            pixel; NaN for others.
+        seen: numbers of the channels that reach the module's own output.
+        reached: names of the modules that the forward called.
+        foreign: names of weights that something else than the own forward of their module has used.
+    """
+
+    channels: Channels = field(default_factory=Channels)
+    rows: dict[str, Ids] = field(default_factory=dict)
+    columns: dict[str, Ids] = field(default_factory=dict)
+    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
+
+
+class Tracer(TorchDispatchMode):
+    """Gives every tensor of a forward its mark. In inference mode, so that operations come as they are called."""
+
+    def __init__(
+        self, module: nn.Module, rules: Mapping[str, Rule], strict: bool, known: Trace | None = None
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rules, self.strict = rules, strict
+        self.found = Trace() if known is None else Trace(known.channels, known.rows, known.columns)
+        self.channels = self.found.channels
+        self.stack: list[tuple[str, nn.Module]] = [("", module)]
+        self.plain = {name for name, part in module.named_modules() if plain(part)}
+        self.names = {id(tensor): name for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+        self.alive = [*module.parameters(), *module.buffers()]  # so that their ids stay theirs
+        self.memory = {one.untyped_storage().data_ptr(): self.names[id(one)] for one in self.alive}
+        self.rigid = set(_rigid(module))  # by id: a tensor may have several modules
+        self.locked: dict[str, str] = {}
+        # Only what depends on the images is a key with a mark or None; weights and constants are free.
+        self.marks: Any = WeakTensorKeyDictionary()
+        self.free: Any = WeakTensorKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and importing the compiler takes seconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        call = Call.of(self.rules, func, args, kwargs)
+        if call.rule is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        call.out = func(*args, **kwargs)
+        apply(self, call)
+        return call.out
+
+    def put(self, value: object, mark: Mark | None) -> None:
+        """Give every tensor of a result its mark; None for one that depends on the images, without channels."""
+        for leaf in leaves(value):
+            self.marks[leaf] = mark
+
+    def depends(self, value: Tensor) -> bool:
+        """Whether a tensor depends on the images."""
+        return value in self.marks
+
+    def mark(self, value: Tensor) -> Mark | None:
+        """The channels of a tensor, or None."""
+        found: Mark | None = self.marks.get(value)
+        return found
+
+    def fix(self, tensors: Iterable[Tensor], why: str) -> None:
+        """The channels of these stay, and so do the entries of those that are parameters."""
+        for tensor in tensors:
+            if (mark := self.mark(tensor)) is not None:
+                self.channels.fix(mark.ids, why)
+            name = self.names.get(id(tensor)) or self.memory.get(tensor.untyped_storage().data_ptr())
+            if name is not None:
+                self.locked.setdefault(name, why)
+                self.found.foreign.add(name)
+                for table in (self.found.rows, self.found.columns):
+                    if name in table:
+                        self.channels.fix(table[name], why)
+
+    def rows(self, tensor: Tensor) -> Ids | None:
+        """The numbers of a parameter's entries along its first axis; None where it is none, or cannot be cut."""
+        return self._entries(tensor, self.found.rows, 0)
+
+    def columns(self, tensor: Tensor) -> Ids | None:
+        """The same along its second axis."""
+        return self._entries(tensor, self.found.columns, 1)
+
+    def _entries(self, tensor: Tensor, table: dict[str, Ids], axis: int) -> Ids | None:
+        name = self.names.get(id(tensor))
+        if name is None or id(tensor) in self.rigid:
+            return None
+        if name not in table:
+            table[name] = self.channels.new(tensor.shape[axis])
+            if name in self.locked:
+                self.channels.fix(table[name], self.locked[name])
+        return table[name]
+
+    def used(self, weight: Tensor) -> None:
+        """Note whether the module that holds a weight is the one that uses it, by its class's own forward."""
+        name = self.names[id(weight)]
+        place, _ = self.stack[-1]
+        if name != f"{place}.weight".lstrip(".") or place not in self.plain:
+            self.found.foreign.add(name)
+
+    def give(self, weight: Tensor, values: NDArray[np.float64]) -> None:
+        """Note the values of a weight's inputs; those that differ from call to call are none."""
+        name = self.names[id(weight)]
+        before = self.found.values.get(name, values)
+        self.found.values[name] = np.where(before == values, values, np.nan)
+
+    def shared(self, value: Tensor) -> list[Tensor]:
+        """All tensors that lie in the memory of this one."""
+        place = value.untyped_storage().data_ptr()
+        known = [*self.marks.keys(), *self.free.keys(), *self.alive]
+        return [other for other in known if other.untyped_storage().data_ptr() == place]
+
+    def place(self, operation: str) -> str:
+        """Where something happens, in words."""
+        name, module = self.stack[-1]
+        if name and not any(True for _ in module.children()):
+            return f"'{name}' ({type(module).__name__})"
+        return f"{operation} in '{name}'" if name else operation
+
+
+def leaves(value: object) -> list[Tensor]:
+    """The tensors in what a module returns."""
+    if isinstance(value, Mapping):  # also one that torch does not know as such
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [leaf for one in value for leaf in leaves(one)]
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _rigid(module: nn.Module) -> Iterator[int]:
+    """Parameters and buffers whose module cannot be cut along them."""
+    for part in module.modules():
+        tensors = dict([*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)])
+        if not isinstance(part, CUT) or not tensors.keys() <= PER_CHANNEL or hasattr(part, "parametrizations"):
+            yield from map(id, tensors.values())
+
+
+Rule = Callable[[Tracer, "Call"], Mark | list[Mark] | None]
+"""The mark of all that an operation gives, or of each part of it; None where it cannot be followed."""
+
+
+@dataclass
+class Call:
+    """One operation with its arguments by name."""
+
+    name: str
+    given: dict[str, Any]
+    rule: Rule | None
+    written: list[Tensor]
+    out: Any = None
+
+    @classmethod
+    def of(cls, rules: Mapping[str, Rule], func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+        """What is called with what, and the rule for it: that of its overload, or of its name."""
+        schema = func._schema
+        given = {one.name: one.default_value for one in schema.arguments if one.has_default_value()}
+        given |= {one.name: value for one, value in zip(schema.arguments, args, strict=False)} | kwargs
+        name = schema.name.partition("::")[2]
+        name = name if name in rules else name.removesuffix("_")
+        name = f"{name}.{func._overloadname}" if f"{name}.{func._overloadname}" in rules else name
+        mutated = (one.name for one in schema.arguments if one.alias_info is not None and one.alias_info.is_write)
+        return cls(name, given, rules.get(name), leaves([given.get(one) for one in mutated]))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.given[name]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those among the arguments."""
+        return leaves(list(self.given.values()))
+
+
+def apply(tracer: Tracer, call: Call) -> None:
+    """Give the result of an operation its marks."""
+    others = [one for one in call.tensors if tracer.depends(one) and not any(one is w for w in call.written)]
+    aliases = [one for into in call.written for one in tracer.shared(into) if one is not into] if others else []
+    if aliases:  # such as an assignment to some of a tensor's entries: the others do not know of it
+        why = tracer.place(call.name)
+        tracer.fix([*call.tensors, *aliases], why)
+        tracer.put([call.out, *call.written, *aliases], None)
+    elif not any(tracer.depends(one) for one in call.tensors):
+        free(tracer, call)
+    else:
+        marks = None if call.rule is None else call.rule(tracer, call)
+        if marks is None:  # every channel that goes in stays
+            tracer.fix(call.tensors, tracer.place(call.name))
+            tracer.put(call.written, None)
+        for one, mark in zip(call.out, marks, strict=True) if isinstance(marks, list) else [(call.out, marks)]:
+            tracer.put(one, mark)
+
+
+def free(tracer: Tracer, call: Call) -> None:
+    """Of weights and constants alone."""
+    tracer.fix(call.tensors, OWN)
+    for leaf in leaves(call.out):
+        tracer.free[leaf] = True
+
+
+def only(tracer: Tracer, call: Call) -> tuple[Tensor, Mark | None]:
+    """The tensor that an operation works on, and its channels."""
+    name = "self" if "self" in call.given else "input"
+    return call[name], tracer.mark(call[name])
