@@ -231,6 +231,57 @@ def test_a_trunk_whose_channels_cannot_be_coupled_is_refused_in_one_line(middle:
     assert "\n" not in str(caught.value)
 
 
+def test_a_convolution_that_evaluation_does_not_reach_has_no_groups() -> None:
+    coupling = couple(MultiTaskNet(Refused(Unused()), {}), SHAPE)
+    assert coupling.streams == ("first", "last")
+    for index in (coupling.outputs["middle.unused"], coupling.inputs["middle.unused"]):
+        assert bool((index == -1).all())
+
+
+class Grouped(nn.Module):
+    """Something that no compaction sees, beside what cannot be coupled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner, self.outer = nn.GroupNorm(2, 4), conv(4, 4), conv(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner(x)
+        gate = torch.from_numpy(inner.detach().numpy().mean(1, keepdims=True))
+        return self.norm(x) + self.outer(gate * inner)
+
+
+def test_a_remedy_is_named_only_where_it_helps() -> None:
+    with pytest.raises(NetworkError, match=r"through 'middle.norm' \(GroupNorm\)$"):
+        build_groups(MultiTaskNet(Refused(Grouped()), {"d": nn.Identity()}), "coupled", SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "tied", "weight_norm"])
+def test_weights_of_other_kinds_are_coupled_or_refused_in_one_line(kind: str) -> None:
+    class Trunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = conv(3, 8, 3), conv(8, 8, 3), conv(8, 8, 3)
+            self.scale = nn.Parameter(torch.tensor(0.1)) if kind == "scalar" else 1
+            if kind == "tied":
+                self.c.weight = self.b.weight
+            if kind == "weight_norm":
+                nn.utils.parametrizations.weight_norm(self.b)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.a(x))
+            return x + self.scale * self.c(torch.relu(self.b(x)))
+
+    network = MultiTaskNet(Trunk(), {"d": conv(8, 1)})
+    if kind == "scalar":
+        assert build_groups(network, "coupled", SHAPE).names == ("a", "b")
+    else:  # tied: what b writes is what it reads, so a channel of all of them is one
+        try:
+            assert build_groups(network, "coupled", SHAPE).names
+        except NetworkError as error:
+            assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("middle", [nn.PReLU(4), nn.InstanceNorm2d(4, affine=True), nn.GELU(), nn.Dropout(0.5)])
 def test_a_trunk_of_layers_that_work_channel_by_channel_is_coupled(middle: nn.Module) -> None:
     groups = build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
