@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from ms_automl.archive import Architecture, load, read_architecture, save_model
 from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.config import parse
-from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.errors import ConfigError, NetworkError, unknown_name
 from ms_automl.factories import build_data
 from ms_automl.finished import selected_model
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
-from ms_automl.selected import dense_rivals, real_images
+from ms_automl.selected import dense_rivals, first_line, real_images
 from ms_automl.siblings import ours
 from ms_automl.sparsity.compact import compact, leftovers
 
@@ -182,10 +182,19 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
 
 
 def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N."""
+    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N.
+
+    Raises:
+        NetworkError: where torch cannot export it.
+    """
     batch = torch.export.Dim("batch")
-    program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
-    torch.export.save(program, path)
+    try:
+        program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
+        torch.export.save(program, path)
+    except Exception as error:  # its own kinds are many
+        raise NetworkError(
+            f"the network cannot be exported as a torch program ({first_line(error)}): leave torch out of --format"
+        ) from error
 
 
 def measured(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ms_automl.archive import build, load, read_architecture
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import NetworkError
+from ms_automl.errors import MsAutomlError
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.profile import latencies, size_of
 from ms_automl.models.surgery import Surgery, foldable, operate
@@ -84,12 +84,18 @@ def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
     known = read_architecture(model)
     try:
         small, _ = compact(network, known.image_shape, images)
-    except NetworkError as error:
-        return Compacted(network, why=str(error))
-    dense = dense_rivals(model, images)["dense"]
-    macs = [size_of(one, known.image_shape)["macs"] for one in (small, dense)]
-    timed = latencies({"dense": dense, "compact": small}, images, ROUNDS)
-    return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
+        dense = dense_rivals(model, images)["dense"]
+        macs = [size_of(one, known.image_shape)["macs"] for one in (small, dense)]
+        timed = latencies({"dense": dense, "compact": small}, images, ROUNDS)
+        return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
+    except Exception as error:  # a stranger's network may do anything, and this is one figure of many
+        return Compacted(network, why=first_line(error))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line: ours by itself, another's with its kind."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, MsAutomlError) else f"{type(error).__name__}: {line}"
 
 
 def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
@@ -103,6 +109,6 @@ def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
         ``dense``, with batch norms folded as in a compact network, and ``unfolded``.
     """
     dense = build(replace(read_architecture(model), surgery=None)).eval()
-    folded = copy.deepcopy(dense)
+    folded = copy.deepcopy(dense).eval()
     operate(folded, Surgery(folded=foldable(folded, images[:2])))
     return {"dense": folded, "unfolded": dense}

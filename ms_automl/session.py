@@ -23,14 +23,15 @@ from ms_automl.cli import sigterm_kept, undisturbed
 from ms_automl.comparison import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import ConfigError, NetworkError, TrackingError
+from ms_automl.errors import ConfigError, TrackingError
 from ms_automl.files import alone, from_here, writable, write_json
 from ms_automl.journal import Journal, read
 from ms_automl.looking import look_at_data
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
-from ms_automl.selected import best_of_each_arm, compacted, keep_best, real_images
+from ms_automl.selected import best_of_each_arm, compacted, first_line, keep_best, real_images
 from ms_automl.siblings import ours
+from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage import Storage, storage_of
 from ms_automl.tracking import Tracker, short_timeouts
 from ms_automl.tracking.address import seen_from
@@ -117,6 +118,9 @@ def _compare(
     comparison, router = assemble(experiment, out, known, left, studies=out / "optuna.journal")
     if line := experiment.remark():
         console.print(line, style="yellow", markup=False, soft_wrap=True)
+    if record is None and (why := _uncompactable(experiment)):
+        line = f"selected models will not be compacted, what they would cost then will be missing: {why}"
+        console.print(line, markup=False, soft_wrap=True)
     screen, journal = Screen(console), Journal(out)
     journal.comparison = comparison
     comparison.recorders += [tracker, screen, journal]
@@ -178,6 +182,12 @@ def _compare(
             if backup.behind:
                 console.print(backup.behind, style="red", markup=False, soft_wrap=True)
         quiet.close()
+
+
+def _uncompactable(experiment: Experiment) -> str:
+    config = experiment.config
+    image_shape = experiment.data(config.first_seed).image_shape
+    return why_not(experiment.network(config.first_seed), config.training.grouping, image_shape)
 
 
 def _finish(
@@ -244,15 +254,21 @@ def _compact(
         model = models[stream.name]
         if model is None:
             continue
-        small = compacted(model, grouping, images)
+        try:
+            small = compacted(model, grouping, images)
+        except Exception as error:  # such as a factory that fails when it is called again
+            troubles.setdefault(f"not compacted: {first_line(error)}", []).append(stream.name)
+            continue
         stream.macs_ratio, stream.latency_ratio = small.macs_ratio, small.latency_ratio
         if small.why:
             troubles.setdefault(f"not compacted: {small.why}", []).append(stream.name)
         if stream.name in logged:
             try:
-                tracker.model_exported(stream, to_onnx(small.network, data.image_shape))
-            except NetworkError as error:
-                troubles.setdefault(f"not in MLflow as ONNX: {error}", []).append(stream.name)
+                form = to_onnx(small.network, data.image_shape)
+            except Exception as error:  # a stranger's network may do anything
+                troubles.setdefault(f"not in MLflow as ONNX: {first_line(error)}", []).append(stream.name)
+            else:
+                tracker.model_exported(stream, form)
     for trouble, names in troubles.items():
         console.print(f"{', '.join(names)}: {trouble}", markup=False, soft_wrap=True)
 

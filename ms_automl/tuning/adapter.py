@@ -154,10 +154,14 @@ class TrialAdapter(tune.Trainable):
     def _compact(self) -> dict[str, float]:
         """What the network costs without its dead channels, relative to dense."""
         config = self.experiment.config
-        with TemporaryDirectory() as folder:
-            self.experiment.save_model(self.network, self.seed, Path(folder))
-            images = real_images(self.experiment.data(self.seed))
-            small = compacted(Path(folder), config.training.grouping, images)
+        try:
+            with TemporaryDirectory() as folder:
+                self.experiment.save_model(self.network, self.seed, Path(folder))
+                images = real_images(self.experiment.data(self.seed))
+                small = compacted(Path(folder), config.training.grouping, images)
+        except Exception as error:  # it costs these figures and not the trial
+            self.told += (f"not compacted: {_one_line(error)}",)
+            return {}
         found = {"compact/macs_ratio": small.macs_ratio, "compact/latency_ratio": small.latency_ratio}
         return {name: value for name, value in found.items() if value is not None}
 
