@@ -150,7 +150,9 @@ def _number(
                 companions[name] = index
     must_stay = {group.get(int(root), ABSENT) for root in found.channels.find(np.array([STAYS, *found.seen]))}
     must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
-    streams = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64))
+    streams = torch.repeat_interleave(
+        torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64)
+    )
     kept = {int(streams[g]) for g in must_stay if g != ABSENT}
     removable = tuple(index not in kept for index in range(len(counts)))
     return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions)
