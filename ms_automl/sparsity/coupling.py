@@ -6,7 +6,7 @@ Structural groups as of DepGraph (Fang et al. 2023, arXiv 2301.12900, section 3)
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
+from ms_automl.models.leaves import leaves
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised
 from ms_automl.sparsity.groups import ChannelGroups
 from ms_automl.sparsity.trace import trace
-from ms_automl.sparsity.tracer import Trace, leaves
+from ms_automl.sparsity.tracer import COMPUTED, Trace
 from ms_automl.sparsity.unmovable import unmovable
 
 ABSENT = -1
@@ -43,6 +44,8 @@ class Coupling:
         inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
         companions: by name of a parameter that is not penalised, [its length] the group of each entry along its
             first axis, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
+
+    A channel that something frozen or computed writes has no group: it is ABSENT, too.
     """
 
     streams: tuple[str, ...]
@@ -67,20 +70,38 @@ def couple(
 
     Raises:
         NetworkError: where the trunk cannot be traced, where a channel passes through something that is not
-            followed, or where a channel whose group is zero would still be felt.
+            followed, where a channel whose group is zero would still be felt, or where coupled layers share a
+            weight.
     """
     convs = network.penalised() if convs is None else convs
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
         trunk = copied(network.trunk).cpu().eval()
         found = trace(trunk, images)
-        keys = _keys(convs, trunk)
-        _refuse(convs, keys, found)
-        coupling = _number(network, convs, keys, found)
+        _refuse_sharing(network, _passing(trunk, found))
+        _refuse(convs, found)
+        coupling = _number(network, convs, found)
         _check(trunk, coupling, images)
     except NetworkError as error:
         raise NetworkError(f"{error}{_instead(network, image_shape)}") from error
+    except Exception as error:  # a stranger's trunk may not take every weight
+        raise NetworkError(
+            f"the trunk fails with random weights ({error}){_instead(network, image_shape)}"
+        ) from error
     return coupling
+
+
+def _passing(trunk: nn.Module, found: Trace) -> list[str]:
+    """Names of the modules that write channels, or pass them on."""
+    holders = dict.fromkeys(name.rpartition(".")[0] for name in found.rows)
+    return [name for name in holders if name in found.reached]
+
+
+def _refuse_sharing(network: MultiTaskNet, coupled: Collection[str]) -> None:
+    for names in shared_weights(network):
+        if any(name.removeprefix("trunk.") in coupled for name in names):
+            tied = " and ".join(f"'{name}'" for name in names)
+            raise NetworkError(f"{tied} share a weight, whose channels cannot go one by one")
 
 
 def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
@@ -96,34 +117,26 @@ def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
     return f"; {INSTEAD}"
 
 
-def _keys(convs: Mapping[str, nn.Conv2d], trunk: nn.Module) -> dict[str, str]:
-    """By penalised convolution, the name of its weight in the trace; '' where that is computed of others."""
-    names = {id(parameter): name for name, parameter in trunk.named_parameters()}
-    return {name: names.get(id(trunk.get_submodule(name).weight), "") for name in convs}
-
-
-def _refuse(convs: Mapping[str, nn.Conv2d], keys: Mapping[str, str], found: Trace) -> None:
+def _refuse(convs: Mapping[str, nn.Conv2d], found: Trace) -> None:
     """Raise where a channel that a convolution writes passes through something that is not followed."""
     for name, conv in convs.items():
         if name not in found.reached:
             continue
-        ids = found.rows.get(keys[name])
+        ids = found.rows.get(f"{name}.weight")
         if ids is None:
             raise NetworkError(f"the trunk's channels cannot be coupled through '{name}' ({type(conv).__name__})")
         fixed = ids[found.channels.fixed(ids)]
         if len(fixed):
             why = found.channels.why[int(found.channels.find(fixed)[0])]
-            raise NetworkError(f"the trunk's channels cannot be coupled through {why}")
+            if why != COMPUTED:  # what such a weight writes has no group
+                raise NetworkError(f"the trunk's channels cannot be coupled through {why}")
 
 
-def _number(
-    network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], keys: Mapping[str, str], found: Trace
-) -> Coupling:
-    trunk = network.trunk  # whose parameters know whether they train
-    modules = {key: key.rpartition(".")[0] for key in found.rows}
-    loud = set(unmovable(trunk, convs, set(modules.values())))
-    heard = [found.channels.find(ids).tolist() for key, ids in found.rows.items() if modules[key] in loud]
-    fixed = {root for roots in heard for root in roots}
+def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], found: Trace) -> Coupling:
+    trunk = network.trunk
+    loud = set(unmovable(trunk, convs, _passing(trunk, found)))
+    entries = [found.channels.find(ids) for name, ids in found.rows.items() if name.rpartition(".")[0] in loud]
+    fixed = {int(root) for ids in entries for root in ids}
     group: dict[int, int] = {}
     counts: dict[str, int] = {}
 
@@ -132,19 +145,21 @@ def _number(
         return torch.tensor([group.get(root, ABSENT) for root in roots])
 
     for name in convs:
-        ids = found.rows.get(keys[name])
-        roots = dict.fromkeys([] if ids is None else found.channels.find(ids).tolist())
+        ids = found.rows.get(f"{name}.weight")
+        roots = dict.fromkeys([] if ids is None else found.channels.find(ids[~found.channels.fixed(ids)]).tolist())
         new = [root for root in roots if root not in group and root not in fixed]
         group |= {root: len(group) + index for index, root in enumerate(new)}
         if new:
             counts[name] = len(new)
-    outputs = {name: index_of(found.rows.get(keys[name]), len(conv.weight)) for name, conv in convs.items()}
-    inputs = {name: index_of(found.columns.get(keys[name]), conv.weight.shape[1]) for name, conv in convs.items()}
+    outputs = {name: index_of(found.rows.get(f"{name}.weight"), len(conv.weight)) for name, conv in convs.items()}
+    inputs = {
+        name: index_of(found.columns.get(f"{name}.weight"), conv.weight.shape[1]) for name, conv in convs.items()
+    }
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
     for name, parameter in trunk.named_parameters():
-        written = name in found.rows and name not in keys.values() and id(parameter) not in slopes
-        if written and parameter.requires_grad:
+        penalised = name.removesuffix(".weight") in convs
+        if name in found.rows and parameter.requires_grad and not penalised and id(parameter) not in slopes:
             index = index_of(found.rows[name], len(parameter))
             if bool((index != ABSENT).any()):
                 companions[name] = index

@@ -43,7 +43,7 @@ class Cutting:
         everything = np.concatenate([np.zeros(1, np.int64), *self.written.values(), *self.read.values()])
         self.gone = np.zeros(int(everything.max()) + 1, np.bool_)
         self.stays = channels.fixed(np.arange(len(self.gone)))
-        self.stays[channels.find(np.fromiter({ABSENT, *self.found.seen}, np.int64))] = True
+        self.stays[channels.find(np.fromiter({ABSENT, *self.found.seen, *self.found.heard}, np.int64))] = True
         self.places: dict[int, list[tuple[str, int]]] = {}  # (weight, input) by the channel it reads
         for name, table in self.read.items():
             for column, channel in enumerate(table.tolist()):

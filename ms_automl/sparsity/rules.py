@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.tracer import OWN, Call, Mark, Mask, Rule, Tracer, leaves, only
+from ms_automl.sparsity.tracer import COMPUTED, OWN, Call, Mark, Mask, Rule, Tracer, leaves, only
 
 STEADY = 1e-6
 """How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
@@ -80,8 +80,10 @@ def convolution(tracer: Tracer, call: Call) -> Mark | None:
     weight, axis, groups = call["weight"], value.ndim - 3, call["groups"]
     by_channel = 1 < groups == weight.shape[0] == value.shape[axis]
     rows = tracer.rows(weight) if groups == 1 or by_channel else None
-    if rows is None or tracer.depends(weight) or (mark is not None and mark.axis != axis):
+    if tracer.depends(weight) or (mark is not None and mark.axis != axis):
         return None
+    if rows is None:
+        return computed(tracer, call, mark, axis) if groups == 1 else None
     alive = (weight != 0).flatten(2).any(2).numpy()
     if groups == 1:
         same = mixing(tracer, call, value, mark, alive)
@@ -90,6 +92,16 @@ def convolution(tracer: Tracer, call: Call) -> Mark | None:
         same = ~alive[:, 0] | (False if mark is None else mark.same)
     biased(tracer, call, rows)
     return Mark(axis, rows, same)
+
+
+def computed(tracer: Tracer, call: Call, mark: Mark | None, axis: int) -> Mark:
+    """By a weight that is no layer's own: it hears all channels, and those that it writes stay."""
+    tracer.fix([one for one in (call["weight"], call["bias"]) if one is not None], COMPUTED)
+    if mark is not None:
+        tracer.found.heard |= set(mark.ids.tolist())
+    ids = tracer.channels.new(call["weight"].shape[0])
+    tracer.channels.fix(ids, COMPUTED)
+    return Mark(axis, ids, np.zeros(len(ids), np.bool_))
 
 
 def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: Mask) -> Mask:

@@ -28,6 +28,7 @@ from ms_automl.sparsity.channels import Channels, Ids
 Mask = NDArray[np.bool_]
 
 OWN = "a parameter of its own"
+COMPUTED = "a weight that is computed"
 PER_CHANNEL = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 CUT = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
 
@@ -59,6 +60,7 @@ class Trace:
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
         seen: numbers of the channels that reach the module's own output.
+        heard: numbers of the channels that are read by a weight which is computed.
         reached: names of the modules that the forward called.
         foreign: names of weights that something else than the own forward of their module has used.
     """
@@ -68,6 +70,7 @@ class Trace:
     columns: dict[str, Ids] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
+    heard: set[int] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
 
