@@ -27,6 +27,9 @@ from ms_automl.tuning.experiment import Experiment
 Passes = Mapping[str, float]
 """By kind: train, outer, hessian, forward."""
 
+CONSTANT = 4.0
+"""A made-up loss of a constant prediction: above all that trials are made to have."""
+
 
 class Clock:
     """Seconds that pass only when something is said to happen.
@@ -163,7 +166,11 @@ class Script:
             for task in self.data.tasks:
                 metrics |= {f"{split}/{task.name}/{name}": 1 / (1 + loss) for name in task.metrics}
                 metrics[f"{split}/{task.name}/loss"] = loss
-        return metrics | {f"probe/{task.name}/loss": loss for task in self.data.tasks if trial.params.get("probe")}
+                if trial.params.get("probe"):
+                    metrics |= {f"{split}/{task.name}/constant": CONSTANT, f"probe/{task.name}/loss": loss}
+                    if step == settings.steps:
+                        metrics[f"{split}/{task.name}/loss_error"] = 0.0
+        return metrics
 
     def _zeros(self, trial: Trial) -> dict[str, float]:
         """Share of each layer's groups that a whole trial takes away."""

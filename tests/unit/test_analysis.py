@@ -184,11 +184,11 @@ def test_csv_keeps_nested_lambda_as_json(tmp_path):
 
 def test_html_is_escaped():
     assert "<script>" not in page.table(pd.DataFrame({page.WHAT_HAPPENED: ["<script>"]}))
-    assert "<script>" not in page.page("<script>", "<script>", "<script>", "<script>", {"<script>": "x"})
+    assert "<script>" not in page.page(*["<script>"] * 2, ["<script>"], *["<script>"] * 2, {"<script>": "x"})
 
 
 def test_a_section_without_content_leaves_no_heading():
-    html = page.page("t", "a", "v", "", {"Rungs": "", "Tasks": page.text("x")})
+    html = page.page("t", "a", [], "v", "", {"Rungs": "", "Tasks": page.text("x")})
     assert "Rungs" not in html and html.count("Tasks") == 2  # once in the contents
 
 

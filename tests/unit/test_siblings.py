@@ -79,7 +79,7 @@ def test_commands_trials_and_the_report_are_made_of_ours_and_factories_of_the_us
 import ms_automl.arms, ms_automl.assembly, ms_automl.report, ms_automl.transfer.run, ms_automl.tuning.adapter
 from ms_automl.factories import resolve
 from ms_automl.tuning.experiment import METHODS, SPACES
-for one in (METHODS["dense"].step, SPACES["scalar"], ms_automl.report.write, ms_automl.transfer.run.report):
+for one in (METHODS["dense"].step, SPACES["scalar"], ms_automl.report.write, ms_automl.transfer.run.logged_report):
     assert one.__code__.co_filename.startswith({str(ROOT)!r}), one
 for name in {NAMES}:
     assert resolve("data", name + ":data", {{}})(0, None) == "user", name
