@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import resource
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +26,19 @@ from ms_automl.files import alone, from_here, writable, write_json
 from ms_automl.journal import Journal, read
 from ms_automl.looking import look_at_data
 from ms_automl.models.onnx_form import to_onnx
+from ms_automl.outcome import say_outcome, warn
+from ms_automl.provenance import git_revision, versions
 from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
 from ms_automl.selected import best_of_each_arm, compacted, first_line, keep_best, real_images
-from ms_automl.siblings import ours
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage import Storage, storage_of
-from ms_automl.tracking import Tracker, short_timeouts
+from ms_automl.tracking import Tracker
 from ms_automl.tracking.address import seen_from
-from ms_automl.tracking.opening import how_to_see
 from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.run import run_trials
 from ms_automl.tuning.session import ray_session
 
 SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy")
 
 
 def run_comparison(
@@ -97,12 +94,12 @@ def _compare(
     backup = None if models.address == str(out) else Backup(out, models)
     if backup is not None:
         check_own(models, record)
-    versions, tags = _versions(), {"preset": config.preset, "out": out.name}
-    tags |= {"git_revision": _git_revision(), "versions": json.dumps(versions)}
+    tags = {"preset": config.preset, "out": out.name, "git_revision": git_revision()}
+    tags["versions"] = json.dumps(versions())
     line = f"{config.preset}: {', '.join(arm_names(config))}; results in {from_here(out)}"
     console.print(line, markup=False, soft_wrap=True)
     with ThreadPoolExecutor(1) as background:  # a fresh MLflow database takes seconds to make
-        opening = background.submit(Tracker, None, partial(_warn, console))
+        opening = background.submit(Tracker, None, partial(warn, console))
         data = experiment.data(config.first_seed)
         check_batches(config, data)
         look_at_data(experiment, config.seed_numbers, console)
@@ -127,7 +124,7 @@ def _compare(
     content: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
-        "versions": versions,
+        "versions": versions(),
         "git_revision": tags["git_revision"],
     }
     stopped: BaseException | None = None
@@ -163,7 +160,7 @@ def _compare(
                 router,
                 session,
                 remove=None if backup is None else backup.remove,
-                say=lambda line: console.print(line, style="red", markup=False, soft_wrap=True),
+                say=partial(warn, console),
             )
         except KeyboardInterrupt as error:
             quiet.enter_context(undisturbed())
@@ -180,7 +177,7 @@ def _compare(
         if backup is not None:
             backup.close()
             if backup.behind:
-                console.print(backup.behind, style="red", markup=False, soft_wrap=True)
+                warn(console, backup.behind)
         quiet.close()
 
 
@@ -227,7 +224,7 @@ def _finish(
     console.print(comparison_table(content["rows"], one_trial(experiment, comparison)))
     for line in notes(content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
-    lacks = _say(console, content, out, tracker, any(models.values()))
+    lacks = say_outcome(console, content, out, tracker, any(models.values()))
     if isinstance(stopped, KeyboardInterrupt):
         return 130
     if stopped is not None:
@@ -273,64 +270,6 @@ def _compact(
         console.print(f"{', '.join(names)}: {trouble}", markup=False, soft_wrap=True)
 
 
-def _say(console: Console, content: dict[str, Any], out: Path, tracker: Tracker, models: bool) -> bool:
-    """Say what came out; whether MLflow lacks something of it."""
-    objective, measured = content["config"]["objective"], content["measured"]
-    loss = "mean loss relative to dense"
-    if objective["scale"] == "skill":
-        loss = "1 + mean share that is lost of what dense has learned over a constant prediction"
-    if objective["kind"] == "tradeoff":
-        meaning = f"{loss} + {objective['price']:g} x density"
-    else:
-        meaning = f"{loss}, at a sparsity of at least {objective['target']:.0%}"
-    seeds = content["config"]["seeds"]
-    claim = "One seed claims nothing" if seeds == 1 else f"{seeds} seeds claim nothing" if seeds < 5 else ""
-    say = console.print
-    say(f"J: {meaning}; lower is better.", soft_wrap=True)
-    unit = content["config"]["budget"]["unit"].replace("_", " ")
-    say(
-        f"zeros: share of the weights that λ acts on. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True
-    )
-    most = content["config"]["resources"]["concurrency_per_stream"]
-    if most > 1:
-        say(
-            f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer.",
-            soft_wrap=True,
-        )
-    searcher = sum(row["searcher_seconds"] for row in content["rows"])
-    say(f"samplers took {searcher:.2f} s, logging {measured['cost/logging_seconds']:.1f} s", soft_wrap=True)
-    if claim:
-        say(f"{claim}: --seeds 5 is the least for a claim.", soft_wrap=True)
-    say(
-        f"useful share {measured['useful_share']:.2f}, {measured['cost/wall_seconds']:.0f} s, "
-        f"peak memory about {measured['cost/peak_memory_mb'] / 1024:.1f} GB",
-        soft_wrap=True,
-    )
-    lacks = tracker.writer.lost or ""
-    try:
-        with ours():
-            from analysis.report import logged_report
-
-        with short_timeouts():
-            index, unlogged = logged_report(out)
-        say(f"report: {from_here(index)}", markup=False, soft_wrap=True)
-        lacks = lacks or unlogged
-    except Exception as error:  # the comparison itself is done and written
-        say(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
-    if lacks:
-        _warn(
-            console, f"MLflow lacks some records: {lacks}; comparison.json is complete, --resume adds what lacks"
-        )
-    if models:
-        say(f"models: {from_here(out / 'best')}/<arm>-<seed>", markup=False, soft_wrap=True)
-    say(f"all runs: {how_to_see(tracker.uri)}, and there {tracker.page}", markup=False, soft_wrap=True)
-    return bool(lacks)
-
-
-def _warn(console: Console, line: str) -> None:
-    console.print(line, style="red", markup=False, soft_wrap=True)
-
-
 def _check_new(out: Path) -> None:
     if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
         raise ConfigError(
@@ -368,22 +307,3 @@ def _open_runs(
     tracker.begin(name, tags, config.to_dict())
     tracker.dataset_used(data.name, source, samples)
     return False
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-
-
-def _git_revision() -> str:
-    """Revision of the code that runs, with + where it was changed since; '' outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        revision, changes = (
-            subprocess.run(
-                ["git", *command], cwd=folder, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return revision + ("+" if changes else "")
