@@ -2,9 +2,9 @@
 
 import os
 import pty
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,12 +68,20 @@ def test_a_comparison_outlives_its_terminal(tmp_path):
 
 
 def test_trials_run_in_the_environment_of_uv_run(tmp_path):
-    if shutil.which("uv") is None:
-        pytest.skip("uv is not installed")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'own'\nversion = '0'\n")
     sets = [part for setting in [*TINY, "resources.start_timeout=60"] for part in ("--set", setting)]
-    command = ["uv", "run", "--no-sync", "--offline", "python", "-m", "ms_automl.search", "--preset", "smoke"]
+    command = [
+        Path(sys.executable).with_name("uv"),
+        "run",
+        "--no-sync",
+        "--offline",
+        "python",
+        "-m",
+        "ms_automl.search",
+        "--preset",
+        "smoke",
+    ]
     own = os.environ | {"PYTHONPATH": str(ROOT), "UV_CACHE_DIR": str(tmp_path / "cache")}
     own.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
