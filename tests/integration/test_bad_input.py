@@ -31,7 +31,7 @@ def late(seed, data_dir, split="val", faulty=0, what="digit", value=10):
         images, digits = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
         parts[name] = TensorSplit(images, {"digit": digits})
         if seed == faulty and name == split:
-            (images if what == "images" else digits)[9] = float("nan") if value == "none" else value
+            (images if what == "images" else digits)[9] = float("nan") if value == "bad" else value
     return MultiTaskData("own", **parts, tasks=[classification("digit", 10)])
 
 def nothing(seed, data_dir):
@@ -120,7 +120,7 @@ BAD = {
         ]
         for split in ("train", "val", "test")
     },
-    "--set data.factory=own_parts:late --set data.args={} --set data.args.what=images --set data.args.value=none": [
+    "--set data.factory=own_parts:late --set data.args={} --set data.args.what=images --set data.args.value=bad": [
         "val: images hold NaN or infinite values, first in sample 9",
     ],
     "--seeds 2 --set data.factory=own_parts:late --set data.args={} --set data.args.faulty=1": [
