@@ -58,7 +58,7 @@ def failing(error):
         ),
         (PermissionError(13, "Permission denied", "/long/ray"), "set RAY_TMPDIR or TMPDIR, here /long,"),
         (OSError(28, "No space left on device", "/long/ray/session"), "set RAY_TMPDIR or TMPDIR, here /long,"),
-        (PermissionError(13, "Permission denied", "/home/me/.ray"), "set HOME, here /home/me,"),
+        (PermissionError(13, "Permission denied", "/users/me/.ray"), "set HOME, here /users/me,"),
         (RuntimeError("Could not determine home directory."), "set HOME to a folder"),
         (RuntimeError("something\nelse"), "something else"),
     ],
@@ -67,7 +67,7 @@ def test_why_ray_does_not_start_is_one_line_with_what_to_set(error, said, monkey
     monkeypatch.setattr(ray, "init", failing(error))
     monkeypatch.setenv("TMPDIR", "/long")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     with pytest.raises(ConfigError, match="Ray does not start on this machine") as caught, session._of_our_own(1):
         pass
     assert said in str(caught.value) and "\n" not in str(caught.value)
