@@ -193,6 +193,7 @@ def test_a_comparison_without_its_models_or_of_another_version_is_refused(search
     copy = tmp_path / "out"
     shutil.copytree(search.out, copy, ignore=shutil.ignore_patterns("tune-*", "transfer"))
     shutil.copy(search.folder / "mlflow.db", tmp_path)
+    shutil.copytree(search.folder / "mlruns", tmp_path / "mlruns")
     shutil.rmtree(copy / "best" / "meta-1")
     errors = refused(tmp_path, "--comparison", "out", *FEW)
     assert "meta-1 holds no model: give the comparison's MLflow run id" in errors
@@ -206,6 +207,7 @@ def test_a_comparison_that_was_stopped_is_refused(search, stage, tmp_path, refus
     copy = tmp_path / "out"
     shutil.copytree(search.out, copy, ignore=shutil.ignore_patterns("tune-*", "transfer"))
     shutil.copy(search.folder / "mlflow.db", tmp_path)
+    shutil.copytree(search.folder / "mlruns", tmp_path / "mlruns")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     client.set_terminated(search.record["mlflow"]["run_id"], "KILLED")
     errors = refused(tmp_path, "--comparison", "out", *FEW)
