@@ -165,7 +165,11 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
         names |= {"labels"} | {f"val/bright/{name}" for name in ("loss", "f1", "accuracy")}
     if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
         names |= {f"lambda/{layer}" for layer in layers}
+    if case == "dense, probed":
+        names |= {"val/depth/constant", "val/kind/constant"}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
+    if case == "dense, probed":
+        tested |= {f"{split}/{task}/loss_error" for split in ("val", "test") for task in ("depth", "kind")}
     if "remembers" in CASES[case][1]:
         tested |= {f"old/{name}" for name in ("delta_m", "depth/loss", "depth/abs_error", "depth/rel_error")}
         tested |= {f"old/kind/{name}" for name in ("loss", "accuracy")}
