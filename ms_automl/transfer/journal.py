@@ -99,7 +99,11 @@ class TransferJournal:
 
     def done(self) -> set[Uptake]:
         """What need not be run again: all but what failed or was stopped."""
-        return {uptake for uptake, row in self._rows.items() if row["status"] == "FINISHED"}
+        return {uptake for uptake, _ in self.finished()}
+
+    def finished(self) -> list[tuple[Uptake, dict[str, Any]]]:
+        """What need not be run again, each with its row."""
+        return [(uptake, row) for uptake, row in self._rows.items() if row["status"] == "FINISHED"]
 
     def content(self, data: MultiTaskData, present: Mapping[tuple[str, int], str]) -> dict[str, Any]:
         """What ``transfer.json`` holds: every row but those of models that have been replaced since.

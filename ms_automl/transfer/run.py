@@ -78,6 +78,8 @@ def run_transfer(
     places = _places(pending, models, digests, storage)
     tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
     tracker.attach(comparison.run_id)
+    if again := tracker.recall(journal.finished()):
+        console.print(f"MLflow lacked records of {again} uptakes that are done: they are logged again")
     queue = TransferQueue(
         pending, places, primary, experiment.settings.reports, experiment.passes,
         [journal, *([backup] if backup else ()), tracker, screen], experiment.config.resources.retries,
@@ -151,7 +153,7 @@ def _say(
         if storage is not None:
             _copy_report(console, page.parent, storage)
     if lacks:
-        line = f"MLflow lacks some records: {lacks}; transfer.json is complete"
+        line = f"MLflow lacks some records: {lacks}; transfer.json is complete, the same command adds what lacks"
         console.print(line, style="red", markup=False, soft_wrap=True)
     return bool(lacks)
 

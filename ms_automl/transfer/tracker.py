@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
+from ms_automl.tracking.missing import lacking
 from ms_automl.tracking.opening import understood
 from ms_automl.tracking.runs import milliseconds
 from ms_automl.tracking.tracker import Tracker
@@ -51,11 +54,32 @@ class TransferTracker(Tracker):
     def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
         """End its run."""
         name, now, error = _run_name(uptake), milliseconds(), row["error"] or ""
-        costs = {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
-        self._log(name, [Metric(key, value, now, 0) for key, value in costs.items()])
+        self._log(name, [Metric(key, value, now, 0) for key, value in _costs(row).items()])
         if error or name in self.known:  # an earlier attempt may have left one
             self._tag(lambda: self._id(name), "ms_automl.error", error[:5000])
         self._put(lambda: self.client.set_terminated(self._id(name), row["status"]))
+
+    def recall(self, done: Iterable[tuple[Uptake, dict[str, Any]]]) -> int:
+        """Log what the store lacks of uptakes that were finished before, as they ended.
+
+        Args:
+            done: each with its row.
+
+        Returns:
+            How many lacked something.
+        """
+        count = 0
+        for uptake, row in done:
+            run = self.there.get(_run_name(uptake))
+            metrics, missing = _missing(run, row)
+            if not missing:
+                continue
+            count += 1
+            self.uptake_started(uptake)
+            if metrics:
+                self.uptake_reported(uptake, metrics | {"step": row["curve"][-1][0]})
+            self.uptake_ended(uptake, row)
+        return count
 
     def close(self, content: dict[str, Any], status: str) -> None:
         """Log ``transfer.json``, end the stage's run, and wait until everything is written."""
@@ -63,6 +87,19 @@ class TransferTracker(Tracker):
         self._put(lambda: self.artifacts.put_json(self._id(NAME), content, "transfer.json"))
         self._put(lambda: self.client.set_terminated(self._id(NAME), status))
         self.writer.close()
+
+
+def _costs(row: dict[str, Any]) -> dict[str, float]:
+    return {f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds")}
+
+
+def _missing(run: Run | None, row: dict[str, Any]) -> tuple[dict[str, float], bool]:
+    """What a run lacks of the metrics of a row's last report, and whether it lacks anything."""
+    told = {key: math.nan if value is None else value for key, value in row["metrics"].items() if key != "step"}
+    if run is None:
+        return told, True
+    metrics, there = lacking(run.data.metrics, told), run.data.metrics
+    return metrics, bool(metrics) or run.info.status != row["status"] or bool(lacking(there, _costs(row)))
 
 
 def _run_name(uptake: Uptake) -> str:
