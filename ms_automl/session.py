@@ -79,7 +79,13 @@ def run_comparison(
     with sigterm_kept(), alone(out):
         if record is None:
             _check_new(out)
-        return _compare(experiment, out, storage_of(storage, out), address, slots, record)
+        try:
+            return _compare(experiment, out, storage_of(storage, out), address, slots, record)
+        except KeyboardInterrupt:  # while the runs are opened, or while Ray ends
+            if not (out / "comparison.json").exists():
+                raise
+            Console().print("stopped; what has ended is kept: --resume goes on", soft_wrap=True)
+            return 130
 
 
 def _compare(
@@ -172,7 +178,15 @@ def _compare(
         finally:
             screen.end()
     try:
-        return _finish(console, comparison, tracker, experiment, out, content, slots, stopped)
+        models = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
+        if stopped is None:
+            try:
+                _compact(console, comparison, tracker, experiment, models)
+            except KeyboardInterrupt as error:
+                console.print("stopped: not all selected models are compacted, --resume does", soft_wrap=True)
+                stopped = error
+        quiet.enter_context(undisturbed())
+        return _finish(console, comparison, tracker, experiment, out, content, slots, models, stopped)
     finally:
         if backup is not None:
             backup.close()
@@ -195,13 +209,11 @@ def _finish(
     out: Path,
     content: dict[str, Any],
     slots: int,
+    models: dict[str, Path | None],
     stopped: BaseException | None,
 ) -> int:
     config = experiment.config
     status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
-    models = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
-    if stopped is None:
-        _compact(console, comparison, tracker, experiment, models)
     for stream in comparison.streams.values():
         row, model = comparison.row(stream), models[stream.name]
         ended = status if not stream.closed else "FAILED" if row["status"] == "failed" else "FINISHED"
