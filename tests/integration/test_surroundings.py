@@ -64,3 +64,57 @@ def test_in_a_users_folder_with_a_screen_that_is_poor_and_goes_away(tmp_path):
     assert {row["status"] for row in ended.record["rows"]} == {"ok"} and not (tmp_path / "~").exists()
     assert {run.info.status for run in ended.runs().values()} == {"FINISHED"}
     assert (ended.out / "report" / "index.html").exists()
+
+
+LIBRARY = """
+import signal
+from pathlib import Path
+
+import ray
+
+from ms_automl.config import load_config
+from ms_automl.errors import ConfigError
+from ms_automl.session import run_comparison
+
+SETTINGS = {settings!r}
+
+
+def compare(name, address=None):
+    return run_comparison(load_config("smoke", arms=["fixed"], settings=SETTINGS), Path(name), address=address)
+
+
+def mine(number, frame):
+    raise SystemExit(5)
+
+
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20)
+signal.signal(signal.SIGTERM, mine)
+try:
+    compare("address", address="auto")
+except ConfigError as error:
+    print("refused:", error)
+print("status", compare("here"))
+assert ray.is_initialized() and ray.get(ray.put(1)) == 1
+assert signal.getsignal(signal.SIGTERM) is mine
+print("status", ray.get(ray.remote(compare).remote("inside")))
+"""
+
+
+def test_a_ray_that_is_there_is_used_and_left_up_also_inside_of_a_task(tmp_path):
+    (tmp_path / "program.py").write_text(LIBRARY.format(settings=TINY))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "refused: --address auto: this process has a Ray already" in done.stdout
+    assert done.stdout.count("status 0") == 2
+    for name in ("here", "inside"):
+        ended = Ended(tmp_path)
+        ended.out = tmp_path / name
+        assert {row["status"] for row in ended.record["rows"]} == {"ok"}
+        assert ended.record["machine"].endswith("2 slots")
