@@ -129,3 +129,34 @@ def test_a_comparison_that_is_stopped_closes_all_runs_and_keeps_what_was_done(by
     assert {status[name] for name in ("out", "random-0", "random-0/00")} == {"KILLED"}
     assert "RUNNING" not in status.values()
     assert (search.out / "best" / "dense-0" / "model.safetensors").exists()
+
+
+IMPATIENT = """
+import os
+import signal
+from pathlib import Path
+
+from ms_automl.models.resnet import small_resnet
+
+
+def network(image_shape, heads):
+    if Path("out/best").is_dir() and not Path("asked").exists():  # the selected models are compacted
+        Path("asked").touch()
+        os.kill(os.getpid(), signal.SIGINT)
+    return small_resnet(image_shape, heads, width=8, hidden=8)
+"""
+
+
+@pytest.mark.fault
+def test_one_that_is_stopped_while_models_are_compacted_has_its_table_and_resume_adds_the_figures(tmp_path):
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    own = [*TINY, "network.factory=impatient:network", "network.args={}"]
+    search = finished(tmp_path, "--arms", "fixed", settings=own)
+    assert (search.status, search.errors) == (130, "")
+    assert "stopped: not all selected models are compacted, --resume does" in search.shown
+    assert search.rows["fixed"]["macs_ratio"] is None and search.rows["fixed"]["objective"] is not None
+    assert "RUNNING" not in {run.info.status for run in search.runs().values()}
+    resumed = Search(tmp_path, "--resume", settings=[], preset=None).wait()
+    assert (resumed.status, resumed.errors) == (0, ""), resumed.shown
+    assert resumed.rows["fixed"]["macs_ratio"] > 0
+    assert resumed.rows["fixed"]["passes"] == search.rows["fixed"]["passes"]
