@@ -1,11 +1,13 @@
 # make search   set up and run the default comparison
-# make test     set up and run the tests (about 14 minutes on 2 cores)
+# make test     set up and run the tests (10 to 15 minutes on 2 cores)
 # make help     the rest
 
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests of test-all alone, by their markers (pyproject.toml).
+LONG := server or browser or cluster or fault or whole
 # What is installed beside the packages that everything needs: dev, or cluster on the hosts of one.
 EXTRA ?= dev
 STAMP := $(VENV)/.installed$(patsubst %,-%,$(filter-out dev,$(EXTRA)))
@@ -32,10 +34,10 @@ search: install ## The default comparison (rooms, 9 to 12 minutes on 2 cores); A
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests
-	$(BIN)/python -m pytest -m "not server and not browser and not cluster and not fault" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not ($(LONG))" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: test ## The tests, and those with faults, a server, a browser and a cluster (what they need: .ci/run)
-	$(BIN)/python -m pytest -m "server or browser or cluster or fault" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "$(LONG)" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

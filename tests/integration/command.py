@@ -10,6 +10,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from ms_automl.tracking.address import sqlite
+from tests.unit.stores import store
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
@@ -84,6 +85,8 @@ def _started(module, *options, folder, environment):
 
 
 def finished(folder, *options, settings=TINY):
+    """One that has ended, with a database that is there already: to make one takes MLflow seconds."""
+    store(folder)
     return Search(folder, *options, settings=settings).wait()
 
 

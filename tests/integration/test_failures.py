@@ -10,6 +10,7 @@ from tests.integration.command import SMALL, TINY, Search, finished, has_trained
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.fault,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 
@@ -41,7 +42,6 @@ def broken(folder, how, arms, *settings):
     return finished(folder, "--arms", arms, "--slots", "1", settings=[*TINY, *own, *strong, *settings])
 
 
-@pytest.mark.fault
 @pytest.mark.parametrize(
     ("how", "settings", "said"),
     [
@@ -147,7 +147,6 @@ def network(image_shape, heads):
 """
 
 
-@pytest.mark.fault
 def test_one_that_is_stopped_while_models_are_compacted_has_its_table_and_resume_adds_the_figures(tmp_path):
     (tmp_path / "impatient.py").write_text(IMPATIENT)
     own = [*TINY, "network.factory=impatient:network", "network.args={}"]

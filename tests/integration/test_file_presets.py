@@ -10,7 +10,7 @@ import pytest
 from tests.integration.command import ROOT, Search
 from tests.made_files import faces, labelled_mat, task_folders
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole]
 NETWORK = ["network.args.width=4", "network.args.hidden=4", "network.args.weights=null"]
 SHORT = ["training.steps=6", "training.report_every=3", "training.batch_size=4", "training.prefetch=1"]
 HERE = ["resources.gpus_per_trial=0", "resources.cpus_per_trial=1", "data.args.threads=2", "budget.trials=2"]

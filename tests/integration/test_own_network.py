@@ -8,6 +8,7 @@ from tests.integration.command import TINY, finished
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.whole,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 

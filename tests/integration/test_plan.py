@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.command import SMALL, Search
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole]
 
 ARMS = ("dense", "random", "topk", "optuna-asha", "meta")
 STOPPING = ("topk", "optuna-asha")

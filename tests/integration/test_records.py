@@ -11,6 +11,7 @@ from tests.integration.command import ROOT, TINY, Ended, Search
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.fault,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 PROGRAM = """

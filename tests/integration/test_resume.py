@@ -12,6 +12,7 @@ from tests.integration.command import SMALL, Search, finished, has_trained, unti
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.fault,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 ARMS = "topk,optuna,meta-optuna"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.command import finished
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole]
 MINE = """
 import torch
 from torch import nn

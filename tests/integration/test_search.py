@@ -14,7 +14,7 @@ import torch
 import ms_automl
 from ms_automl.arms import ARMS
 from ms_automl.sparsity import ChannelGroups, measure
-from tests.integration.command import finished, untimed
+from tests.integration.command import Search, finished, untimed
 
 pytestmark = [
     pytest.mark.integration,
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("search"), "--slots", "2", "--arms", ",".join(ARMS))
+    return Search(tmp_path_factory.mktemp("search"), "--slots", "2", "--arms", ",".join(ARMS)).wait()
 
 
 def test_it_ends_with_status_0_and_nothing_on_stderr(search):
@@ -167,6 +167,7 @@ def test_the_report_is_there(search):
     assert "report: out/report/index.html" in search.shown
 
 
+@pytest.mark.whole
 def test_the_same_config_gives_the_same_table_at_any_number_of_slots(search, tmp_path):
     arms = "topk,optuna-asha,meta-optuna"
     single = finished(tmp_path, "--slots", "1", "--arms", arms)

@@ -10,6 +10,7 @@ from tests.integration.command import ROOT, TINY, Ended
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.fault,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 

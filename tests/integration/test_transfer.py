@@ -154,6 +154,7 @@ def test_the_report_has_the_curves_and_the_verdict(search, stage):
     assert "edges, joint: meta against dense" in stage[1]
 
 
+@pytest.mark.whole
 def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stage):
     run_id = search.record["mlflow"]["run_id"]
     options = ["--comparison", run_id, "--arms", "meta", "--task", "count"]

@@ -235,6 +235,7 @@ def operated(network: MultiTaskNet, surgery: Surgery) -> MultiTaskNet:
 
 
 @pytest.mark.integration
+@pytest.mark.whole
 def test_dense_and_compact_network_run_in_onnx() -> None:
     network = trained(net(width=1, hidden=2))
     to_onnx(network, SHAPE)  # it compares outputs itself
