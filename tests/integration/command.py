@@ -58,7 +58,7 @@ class Search(Ended):
         )
 
     def wait(self):
-        self.shown, self.errors = self.process.communicate(timeout=300)
+        self.shown, self.errors = self.process.communicate(timeout=550)  # below the limit of a test
         self.status = self.process.returncode
         return self
 
