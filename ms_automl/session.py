@@ -28,7 +28,8 @@ from ms_automl.looking import look_at_data
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.outcome import say_outcome, warn
 from ms_automl.provenance import git_revision, versions
-from ms_automl.screen import Screen, comparison_table, notes, unlearned_lines
+from ms_automl.rows import reference_lines
+from ms_automl.screen import Screen, comparison_table, notes
 from ms_automl.selected import best_of_each_arm, compacted, first_line, keep_best, real_images
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage import Storage, storage_of
@@ -178,15 +179,15 @@ def _compare(
         finally:
             screen.end()
     try:
-        models = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
+        kept = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
         if stopped is None:
             try:
-                _compact(console, comparison, tracker, experiment, models)
+                _compact(console, comparison, tracker, experiment, kept)
             except KeyboardInterrupt as error:
                 console.print("stopped: not all selected models are compacted, --resume does", soft_wrap=True)
                 stopped = error
         quiet.enter_context(undisturbed())
-        return _finish(console, comparison, tracker, experiment, out, content, slots, models, stopped)
+        return _finish(console, comparison, tracker, experiment, out, content, slots, kept, stopped)
     finally:
         if backup is not None:
             backup.close()
@@ -212,7 +213,6 @@ def _finish(
     models: dict[str, Path | None],
     stopped: BaseException | None,
 ) -> int:
-    config = experiment.config
     status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
     for stream in comparison.streams.values():
         row, model = comparison.row(stream), models[stream.name]
@@ -227,7 +227,7 @@ def _finish(
         "cost/logging_seconds": tracker.writer.seconds,
         "cost/peak_memory_mb": own + slots * max(trials, default=0.0),
     }
-    warnings = unlearned_lines({str(seed): comparison.unlearned(seed) for seed in config.seed_numbers})
+    warnings = reference_lines(comparison.tasks, comparison.references)
     content |= {"measured": measured, "warnings": warnings, "rows": comparison.rows()}
     write_json(out / "comparison.json", content)
     tracker.finish(content, measured, status)

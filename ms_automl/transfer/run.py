@@ -78,7 +78,7 @@ def run_transfer(
     places = _places(pending, models, digests, storage)
     tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
     tracker.attach(comparison.run_id)
-    if again := tracker.recall(journal.finished()):
+    if again := tracker.add_lacking(journal.finished()):
         console.print(f"MLflow lacked records of {again} uptakes that are done: they are logged again")
     queue = TransferQueue(
         pending, places, primary, experiment.settings.reports, experiment.passes,

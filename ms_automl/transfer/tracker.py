@@ -59,7 +59,7 @@ class TransferTracker(Tracker):
             self._tag(lambda: self._id(name), "ms_automl.error", error[:5000])
         self._put(lambda: self.client.set_terminated(self._id(name), row["status"]))
 
-    def recall(self, done: Iterable[tuple[Uptake, dict[str, Any]]]) -> int:
+    def add_lacking(self, done: Iterable[tuple[Uptake, dict[str, Any]]]) -> int:
         """Log what the store lacks of uptakes that were finished before, as they ended.
 
         Args:

@@ -38,7 +38,7 @@ def stage(tmp_path):
 def started(uri, run_id):
     tracker = TransferTracker(uri)
     tracker.attach(run_id)
-    count = tracker.recall(DONE)
+    count = tracker.add_lacking(DONE)
     tracker.close({}, "FINISHED")
     assert tracker.writer.lost is None
     return count
