@@ -33,6 +33,9 @@ from ms_automl.errors import DataError
 from ms_automl.labels import CountedLoss, CountedStatistic
 from ms_automl.labels import LabelFunction as TaskFunction
 
+LONGEST = 100
+"""Letters of the name of a task or a metric: MLflow keeps 250 of ``test/<task>/<metric>``."""
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -45,6 +48,10 @@ class HeadSpec:
 
     channels: int
     dense: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.channels, int) or self.channels < 1:
+            raise DataError(f"`channels >= 1` must hold, but got channels={self.channels!r}")
 
     def shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of the prediction for ``batch`` images of ``height`` x ``width`` pixels."""
@@ -68,6 +75,11 @@ class Metric:
     unit: str
 
     def __post_init__(self) -> None:
+        if self.direction not in ("max", "min"):
+            raise DataError(f"a metric's direction is 'max' or 'min', but got {self.direction!r}")
+        for what, function in (("statistic", self.statistic), ("value", self.value)):
+            if not callable(function):
+                raise DataError(f"a metric's {what} must be a function, but is a {type(function).__name__}")
         if not isinstance(self.statistic, CountedStatistic):
             object.__setattr__(self, "statistic", CountedStatistic(self.statistic))
 
@@ -83,6 +95,8 @@ class Task:
         metrics: by name, each with its direction.
         weight: factor of the task's loss in the training sum (METHOD: Σ_t weight_t L_t).
         kind: what the target is, used to check it before training.
+        domain: of values, what they should be: above 0, or vectors [C] of length 1; others are named before
+            anything trains.
     """
 
     name: str
@@ -91,22 +105,39 @@ class Task:
     metrics: Mapping[str, Metric]
     weight: float = 1.0
     kind: Literal["classes", "values", "binary"] = field(default="values", kw_only=True)
+    domain: Literal["any", "positive", "unit"] = field(default="any", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier():
             raise DataError(f"task name '{self.name}' must be letters, digits and underscores")
-        if not self.metrics:
-            raise DataError(f"task '{self.name}' has no metric: give at least one, Δm compares them")
+        self._check_parts()
+        for metric in (self.name, *self.metrics):
+            if len(metric) > LONGEST:
+                raise DataError(
+                    f"the name '{metric[:20]}...' has {len(metric)} letters, at most {LONGEST} are kept"
+                )
         for metric in self.metrics:
             if metric == "loss" or not re.fullmatch(r"[\w.\-: ]+", metric):
                 raise DataError(
                     f"task '{self.name}': a metric cannot be called '{metric}': name it otherwise than the loss, "
                     "in letters, digits, underscores, hyphens, dots, colons and spaces"
                 )
-        if not self.weight > 0:
-            raise DataError(f"task '{self.name}': `weight > 0` must hold, but got weight={self.weight}")
+        if not 0 < self.weight < float("inf"):
+            raise DataError(f"task '{self.name}': `0 < weight < inf` must hold, but got weight={self.weight}")
         if not isinstance(self.loss, CountedLoss):
             object.__setattr__(self, "loss", CountedLoss(self.loss))
+
+    def _check_parts(self) -> None:
+        known = {"kind": ("classes", "values", "binary"), "domain": ("any", "positive", "unit")}
+        for name, values in known.items():
+            if (given := getattr(self, name)) not in values:
+                raise DataError(f"task '{self.name}': {name} is one of {', '.join(values)}, but got {given!r}")
+        if not isinstance(self.head, HeadSpec) or not callable(self.loss):
+            raise DataError(f"task '{self.name}': its head must be a HeadSpec, and its loss a function")
+        if not isinstance(self.metrics, Mapping) or not all(isinstance(m, Metric) for m in self.metrics.values()):
+            raise DataError(f"task '{self.name}': its metrics must be a mapping from names to Metric")
+        if not self.metrics:
+            raise DataError(f"task '{self.name}' has no metric: give at least one, Δm compares them")
 
     def target_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a batch of this task's targets."""
@@ -213,6 +244,7 @@ def depth(name: str = "depth", weight: float = 1.0) -> Task:
         _mean_of(_absolute),
         {"abs_error": _average(_absolute, "min", "m"), "rel_error": _average(_relative, "min", "ratio")},
         weight,
+        domain="positive",
     )
 
 
@@ -275,7 +307,7 @@ def normals(name: str = "normals", weight: float = 1.0, full: bool = False) -> T
             "within_22": _average(_within(22.5), "max", "share of pixels"),
             "within_30": _average(_within(30.0), "max", "share of pixels"),
         }
-    return Task(name, HeadSpec(3, dense=True), _mean_of(_one_minus_cosine), metrics, weight)
+    return Task(name, HeadSpec(3, dense=True), _mean_of(_one_minus_cosine), metrics, weight, domain="unit")
 
 
 def _binary_cross_entropy(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

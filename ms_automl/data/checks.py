@@ -24,6 +24,9 @@ def check_data(data: MultiTaskData) -> None:
     """
     if not isinstance(data, MultiTaskData):
         raise DataError(f"the data factory must return a MultiTaskData, but returned {type(data).__name__}")
+    for name, group in (("tasks", data.tasks), ("unseen_tasks", data.unseen_tasks)):
+        if not isinstance(group, Sequence) or not all(isinstance(task, Task) for task in group):
+            raise DataError(f"`{name}` must be a list of Task, but is a {type(group).__name__}")
     if not data.tasks:
         raise DataError("`tasks` is empty: give at least one task to train")
     tasks = (*data.tasks, *data.unseen_tasks)

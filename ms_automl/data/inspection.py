@@ -48,9 +48,10 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
 
     Raises:
         DataError: for NaN and infinity in images and in labels that count, class numbers that a task does not
-            have, values other than 0 to 1 of a yes or no, a wrong shape or type, a sample that cannot be read, a
-            task without a label that counts in some split, and one that is trained and has the same label in all
-            of train; naming split, task, the first such sample and what it holds.
+            have, values other than 0 to 1 of a yes or no, a wrong shape or type, a sample that cannot be read or,
+            but in train, is another one when it is read again, a task without a label that counts in some split,
+            and one that is trained and has the same label in all of train; naming split, task, the first such
+            sample and what it holds.
     """
     with same_random_state():
         check_data(data)
@@ -62,6 +63,8 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
                 check_batch(name, batch, tasks, samples, shape)
                 for task in tasks:
                     labels[task.name].add(batch, samples.start)
+                if samples.start == 0 and name != "train":
+                    _check_again(name, split, batch)
                 if progress is not None:
                     progress(name, samples.stop, len(split))
             if name == "train" and isinstance(split, AugmentedSplit):
@@ -81,6 +84,23 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
         return Findings(tuple(warnings), _partial(seen))
 
 
+def _check_again(name: str, split: Split, batch: Batch) -> None:
+    """What is measured must stay the same: every arm is compared on it."""
+    again = fetched(split, name, range(min(2, len(split))))
+    one = {"image": batch.images} | {f"target of '{task}'": known for task, known in _counted(batch).items()}
+    other = {"image": again.images} | {f"target of '{task}'": known for task, known in _counted(again).items()}
+    for what, values in one.items():
+        if not torch.equal(values[: len(other[what])].cpu(), other[what].cpu()):
+            raise DataError(
+                f"{name}: the {what} in samples 0 and 1 is another one when it is read again: a split gives the "
+                "same sample for the same number; what is random belongs into `augmented` of train"
+            )
+
+
+def _counted(batch: Batch) -> dict[str, Tensor]:
+    return {name: cleared(target, batch.valid[name]) for name, target in batch.targets.items()}
+
+
 class _Labels:
     """What a task's labels are in a split, batch by batch."""
 
@@ -91,6 +111,8 @@ class _Labels:
         self.low = self.high = torch.empty(0)  # [C] of values
         self.known: int | None = None  # the first sample with a label that counts
         self.unknown: int | None = None  # and with one that does not
+        self.strange = 0  # labels that count and are outside the task's domain
+        self.first_strange = 0
 
     def add(self, batch: Batch, start: int) -> None:
         target, valid = batch.targets[self.task.name].cpu(), batch.valid[self.task.name].cpu()
@@ -103,6 +125,10 @@ class _Labels:
             return
         if self.task.kind == "values":
             self._widen(target, valid)
+            outside = _outside(self.task, target) & valid
+            if not self.strange and bool(outside.any()):
+                self.first_strange = start + _first(outside)
+            self.strange += int(outside.sum())
         else:
             self._note(
                 target if self.task.kind == "classes" else (target > 0.5).long().reshape(valid.shape), valid, start
@@ -132,6 +158,18 @@ class _Labels:
         return ("no", "yes")[number] if self.task.kind == "binary" else f"class {number}"
 
 
+_DOMAINS = {"positive": "0 or below, as no such value is", "unit": "no vectors of length 1"}
+
+
+def _outside(task: Task, target: Tensor) -> Tensor:
+    """Which labels [B, ...] of values [B, C, ...] are not what the task says they are."""
+    if task.domain == "positive":
+        return (target <= 0).any(1)
+    if task.domain == "unit":
+        return (target.square().sum(1).sqrt() - 1).abs() > 0.02
+    return torch.zeros_like(target[:, :1], dtype=torch.bool).any(1)
+
+
 def _first(places: Tensor) -> int:
     return int(places.reshape(len(places), -1).any(1).nonzero()[0])
 
@@ -152,6 +190,12 @@ def _odd(task: Task, splits: Mapping[str, _Labels], trained: bool) -> list[str]:
             )
         if labels.only is not None:
             lines.append(f"{where}every label that counts is {labels.only}")
+        if labels.strange:
+            lines.append(
+                f"{where}{labels.strange / labels.count:.2g} of the labels that count are "
+                f"{_DOMAINS[task.domain]} (first in sample {labels.first_strange}): mark what is missing as not "
+                "valid, and convert the rest"
+            )
         missing = {
             number: first for number, first in labels.firsts.items() if number not in splits["train"].firsts
         }
@@ -173,11 +217,12 @@ def _partial(seen: Mapping[str, Mapping[str, _Labels]]) -> dict[str, tuple[str, 
 
 
 def check_functions(data: MultiTaskData, partial: Mapping[str, tuple[str, int, int]]) -> None:
-    """Check that losses and metrics leave out the labels that do not count, where a task has some.
+    """Try the losses and metrics of every task on two samples and a random prediction.
 
-    Each is taken twice of samples that have such labels and a random prediction, with two different values in
-    their place: one that changes takes them for labels. So does one that knows them by what they held, by 255 or
-    NaN, for that is cleared.
+    A loss must be a scalar with a gradient, and a metric a number; neither may change the prediction, which the
+    next one is given too. Where a task has labels that do not count, each is taken twice of samples that have
+    some, with two different values in their place: one that changes takes them for labels. So does one that knows
+    them by what they held, by 255 or NaN, for that is cleared.
 
     Args:
         data: of the tasks.
@@ -187,10 +232,9 @@ def check_functions(data: MultiTaskData, partial: Mapping[str, tuple[str, int, i
         DataError: naming the task, and what of it changes, or fails.
     """
     for task in (*data.tasks, *data.unseen_tasks):
-        if task.name in partial:
-            split, *samples = partial[task.name]
-            with same_random_state():
-                _check_functions(task, data.splits[split], split, sorted(set(samples)))
+        split, *samples = partial.get(task.name, ("train", 0, min(1, len(data.train) - 1)))
+        with same_random_state():
+            _check_functions(task, data.splits[split], split, sorted(set(samples)))
 
 
 def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]) -> None:
@@ -202,25 +246,57 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
     prediction = torch.randn(task.head.shape(len(samples), *batch.images.shape[2:]))
     functions: dict[str, LabelFunction] = {"loss": _own(task.loss)}
     functions |= {f"metric '{name}'": _own(metric.statistic) for name, metric in task.metrics.items()}
+    changed: set[str] = set()
     for what, function in functions.items():
         try:
             found = []
             for fill in fills:
                 torch.manual_seed(0)
-                found.append(function(prediction, cleared(target, valid, fill), valid))
+                given = prediction.clone().requires_grad_() * 1  # of a leaf nobody could change a thing
+                found.append(function(given, cleared(target, valid, fill), valid))
+                if not torch.equal(given, prediction):
+                    changed.add(what)
         except Exception as error:  # whatever a function of the user's own raises
             numbers = " and ".join(map(str, samples))
             raise DataError(
                 f"task '{task.name}': its {what} fails on sample {numbers} of {name} "
                 f"({type(error).__name__}: {error})"
             ) from error
+        if what in changed:
+            raise DataError(
+                f"task '{task.name}': its {what} changes the prediction that it is given, which others are given "
+                "too: leave in-place operations on it out"
+            )
         one, other = found
+        if what == "loss":
+            _check_loss(task, one)
+        elif not isinstance(one, Tensor):
+            raise DataError(
+                f"task '{task.name}': its {what} has a {type(one).__name__} as statistic, not a tensor"
+            )
         if not torch.allclose(one, other, equal_nan=True):
             raise DataError(
                 f"task '{task.name}': its {what} changes with labels that do not count, as sample "
                 f"{samples[0]} of {name} has some: leave them out by `valid`; no ignore_index and no NaN marks "
                 "them, for what they hold is cleared"
             )
+
+
+def _check_loss(task: Task, loss: object) -> None:
+    """Whether a loss can be trained on."""
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+        found = (
+            f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        )
+        raise DataError(
+            f"task '{task.name}': its loss is {found}, expected a scalar tensor, the mean over the labels that "
+            "count"
+        )
+    if not loss.requires_grad:
+        raise DataError(
+            f"task '{task.name}': its loss has no gradient, so that nothing would be learned: take it of the "
+            "prediction itself, without detach, item or no_grad"
+        )
 
 
 def _own(function: LabelFunction) -> LabelFunction:

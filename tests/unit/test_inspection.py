@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ms_automl.data import inspect
 from ms_automl.errors import DataError
+from ms_automl.tasks import normals
 from tests.unit.made_data import COUNTS, SPOTS, TASKS, at_9, data_of, good, multiplied, nothing_counts, shifted
 
 FAULTS = {
@@ -130,3 +132,21 @@ def first_with(splits, name, number):
     target = splits["test"][1][name].clone()
     target[8] = -1
     return int((target == number).flatten(1).any(1).nonzero()[0])
+
+
+def test_depths_of_0_and_vectors_of_other_lengths_are_told():
+    splits = good()
+    splits["val"][1]["metres"][9, 0, 0, :2] = torch.tensor([0.0, -1.0])
+    (line,) = inspect(data_of(splits))
+    assert line == (
+        "val, task 'metres': 0.011 of the labels that count are 0 or below, as no such value is (first in sample "
+        "9): mark what is missing as not valid, and convert the rest"
+    )
+    tasks = [normals("facing")]
+    for images, targets, valid in splits.values():
+        targets["facing"] = F.normalize(torch.randn(len(images), 3, 4, 4), dim=1)
+        valid["facing"] = torch.ones(len(images), 4, 4, dtype=torch.bool)
+    assert inspect(data_of(splits, tasks, [])) == ()
+    splits["test"][1]["facing"] = 255 * (splits["test"][1]["facing"] + 1) / 2
+    (line,) = inspect(data_of(splits, tasks, []))
+    assert line.startswith("test, task 'facing': 1 of the labels that count are no vectors of length 1 (first in")

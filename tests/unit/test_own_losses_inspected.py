@@ -24,6 +24,10 @@ def own(loss=mean_error, statistic=count_and_sum, kind="values", channels=1, den
     return Task("own", HeadSpec(channels, dense), loss, metrics, kind=kind)
 
 
+def hits(prediction, target, valid):
+    return torch.stack([(prediction.argmax(1) == target)[valid].sum(), valid.sum()]).double()
+
+
 def nan_marks(prediction, target, valid):
     known = ~target.isnan()
     return (prediction - target)[known].abs().mean()
@@ -35,12 +39,12 @@ def fails(prediction, target, valid):
 
 OWN = {
     "255 marks what does not count": (
-        own(lambda p, t, v: F.cross_entropy(p, t, ignore_index=255), kind="classes", channels=3),
+        own(lambda p, t, v: F.cross_entropy(p, t, ignore_index=255), hits, kind="classes", channels=3),
         lambda shape: torch.where(torch.rand(shape) < 0.5, 255, 1),
         "its loss changes with labels that do not count, as sample 0 of train has some: leave them out by `valid`",
     ),
     "-100 marks what does not count": (
-        own(lambda p, t, v: F.cross_entropy(p, t), kind="classes", channels=3, dense=False),
+        own(lambda p, t, v: F.cross_entropy(p, t), hits, kind="classes", channels=3, dense=False),
         lambda shape: torch.where(torch.arange(shape[0]) % 2 > 0, -100, 1),
         "its loss changes with labels that do not count",
     ),
@@ -77,7 +81,42 @@ def test_an_own_loss_or_metric_that_takes_labels_that_do_not_count_is_refused(ca
         splits.append(TensorSplit(torch.randn(count, 2, 4, 4), {"own": target}, {"own": valid}))
     with pytest.raises(DataError, match=f"^task 'own': {message}"):
         inspect(MultiTaskData("own", *splits, tasks=[task]))
+    if "fails" in message:
+        return
     every = [TensorSplit(s.images, s.targets, {"own": torch.ones_like(s.valid["own"])}) for s in splits]
     for split in every:
         split.targets["own"] = split.targets["own"].nan_to_num(0.5).clamp(0, 2)
     inspect(MultiTaskData("own", *every, tasks=[task]))  # where all of them count, none is taken wrongly
+
+
+LOSSES = {
+    "one per sample": (lambda p, t, v: (p - t).abs().flatten(1).mean(1), r"its loss is a tensor of shape \(2,\)"),
+    "a number": (lambda p, t, v: (p - t).abs().mean().item(), "its loss is a float, expected a scalar tensor"),
+    "detached": (lambda p, t, v: (p.detach() - t).abs().mean(), "its loss has no gradient"),
+    "nothing": (lambda p, t, v: None, "its loss is a NoneType"),
+    "in place": (lambda p, t, v: p.sub_(t).abs().mean(), "its loss changes the prediction"),
+}
+
+
+def of_all_labels(task):
+    splits = [
+        TensorSplit(torch.randn(count, 2, 4, 4), {"own": torch.rand(count, 1, 4, 4) + 1}) for count in (6, 4, 4)
+    ]
+    return MultiTaskData("own", *splits, tasks=[task])
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_a_loss_that_cannot_be_trained_on_is_refused_before_anything_trains(case):
+    loss, message = LOSSES[case]
+    with pytest.raises(DataError, match=f"^task 'own': {message}"):
+        inspect(of_all_labels(own(loss)))
+
+
+def test_a_metric_that_changes_the_prediction_or_has_no_statistic_is_refused():
+    def halves(prediction, target, valid):
+        return count_and_sum(prediction.mul_(0.5), target, valid)
+
+    with pytest.raises(DataError, match="its metric 'error' changes the prediction"):
+        inspect(of_all_labels(own(statistic=halves)))
+    with pytest.raises(DataError, match="its metric 'error' has a float as statistic"):
+        inspect(of_all_labels(own(statistic=lambda p, t, v: 1.0)))

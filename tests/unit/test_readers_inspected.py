@@ -159,3 +159,33 @@ def test_looking_changes_no_random_number():
             inspect(data)
         draws.append((torch.rand(1).item(), np.random.rand(), random.random()))
     assert draws[0] == draws[1]
+
+
+def noisy(index, batch):
+    return replace(batch, images=batch.images + torch.randn(batch.images.shape))
+
+
+def relabelled(index, batch):
+    return replace(batch, targets=batch.targets | {"metres": batch.targets["metres"] + torch.rand(())})
+
+
+@pytest.mark.parametrize(("change", "what"), [(noisy, "the image"), (relabelled, "the target of 'metres'")])
+@pytest.mark.parametrize("split", COUNTS)
+def test_what_is_measured_is_the_same_when_it_is_read_again(split, change, what):
+    data = data_of(good())
+    data = replace(data, **{split: Reader(getattr(data, split), change)})
+    if split == "train":
+        inspect(data)  # as a reader that augments by itself
+        return
+    with pytest.raises(DataError, match=f"^{split}: {what} in samples 0 and 1 is another one when it is read"):
+        inspect(data)
+
+
+@pytest.mark.parametrize("group", ["tasks", "unseen_tasks"])
+@pytest.mark.parametrize(
+    "make", [lambda tasks: {task.name: task for task in tasks}, iter, lambda tasks: [task.name for task in tasks]]
+)
+def test_tasks_are_a_list_of_tasks(group, make):
+    data = data_of(good())
+    with pytest.raises(DataError, match=f"^`{group}` must be a list of Task, but is a "):
+        inspect(replace(data, **{group: make(getattr(data, group))}))

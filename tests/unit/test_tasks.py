@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_automl.errors import DataError
-from ms_automl.tasks import HeadSpec, Task, binary, classification, depth, edges, normals, segmentation
+from ms_automl.tasks import HeadSpec, Metric, Task, binary, classification, depth, edges, normals, segmentation
 from tests.conformance.pretended import pretended
 
 TASKS = [
@@ -174,8 +175,45 @@ def test_classification_accuracy_counts_the_right_images() -> None:
 def test_a_task_with_an_unusable_name_or_weight_is_refused() -> None:
     with pytest.raises(DataError, match="letters, digits and underscores"):
         depth("my depth")
-    with pytest.raises(DataError, match=r"`weight > 0` must hold, but got weight=0"):
+    with pytest.raises(DataError, match=r"`0 < weight < inf` must hold, but got weight=0"):
         depth(weight=0)
+
+
+def head_and_metric() -> dict[str, object]:
+    metric = Metric(lambda p, t, v: torch.ones(2).double(), lambda total: 1.0, "max", "1")
+    return {"name": "x", "head": HeadSpec(1, True), "loss": lambda *_: torch.zeros(()), "metrics": {"m": metric}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "binry"}, "kind is one of classes, values, binary, but got 'binry'"),
+        ({"domain": "above 0"}, "domain is one of any, positive, unit, but got 'above 0'"),
+        ({"weight": float("inf")}, "`0 < weight < inf` must hold, but got weight=inf"),
+        ({"weight": float("nan")}, "`0 < weight < inf` must hold, but got weight=nan"),
+        ({"metrics": ["m"]}, "its metrics must be a mapping from names to Metric"),
+        ({"metrics": {"m": min}}, "its metrics must be a mapping from names to Metric"),
+        ({"head": 3}, "its head must be a HeadSpec, and its loss a function"),
+        ({"loss": 0.5}, "its head must be a HeadSpec, and its loss a function"),
+        ({"name": "p" * 240}, "the name 'pppppppppppppppppppp...' has 240 letters, at most 100 are kept"),
+        ({"name": 7}, "letters, digits and underscores"),
+    ],
+)
+def test_a_task_whose_parts_are_none_is_refused(change, said) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        Task(**head_and_metric() | change)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "MAX", "higher", None, 1])
+def test_a_direction_is_one_of_two_words(direction) -> None:
+    with pytest.raises(DataError, match="a metric's direction is 'max' or 'min', but got "):
+        Metric(lambda p, t, v: torch.ones(2), lambda total: 1.0, direction, "1")
+
+
+@pytest.mark.parametrize("channels", [0, -1, 2.0])
+def test_a_head_has_a_whole_number_of_channels(channels) -> None:
+    with pytest.raises(DataError, match="`channels >= 1` must hold"):
+        HeadSpec(channels, False)
 
 
 def test_a_task_without_a_metric_is_refused():
