@@ -40,7 +40,7 @@ def task_changes(trials: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
 
     Returns:
         One row per arm, seed and metric: arm, seed, metric (`<task>/<metric>`), value, dense, change (% of the
-        dense value of the same seed).
+        dense value of the same seed; missing where that is 0).
     """
     names = [name for name in trials.columns if name.count("/") == 2 and name.startswith("test/")]
     picked = trials.loc[chosen, ["arm", "seed", *names]]
@@ -48,7 +48,7 @@ def task_changes(trials: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
     long["metric"] = long["metric"].str.removeprefix("test/")
     base = long[long["arm"] == REFERENCE].drop(columns="arm").rename(columns={"value": "dense"})
     both = long[long["arm"] != REFERENCE].merge(base, on=["seed", "metric"])
-    both["change"] = 100 * (both["value"] - both["dense"]) / both["dense"].abs().clip(lower=1e-12)
+    both["change"] = 100 * (both["value"] - both["dense"]) / both["dense"].abs().where(both["dense"] != 0)
     return both
 
 

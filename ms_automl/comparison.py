@@ -76,11 +76,6 @@ class Comparison:
         metrics = self.references.get(seed)
         return "the dense reference failed" if metrics is None else self._reference(metrics, "val").trouble
 
-    def unlearned(self, seed: int) -> tuple[str, ...]:
-        """The tasks on which the dense reference of a seed is no better than the best constant prediction."""
-        metrics = self.references.get(seed)
-        return () if metrics is None else tuple(sorted(self._reference(metrics, "val").unlearned))
-
     def _reference(
         self, metrics: dict[str, float], split: str, course: Mapping[int, dict[str, float]] | None = None
     ) -> Reference:

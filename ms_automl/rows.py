@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ms_automl.budget import Ledger
 from ms_automl.meta import Objective, watch
+from ms_automl.meta.objective import without_change
+from ms_automl.meta.reference import learned
+from ms_automl.tasks import Task
 from ms_automl.trials import Stream, Trial
 
 
@@ -120,3 +124,31 @@ def _lambda_of(trial: Trial | None) -> dict[str, float] | list[dict[str, float]]
         return None
     knots = [dict(zip(schedule["layers"], row, strict=True)) for row in schedule["values"]]
     return knots[0] if len(knots) == 1 else knots
+
+
+def reference_lines(tasks: Sequence[Task], references: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """What must be known of the dense references before any number, a line each.
+
+    Args:
+        tasks: the trained tasks.
+        references: metrics of the dense trial by seed.
+    """
+    seeds: dict[str, list[str]] = {}
+    for seed, metrics in references.items():
+        for task in tasks:
+            if not learned(metrics, task.name):
+                line = f"{task.name}: dense is no better than a constant prediction"
+                seeds.setdefault(line, []).append(str(seed))
+            elif not learned(metrics, task.name, "test"):
+                line = f"{task.name}: dense is no better than a constant prediction on the test split"
+                seeds.setdefault(line, []).append(str(seed))
+        tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
+        for metric in without_change(tasks, tested):
+            seeds.setdefault(f"{metric}: dense has 0 on the test split", []).append(str(seed))
+    ends = {
+        True: "so Δm, a relative change, leaves it out",
+        False: "so what sparsity does to this task says nothing",
+    }
+    return [
+        f"{line} (seed {', '.join(numbers)}), {ends['dense has 0' in line]}" for line, numbers in seeds.items()
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -127,23 +126,6 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         f"{row['arm']}-{row['seed']}: {row['note'] or row['status']}"
         for row in rows
         if row["note"] or row["status"] != "ok"
-    ]
-
-
-def unlearned_lines(unlearned: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for every task on which dense is no better than a constant prediction.
-
-    Args:
-        unlearned: names of such tasks by seed.
-    """
-    seeds: dict[str, list[str]] = {}
-    for seed, tasks in unlearned.items():
-        for task in tasks:
-            seeds.setdefault(task, []).append(seed)
-    return [
-        f"{task}: dense is no better than a constant prediction (seed {', '.join(numbers)}), so what sparsity "
-        "does to this task says nothing"
-        for task, numbers in seeds.items()
     ]
 
 

@@ -60,7 +60,8 @@ def delta_m(tasks: Sequence[Task], values: Mapping[str, float], reference: Mappi
     """Δm in %: mean over tasks of the mean over metrics of the signed relative change to the reference.
 
     Δm = 100 · (1/T) Σ_t (1/M_t) Σ_i s_ti (m_ti - m_ti^ref) / |m_ti^ref|, s = +1 where higher is better and -1
-    where lower is (Maninis et al. 2019, arXiv 1904.08918, section 4). Positive is better than the reference.
+    where lower is (Maninis et al. 2019, arXiv 1904.08918, section 4). Positive is better than the reference. A
+    metric whose reference is 0 has no relative change and is left out (:func:`without_change`); NaN where all are.
 
     Args:
         tasks: the trained tasks.
@@ -73,6 +74,19 @@ def delta_m(tasks: Sequence[Task], values: Mapping[str, float], reference: Mappi
         for name, metric in task.metrics.items():
             base = reference[f"{task.name}/{name}"]
             sign = 1.0 if metric.direction == "max" else -1.0
-            changes.append(sign * (values[f"{task.name}/{name}"] - base) / max(abs(base), 1e-12))
-        means.append(sum(changes) / len(changes))
-    return 100 * sum(means) / len(means)
+            if base != 0:
+                changes.append(sign * (values[f"{task.name}/{name}"] - base) / abs(base))
+        if changes:
+            means.append(sum(changes) / len(changes))
+    return 100 * sum(means) / len(means) if means else float("nan")
+
+
+def without_change(tasks: Sequence[Task], reference: Mapping[str, float]) -> list[str]:
+    """The metrics that Δm leaves out, ``<task>/<metric>``: the reference's value is 0.
+
+    Args:
+        tasks: the trained tasks.
+        reference: as above.
+    """
+    names = [f"{task.name}/{name}" for task in tasks for name in task.metrics]
+    return [name for name in names if reference[name] == 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,16 +28,17 @@ STANDARD_ERRORS = 2.0
 """Of dense's mean loss, by which it must be below the constant prediction's."""
 
 
-def learned(metrics: Mapping[str, float], task: str) -> bool:
-    """Whether a dense network has learned a task: L^const - L > 2 standard errors of L, on the validation split.
+def learned(metrics: Mapping[str, float], task: str, split: str = "val") -> bool:
+    """Whether a dense network has learned a task: L^const - L > 2 standard errors of L, as a split shows it.
 
     Args:
-        metrics: of the dense reference, ``val/<task>/loss``, ``loss_error`` and ``constant``; without the last
+        metrics: of the dense reference, ``<split>/<task>/loss``, ``loss_error`` and ``constant``; without the last
             two, which earlier versions have not measured, it is taken to have learned.
         task: name of the task.
+        split: that it is measured on.
     """
-    loss, constant = metrics[f"val/{task}/loss"], metrics.get(f"val/{task}/constant")
-    return constant is None or constant - loss > STANDARD_ERRORS * metrics.get(f"val/{task}/loss_error", 0.0)
+    loss, constant = metrics[f"{split}/{task}/loss"], metrics.get(f"{split}/{task}/constant")
+    return constant is None or constant - loss > STANDARD_ERRORS * metrics.get(f"{split}/{task}/loss_error", 0.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Reference:
             network without zeros reaches by then.
         constants: L_t^const by task, the loss of the best constant prediction; None where it was not measured.
         scale: of the relative loss.
-        unlearned: tasks on which dense is no better than the constant prediction.
+        unlearned: tasks on which dense is no better than the constant prediction, on the validation split or on
+            this one: a span within the error of its measurement is no unit.
     """
 
     losses: Losses
@@ -92,7 +95,9 @@ class Reference:
         """
         losses = {task: metrics[f"{split}/{task}/loss"] for task in tasks}
         constants = {task: metrics[key] for task in tasks if (key := f"{split}/{task}/constant") in metrics}
-        unlearned = frozenset(task for task in tasks if not learned(metrics, task))
+        unlearned = frozenset(
+            task for task in tasks if not (learned(metrics, task) and learned(metrics, task, split))
+        )
         return cls(losses, course, constants if len(constants) == len(losses) else None, scale, unlearned)
 
     @property
@@ -113,11 +118,13 @@ class Reference:
         return [task for task in self.losses if task not in self.unlearned]
 
     def relative(self, losses: Losses) -> float:
-        """The relative loss of a model, as above.
+        """The relative loss of a model, as above; NaN in the scale ``skill`` where dense has learned no task.
 
         Args:
             losses: L_t of all tasks.
         """
+        if self.scale == "skill" and not self._learned:
+            return float("nan")
         return self._against(self.losses, losses)
 
     def rise(self, step: int, losses: Losses) -> float:
@@ -156,7 +163,8 @@ class Reference:
         return loss / reference if reference >= floor else 1 + (loss - reference) / floor
 
     def _floor(self, task: str) -> float:
-        return FLOOR if self.constants is None else max(FLOOR * self.constants[task], 1e-12)
+        # Without a unit of its own, so that none of the loss matters.
+        return FLOOR if self.constants is None else max(FLOOR * self.constants[task], sys.float_info.min)
 
     def _weight(self, task: str) -> float:
         """T / T' of a task that dense has learned, 0 of another."""

@@ -4,8 +4,8 @@ import pytest
 
 from ms_automl.errors import ConfigError
 from ms_automl.meta import Objective, Reference
-from ms_automl.meta.objective import delta_m
-from ms_automl.tasks import depth, segmentation
+from ms_automl.meta.objective import delta_m, without_change
+from ms_automl.tasks import binary, depth, segmentation
 
 LOSSES, REFERENCES = {"a": 1.5, "b": 0.3}, Reference({"a": 1.0, "b": 0.2})
 
@@ -50,3 +50,13 @@ def test_delta_m_is_the_hand_worked_number() -> None:
     # seg: (+20 % - 5 %) / 2 = 7.5 %; depth, lower is better: (-25 % + 20 %) / 2 = -2.5 %
     assert delta_m(tasks, values, reference) == pytest.approx((7.5 - 2.5) / 2)
     assert delta_m(tasks, reference, reference) == 0
+
+
+def test_a_metric_whose_reference_is_0_is_left_out_of_delta_m_and_named() -> None:
+    tasks = [binary("large")]
+    reference, values = {"large/accuracy": 0.8, "large/f1": 0.0}, {"large/accuracy": 0.9, "large/f1": 0.1}
+    assert delta_m(tasks, values, reference) == pytest.approx(12.5)
+    assert without_change(tasks, reference) == ["large/f1"]
+    assert delta_m([*tasks, depth("d")], values | {"d/abs_error": 1.0, "d/rel_error": 1.0},
+                   reference | {"d/abs_error": 0.0, "d/rel_error": 0.0}) == pytest.approx(12.5)  # fmt: skip
+    assert math.isnan(delta_m(tasks, values, {"large/accuracy": 0.0, "large/f1": 0.0}))

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from ms_automl.errors import ConfigError
@@ -5,6 +7,8 @@ from ms_automl.meta import Objective
 from ms_automl.meta.level import PricedLevel
 from ms_automl.meta.reference import FLOOR, Reference, learned
 from ms_automl.meta.step import Evaluation
+from ms_automl.rows import reference_lines
+from ms_automl.tasks import binary, depth
 
 LOSSES = {"a": 0.4, "b": 1.0}
 CONSTANTS = {"a": 2.4, "b": 2.0}
@@ -77,6 +81,42 @@ def test_a_task_that_dense_has_not_learned_has_no_part_in_skill() -> None:
     nothing = Reference(LOSSES, (), CONSTANTS, "skill", ("a", "b"))
     assert "no better than a constant prediction on any task" in str(nothing.trouble)
     assert half.trouble is None
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e-13, 1e-30, 1e30])
+@pytest.mark.parametrize("scale", ["ratio", "skill"])
+def test_a_loss_may_be_as_small_as_numbers_are(scale: str, unit: float) -> None:
+    found = Reference({"a": 0.5 * unit}, (), {"a": 3 * unit}, scale).relative({"a": unit})  # type: ignore[arg-type]
+    assert found == pytest.approx({"ratio": 2.0, "skill": 1.2}[scale])
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_on_a_split_on_which_dense_has_learned_nothing_skill_says_nothing(unit: float) -> None:
+    metrics = {"val/a/loss": 0.8, "val/a/loss_error": 0.01, "val/a/constant": 1.0}
+    metrics |= {"test/a/loss": 0.8, "test/a/loss_error": 0.01, "test/a/constant": 0.79}
+    metrics |= {f"{split}/b/{name}": value for split in ("val", "test") for name, value in
+                {"loss": 1.0, "loss_error": 0.1, "constant": 2.0}.items()}  # fmt: skip
+    metrics = {name: unit * value for name, value in metrics.items()}
+    alone = Reference.of(metrics, ["a"], "test", scale="skill")
+    assert math.isnan(alone.relative({"a": 0.9 * unit}))
+    assert Reference.of(metrics, ["a"], "val", scale="skill").relative({"a": 0.9 * unit}) == pytest.approx(1.5)
+    both = Reference.of(metrics, ["a", "b"], "test", scale="skill")
+    assert both.unlearned == {"a"}
+    assert both.relative({"a": 77.0, "b": 1.5 * unit}) == pytest.approx(1.5)
+    lines = reference_lines([depth("a"), depth("b")], {0: metrics | {
+        f"test/{task}/{name}": 1.0 for task in "ab" for name in ("abs_error", "rel_error")}})  # fmt: skip
+    assert lines == [
+        "a: dense is no better than a constant prediction on the test split (seed 0), so what sparsity does to "
+        "this task says nothing"
+    ]
+
+
+def test_a_metric_of_which_dense_has_0_is_named() -> None:
+    metrics = {f"{split}/a/{name}": value for split in ("val", "test") for name, value in
+               {"loss": 1.0, "loss_error": 0.1, "constant": 2.0, "accuracy": 0.9, "f1": 0.0}.items()}  # fmt: skip
+    assert reference_lines([binary("a")], {0: metrics, 3: metrics}) == [
+        "a/f1: dense has 0 on the test split (seed 0, 3), so Δm, a relative change, leaves it out"
+    ]
 
 
 def test_a_ratio_to_a_negative_loss_is_refused_naming_the_task_and_the_remedy() -> None:
