@@ -41,6 +41,11 @@ def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: 
         again, _ = _evaluated(twin, images, 1)
         for task in tasks:
             _check_same(task, outputs[task.name], again[task.name])
+    if cheap(network, image_shape):
+        for one in range(len(images)):
+            alone, _ = _evaluated(twin, images[one : one + 1], 0)
+            for task in tasks:
+                _check_alone(task, outputs[task.name][one : one + 1], alone[task.name])
     tried(lambda twin, images: _train(twin, images, tasks), network, images, "the network fails in training")
     find_penalised(network, image_shape)
 
@@ -94,6 +99,14 @@ def _check_same(task: Task, one: Tensor, other: Tensor) -> None:
         )
 
 
+def _check_alone(task: Task, among: Tensor, alone: Tensor) -> None:
+    if not torch.allclose(among, alone, rtol=1e-2, atol=1e-2 * float(among.abs().max())):
+        raise NetworkError(
+            f"task '{task.name}': an image's output depends on the others of its batch in evaluation mode, and "
+            "every number on the batch size: compute each image alone there (self.training is False)"
+        )
+
+
 def _check_output(task: Task, output: object, image_shape: tuple[int, int, int]) -> None:
     expected = task.head.shape(2, *image_shape[1:])
     if not isinstance(output, Tensor):
@@ -104,6 +117,8 @@ def _check_output(task: Task, output: object, image_shape: tuple[int, int, int])
     if output.dtype != torch.float32:
         kind = str(output.dtype).removeprefix("torch.")
         raise NetworkError(f"task '{task.name}': the head gives {kind}, expected float32")
+    if not bool(torch.isfinite(output).all()):
+        raise NetworkError(f"task '{task.name}': the head gives NaN or infinite values in evaluation mode")
 
 
 def _train(network: MultiTaskNet, images: Tensor, tasks: Sequence[Task]) -> None:

@@ -255,6 +255,12 @@ def uncopyable() -> nn.Module:
     return module
 
 
+def nan_average() -> nn.Module:
+    norm = nn.BatchNorm2d(8)
+    norm.running_var.fill_(torch.nan)
+    return norm
+
+
 WRONG: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lazy": (
         lambda: nn.LazyConv2d(8, 3, padding=1),
@@ -274,6 +280,9 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "Python's random": (lambda: Does(lambda x: x * random.random()), "task 'd': the same images give other out"),
     "counts": (Counter, "task 'd': the same images give other outputs"),
+    "others of the batch": (lambda: Does(lambda x: x - x.mean(0)), "an image's output depends on the others of"),
+    "the first of the batch": (lambda: Does(lambda x: x[:1].expand(len(x), -1, -1, -1)), "depends on the others"),
+    "averages of NaN": (nan_average, "the head gives NaN or infinite values in evaluation mode"),
     "raises": (lambda: Does(fail), r"fails on images of shape \(2, 3, 16, 16\): ValueError: two$"),
     "raises in training": (lambda: Does(in_training), r"fails in training .*: ValueError: only in training$"),
     "in place": (lambda: Does(overwritten), "fails in training .*: RuntimeError: one of the variables needed for"),
