@@ -162,7 +162,7 @@ class Config(_Section):
     preset: str
     arms: tuple[str, ...]
     seeds: int = Field(1, ge=1)
-    first_seed: int = Field(0, ge=0)
+    first_seed: int = Field(0, ge=0, lt=2**32)
     space: str = "per_layer"
     objective: ObjectiveSection = ObjectiveSection()
     data: FactorySection

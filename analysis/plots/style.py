@@ -6,6 +6,7 @@ in every figure, so that no figure needs colour alone.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -97,7 +98,10 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.png` and `<name>.svg`, the same bytes for the same figure."""
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with rc_context(LOOK):
-        figure.savefig(files[0], dpi=200)
+        with warnings.catch_warnings():
+            # Axes that collapse are drawn as they are; the command's screen is no place to say so.
+            warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+            figure.savefig(files[0], dpi=200)
         figure.set_layout_engine("none")  # what was found for the first holds for the second
         figure.savefig(files[1], dpi=200, metadata={"Date": None})
     return files

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.data import Batch, Split
+from ms_automl.errors import DataError
 from ms_automl.tasks import Task
 
 Metrics = dict[str, float]
@@ -65,9 +66,23 @@ def evaluate(
         values[f"{task.name}/loss"] = float(total[0] / total[1].clamp(min=1))
         if errors:
             values[f"{task.name}/loss_error"] = _standard_error(torch.stack(parts[task.name]))
-        for name, metric in task.metrics.items():
-            values[f"{task.name}/{name}"] = metric.value(sums[f"{task.name}/{name}"])
+        for name in task.metrics:
+            values[f"{task.name}/{name}"] = _value(task, name, sums[f"{task.name}/{name}"])
     return values
+
+
+def _value(task: Task, name: str, total: Tensor) -> float:
+    try:
+        value: object = task.metrics[name].value(total)
+        if isinstance(value, str | bytes):
+            raise TypeError(f"it is the text {value!r}")
+        return float(value)  # type: ignore[arg-type]
+    except Exception as error:  # whatever a function of the user's own raises
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"task '{task.name}': its metric '{name}' has no number for value ({reason}); give NaN where there is "
+            "none"
+        ) from error
 
 
 def _part_size(samples: int) -> int:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData, TensorSplit
-from ms_automl.errors import ConfigError, DivergenceError
+from ms_automl.errors import ConfigError, DataError, DivergenceError
 from ms_automl.meta import LambdaSchedule, Objective, Reference
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import ChannelGroups, measure
+from ms_automl.tasks import Metric
 from ms_automl.training import BatchOrder, TrainingLoop, TrainingSettings, evaluate
 from trainables import Dense, FixedLambda, MetaSparsity
 
@@ -258,3 +259,11 @@ def test_a_layer_without_a_gradient_counts_as_one_of_zero() -> None:
     used, unused = ChannelGroups(network).gradients()
     assert float(used.abs().min()) > 0
     assert torch.equal(unused, torch.zeros(4, 4, 1, 1))
+
+
+@pytest.mark.parametrize("value", [lambda total: 1 / 0, lambda total: "0.5", lambda total: None])
+def test_a_metric_that_has_no_value_is_named(value, tiny_data: MultiTaskData, tiny_network: Build) -> None:
+    metrics = {"m": Metric(lambda p, t, v: torch.ones(2).double(), value, "max", "1")}
+    task = replace(tiny_data.tasks[0], metrics=metrics)
+    with pytest.raises(DataError, match=r"^task 'depth': its metric 'm' has no number for value \("):
+        evaluate(tiny_network(), tiny_data.val, [task], 8)
