@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole]
 ROOT = Path(__file__).parents[2]
 TINY = "--arms meta --set training.steps=6 --set training.report_every=3"
 

@@ -183,6 +183,7 @@ def test_a_stopped_trial_is_never_the_selected_one(whole):
     assert not (findings.chosen & (findings.comparison.trials["outcome"] == "stopped")).any()
 
 
+@pytest.mark.whole
 def test_under_a_target_the_tables_ask_for_that_sparsity(tmp_path):
     fake = FakeSearch(tmp_path, seeds=2, arms=("dense", "meta", "random", "optuna"), target=0.6)
     comparison = load(fake.out)
