@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -246,6 +247,7 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
     prediction = torch.randn(task.head.shape(len(samples), *batch.images.shape[2:]))
     functions: dict[str, LabelFunction] = {"loss": _own(task.loss)}
     functions |= {f"metric '{name}'": _own(metric.statistic) for name, metric in task.metrics.items()}
+    values = {f"metric '{name}'": metric.value for name, metric in task.metrics.items()}
     changed: set[str] = set()
     for what, function in functions.items():
         try:
@@ -274,12 +276,26 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
             raise DataError(
                 f"task '{task.name}': its {what} has a {type(one).__name__} as statistic, not a tensor"
             )
+        if what != "loss":
+            _check_value(task, what, values[what], one)
         if not torch.allclose(one, other, equal_nan=True):
             raise DataError(
                 f"task '{task.name}': its {what} changes with labels that do not count, as sample "
                 f"{samples[0]} of {name} has some: leave them out by `valid`; no ignore_index and no NaN marks "
                 "them, for what they hold is cleared"
             )
+
+
+def _check_value(task: Task, what: str, value: Callable[[Tensor], object], statistic: Tensor) -> None:
+    """Whether a metric's value is a number, where so few samples have one; elsewhere evaluation says it."""
+    try:
+        found = value(statistic)
+    except Exception:  # of two samples there may be none
+        return
+    if not isinstance(found, Real) and not (isinstance(found, Tensor) and found.numel() == 1):
+        raise DataError(
+            f"task '{task.name}': the value of its {what} is a {type(found).__name__}, expected a number"
+        )
 
 
 def _check_loss(task: Task, loss: object) -> None:

@@ -120,3 +120,18 @@ def test_a_metric_that_changes_the_prediction_or_has_no_statistic_is_refused():
         inspect(of_all_labels(own(statistic=halves)))
     with pytest.raises(DataError, match="its metric 'error' has a float as statistic"):
         inspect(of_all_labels(own(statistic=lambda p, t, v: 1.0)))
+
+
+@pytest.mark.parametrize("value", [lambda total: "0.5", lambda total: None, lambda total: total])
+def test_a_metric_whose_value_is_no_number_is_refused(value):
+    task = Task("own", HeadSpec(1, True), mean_error, {"error": Metric(count_and_sum, value, "min", "m")})
+    with pytest.raises(DataError, match=r"^task 'own': the value of its metric 'error' is a .*, expected a number"):
+        inspect(of_all_labels(task))
+
+
+def test_a_metric_that_has_no_value_of_two_samples_is_served():
+    def value(total):
+        raise ZeroDivisionError("of so few there is none")
+
+    task = Task("own", HeadSpec(1, True), mean_error, {"error": Metric(count_and_sum, value, "min", "m")})
+    assert inspect(of_all_labels(task)) == ()
