@@ -14,7 +14,8 @@ from typing import Protocol, runtime_checkable
 from ms_automl import labels, tasks
 from ms_automl.data.cache import cache_folder
 from ms_automl.data.contract import MultiTaskData
-from ms_automl.data.inspection import Findings, Progress, check_functions, look
+from ms_automl.data.functions import check_functions
+from ms_automl.data.inspection import Findings, Progress, look
 
 
 @runtime_checkable
@@ -41,7 +42,7 @@ def inspect(data: MultiTaskData, progress: Progress | None = None) -> tuple[str,
 
     Raises:
         DataError: for what :func:`~ms_automl.data.inspection.look` and
-            :func:`~ms_automl.data.inspection.check_functions` find.
+            :func:`~ms_automl.data.functions.check_functions` find.
     """
     identity = fingerprint(data)
     found = None if identity is None else _read(identity)
