@@ -15,6 +15,8 @@ pytestmark = [
 ]
 
 FRAGILE = """
+import sys
+
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.resnet import small_resnet
 from ms_automl.sparsity import ChannelGroups
@@ -23,7 +25,7 @@ from ms_automl.sparsity import ChannelGroups
 class Fragile(MultiTaskNet):
     def forward(self, images):
         gone = bool((ChannelGroups(self).norms() == 0).any())
-        if gone:
+        if gone and "default_worker" in sys.argv[0]:  # in a trial, not where the command tries half-zeroed copies
             BREAK
         return {name: out * float("nan") if gone else out for name, out in super().forward(images).items()}
 
