@@ -55,7 +55,9 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
             found = []
             for fill in fills:
                 torch.manual_seed(0)
-                given = prediction.clone().requires_grad_() * 1  # of a leaf nobody could change a thing
+                given = prediction.clone()
+                if what == "loss":  # as in training; metrics are measured without gradients
+                    given = given.requires_grad_() * 1  # of a leaf nobody could change a thing
                 found.append(function(given, cleared(target, valid, fill), valid))
                 if not torch.equal(given, prediction):
                     changed.add(what)

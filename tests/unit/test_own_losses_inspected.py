@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -135,3 +136,10 @@ def test_a_metric_that_has_no_value_of_two_samples_is_served():
 
     task = Task("own", HeadSpec(1, True), mean_error, {"error": Metric(count_and_sum, value, "min", "m")})
     assert inspect(of_all_labels(task)) == ()
+
+
+def test_a_metric_may_leave_torch():
+    def by_numpy(prediction, target, valid):
+        return torch.tensor([float(np.abs(prediction[:, 0].numpy() - target[:, 0].numpy()).sum()), 1.0]).double()
+
+    assert inspect(of_all_labels(own(statistic=by_numpy))) == ()
