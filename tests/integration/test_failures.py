@@ -153,10 +153,11 @@ def test_one_that_is_stopped_while_models_are_compacted_has_its_table_and_resume
     (tmp_path / "impatient.py").write_text(IMPATIENT)
     own = [*TINY, "network.factory=impatient:network", "network.args={}"]
     search = finished(tmp_path, "--arms", "fixed", settings=own)
-    assert (search.status, search.errors) == (130, "")
+    assert (search.status, search.errors) == (130, ""), search.shown
     assert "stopped: not all selected models are compacted, --resume does" in search.shown
     assert search.rows["fixed"]["macs_ratio"] is None and search.rows["fixed"]["objective"] is not None
-    assert "RUNNING" not in {run.info.status for run in search.runs().values()}
+    status = {name: run.info.status for name, run in search.runs().items()}
+    assert "RUNNING" not in status.values(), (status, search.shown)
     resumed = Search(tmp_path, "--resume", settings=[], preset=None).wait()
     assert (resumed.status, resumed.errors) == (0, ""), resumed.shown
     assert resumed.rows["fixed"]["macs_ratio"] > 0
