@@ -133,22 +133,21 @@ def reference_lines(tasks: Sequence[Task], references: Mapping[int, Mapping[str,
         tasks: the trained tasks.
         references: metrics of the dense trial by seed.
     """
-    seeds: dict[str, list[str]] = {}
+    nothing, left_out = (
+        "so what sparsity does to this task says nothing",
+        "so Δm, a relative change, leaves it out",
+    )
+    seeds: dict[tuple[str, str], list[str]] = {}  # by what is so, and what follows
     for seed, metrics in references.items():
+        lines = []
         for task in tasks:
+            line = f"{task.name}: dense is no better than a constant prediction"
             if not learned(metrics, task.name):
-                line = f"{task.name}: dense is no better than a constant prediction"
-                seeds.setdefault(line, []).append(str(seed))
+                lines.append((line, nothing))
             elif not learned(metrics, task.name, "test"):
-                line = f"{task.name}: dense is no better than a constant prediction on the test split"
-                seeds.setdefault(line, []).append(str(seed))
+                lines.append((f"{line} on the test split", nothing))
         tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
-        for metric in without_change(tasks, tested):
-            seeds.setdefault(f"{metric}: dense has 0 on the test split", []).append(str(seed))
-    ends = {
-        True: "so Δm, a relative change, leaves it out",
-        False: "so what sparsity does to this task says nothing",
-    }
-    return [
-        f"{line} (seed {', '.join(numbers)}), {ends['dense has 0' in line]}" for line, numbers in seeds.items()
-    ]
+        lines += [(f"{name}: dense has 0 on the test split", left_out) for name in without_change(tasks, tested)]
+        for found in lines:
+            seeds.setdefault(found, []).append(str(seed))
+    return [f"{what} (seed {', '.join(numbers)}), {end}" for (what, end), numbers in seeds.items()]

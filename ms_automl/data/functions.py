@@ -75,12 +75,8 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
         one, other = found
         if what == "loss":
             _check_loss(task, one)
-        elif not isinstance(one, Tensor):
-            raise DataError(
-                f"task '{task.name}': its {what} has a {type(one).__name__} as statistic, not a tensor"
-            )
-        if what != "loss":
-            _check_value(task, what, values[what], one)
+        else:
+            _check_metric(task, what, values[what], one)
         if not torch.allclose(one, other, equal_nan=True):
             raise DataError(
                 f"task '{task.name}': its {what} changes with labels that do not count, as sample "
@@ -89,8 +85,12 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
             )
 
 
-def _check_value(task: Task, what: str, value: Callable[[Tensor], object], statistic: Tensor) -> None:
+def _check_metric(task: Task, what: str, value: Callable[[Tensor], object], statistic: object) -> None:
     """Whether a metric's value is a number, where so few samples have one; elsewhere evaluation says it."""
+    if not isinstance(statistic, Tensor):
+        raise DataError(
+            f"task '{task.name}': its {what} has a {type(statistic).__name__} as statistic, not a tensor"
+        )
     try:
         found = value(statistic)
     except Exception:  # of two samples there may be none
