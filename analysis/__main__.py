@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ms_automl.cli import Parser, one_line_errors, path, place
-from ms_automl.siblings import ours
+from ms_automl.environment.siblings import ours
 
 DESCRIPTION = """\
 Turns the records of a finished comparison into tables, plots and one page.

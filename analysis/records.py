@@ -19,10 +19,10 @@ from mlflow.exceptions import MlflowException
 
 from analysis import frames
 from analysis.store import reachable_uri, without_password
+from ms_automl.callbacks.mlflow.artifacts import Artifacts
+from ms_automl.callbacks.mlflow.home import settle
+from ms_automl.callbacks.mlflow.opening import ensure_active, opened, understood
 from ms_automl.errors import DataError
-from ms_automl.tracking.artifacts import Artifacts
-from ms_automl.tracking.home import settle
-from ms_automl.tracking.opening import ensure_active, opened, understood
 
 FORMAT = "1"
 

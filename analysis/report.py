@@ -14,10 +14,10 @@ from analysis.matched import matched_display
 from analysis.records import Comparison, load
 from analysis.sections import whole_page
 from analysis.tables import display, paired_table
+from ms_automl.callbacks.mlflow.artifacts import Artifacts
+from ms_automl.callbacks.mlflow.opening import opened
+from ms_automl.callbacks.mlflow.reasons import reason
 from ms_automl.errors import DataError
-from ms_automl.tracking.artifacts import Artifacts
-from ms_automl.tracking.opening import opened
-from ms_automl.tracking.reasons import reason
 
 WHERE = """\
 The whole report is the artifact `report/index.html` of this run. Below this run is one for each arm and seed, with

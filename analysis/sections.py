@@ -21,7 +21,7 @@ from analysis.plots.transfer import MODES
 from analysis.store import without_password
 from analysis.tables import COST, QUALITY, display, paired_table
 from analysis.transfer import finished, sentences, transfer_table
-from ms_automl.tracking.address import database
+from ms_automl.callbacks.mlflow.address import database
 
 Figures = Mapping[str, Path]
 

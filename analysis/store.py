@@ -11,8 +11,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
+from ms_automl.callbacks.mlflow.address import SQLITE, database, sqlite
 from ms_automl.errors import TrackingError
-from ms_automl.tracking.address import SQLITE, database, sqlite
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PATIENCE = 10.0  # seconds a server has to answer

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ms_automl.archive import Architecture, load, read_architecture, save_model
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.selection import dense_rivals, real_images
 from ms_automl.config import load_config
 from ms_automl.models import MultiTaskNet, head_specs, small_resnet
+from ms_automl.models.archive import Architecture, load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, size_of
-from ms_automl.selected import dense_rivals, real_images
 from ms_automl.sparsity import build_groups
 from ms_automl.sparsity.compact import compact
-from ms_automl.tuning.experiment import Experiment
 
 BATCH = 32
 

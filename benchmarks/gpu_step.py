@@ -25,9 +25,9 @@ import torchvision
 from torch.profiler import ProfilerActivity, profile
 
 from ms_automl.data import MultiTaskData, TensorSplit, on_device
-from ms_automl.factories import build_network
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
 from ms_automl.models import MultiTaskNet, flops_of_a_sample, head_specs
+from ms_automl.models.factories import build_network
 from ms_automl.sparsity import build_groups
 from ms_automl.tasks import depth, normals, segmentation
 from ms_automl.training import Trainable, TrainingSettings

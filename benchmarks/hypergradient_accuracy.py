@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Ingredients, Shrinkage, Ties
@@ -25,6 +24,7 @@ from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet, frozen_buffers
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import shrink_factors, thresholds
 from ms_automl.tasks import HeadSpec, Metric, Task, classification
 from ms_automl.training import TrainingLoop, TrainingSettings, task_losses

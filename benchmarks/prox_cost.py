@@ -18,10 +18,10 @@ from importlib import metadata
 
 import torch
 
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import load_config
 from ms_automl.sparsity import GROUPINGS, METRICS, measure, thresholds
 from ms_automl.training import TrainingLoop
-from ms_automl.tuning.experiment import Experiment
 
 SEED = 1000
 

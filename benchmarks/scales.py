@@ -14,10 +14,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import load_config
 from ms_automl.meta import Objective, Reference
 from ms_automl.training import constant_losses
-from ms_automl.tuning.experiment import Experiment
 
 RUNS = Path(__file__).parent / "runs"
 Row = dict[str, Any]

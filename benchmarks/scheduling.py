@@ -2,10 +2,11 @@
 
     python benchmarks/scheduling.py [--trials 1000,3000,10000] [--slots 1000] [--json FILE]
 
-Trials are rehearsed (ms_automl/rehearsal.py): searchers, StreamRouter, Comparison, Ledger and Journal on disk and
-Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is trained. A
-comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its streams fill the slots; a
-trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own process:
+Trials are rehearsed (ms_automl/driver/simulation.py): searchers, StreamRouter, Comparison, Ledger and Journal on
+disk and Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is
+trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its streams fill
+the slots; a trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own
+process:
 
     random    dense, meta and 8 trials of random search a seed
     optuna    the same with TPE: many small studies in one journal
@@ -42,15 +43,15 @@ from typing import Any, cast
 
 from mlflow.tracking import MlflowClient
 
-from ms_automl.assembly import assemble, plan_of
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.callbacks.mlflow.artifacts import Artifacts
+from ms_automl.callbacks.mlflow.writer import Writer
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.journal import Journal
+from ms_automl.comparison.run import Trial
 from ms_automl.config import load_config
-from ms_automl.journal import Journal
-from ms_automl.rehearsal import Clock, Passes, Rehearsal, Script
-from ms_automl.tracking import Tracker
-from ms_automl.tracking.artifacts import Artifacts
-from ms_automl.tracking.writer import Writer
-from ms_automl.trials import Trial
-from ms_automl.tuning.experiment import Experiment
+from ms_automl.driver.assembly import assemble, plan_of
+from ms_automl.driver.simulation import Clock, Passes, Rehearsal, Script
 
 HERE = Path(__file__).parent
 SETTINGS = {

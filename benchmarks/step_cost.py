@@ -16,9 +16,9 @@ from importlib import metadata
 
 import torch
 
+from ms_automl.comparison.experiment import Experiment, Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule, Reference
-from ms_automl.tuning.experiment import Experiment, Suggestion
 
 SEED = 1000
 

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from ms_automl.arms import ARMS, Stage
+from ms_automl.comparison.experiment import Experiment, Suggestion
 from ms_automl.config import Config, load_config
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
+from ms_automl.samplers.arms import ARMS, Stage
 from ms_automl.tasks import Task
-from ms_automl.tuning.experiment import Experiment, Suggestion
 
 RUNS = Path(__file__).parent / "runs"
 Row = dict[str, Any]

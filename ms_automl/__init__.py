@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for one of our commands
-    import ms_automl.hidden  # noqa: F401
+    import ms_automl.environment.hidden  # noqa: F401
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ms_automl.archive import load
+    from ms_automl.models.archive import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -19,7 +19,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Imported when asked for: a module of the core should not load the rest with it.
     if name == "load":
-        from ms_automl.archive import load
+        from ms_automl.models.archive import load
 
         return load
     raise AttributeError(f"module 'ms_automl' has no attribute '{name}'")

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ms_automl.environment.output import lasting_output
 from ms_automl.errors import ConfigError, MsAutomlError
-from ms_automl.output import lasting_output
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,7 +97,7 @@ def undisturbed() -> Iterator[None]:
 def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, interrupted: str) -> int:
     """Run a command; what it raises becomes one line on stderr, with ``--debug`` below its traceback.
 
-    Neither the command nor that line depends on somebody who reads (:mod:`ms_automl.output`).
+    Neither the command nor that line depends on somebody who reads (:mod:`ms_automl.environment.output`).
 
     Args:
         run: the command; returns its exit status.

@@ -154,7 +154,7 @@ class Config(_Section):
 
     Attributes:
         preset: the name it started from.
-        arms: the ways of choosing λ, by name (:data:`ms_automl.arms.ARMS`).
+        arms: the ways of choosing λ, by name (:data:`ms_automl.samplers.arms.ARMS`).
         seeds: how many seeds, numbered from ``first_seed``.
         space: what λ may be (:data:`search_spaces.SPACES`).
     """

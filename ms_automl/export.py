@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ms_automl.archive import Architecture, load, read_architecture, save_model
+from ms_automl.callbacks.mlflow.selected import selected_model
 from ms_automl.cli import Parser, one_line_errors, path, place
+from ms_automl.comparison.selection import dense_rivals, first_line, real_images
 from ms_automl.config import parse
+from ms_automl.data.factories import build_data
+from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, NetworkError, unknown_name
-from ms_automl.factories import build_data
-from ms_automl.finished import selected_model
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.archive import Architecture, load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
-from ms_automl.selected import dense_rivals, first_line, real_images
-from ms_automl.siblings import ours
 from ms_automl.sparsity.compact import compact, leftovers
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -165,7 +165,7 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     if "torch" in formats:
         save_program(small, images, out / "model.pt2")
     if program is not None:
-        from ms_automl.tracking.models import save_onnx
+        from ms_automl.callbacks.mlflow.models import save_onnx
 
         save_onnx(program, out)
     networks = dense_rivals(model, images) | {"masked": masked, "compact": small}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ms_automl.cli import Parser, one_line_errors
-from ms_automl.siblings import ours
+from ms_automl.environment.siblings import ours
 
 with ours():
     from analysis.__main__ import DESCRIPTION, epilog, options, write

@@ -41,7 +41,7 @@ What --set can change is listed by --show-config; docs/own_data.md shows how to 
 
 
 def _parser() -> Parser:
-    from ms_automl.arms import ARMS
+    from ms_automl.samplers.arms import ARMS
 
     wide = max(map(len, ARMS)) + 2
     arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
@@ -83,15 +83,15 @@ def _parser() -> Parser:
 
 def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
     """The record of the comparison in --out and the configuration it goes on with."""
-    from ms_automl.resume import grown, read_record
+    from ms_automl.comparison.resume import grown, read_record
 
     if args.out is None:
         raise ConfigError("--resume goes on with the comparison in --out: name its folder")
     if args.preset or args.arms:
         raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
     if args.storage and not (args.plan or args.show_config or (args.out / "comparison.json").is_file()):
-        from ms_automl.backup import fetch
-        from ms_automl.storage import storage_of
+        from ms_automl.callbacks.backup import fetch
+        from ms_automl.storage.remote import storage_of
 
         fetch(args.out, storage_of(args.storage, args.out.absolute()), print)
     record = read_record(args.out)
@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
         return _plan(args, config, cores)
     if args.tflops is not None:
         raise ConfigError("--tflops says what a plan is to assume: add --plan, or leave it out")
-    from ms_automl.session import run_comparison
+    from ms_automl.driver.compare import run_comparison
 
     out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     slots = args.slots if args.slots is not None else cores
@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, config: Config, cores: int) -> int:
     from rich.console import Console
 
-    from ms_automl.plan import plan, show
+    from ms_automl.driver.plan import plan, show
 
     slots, resumed = args.slots, args.out if args.resume else None
     if slots is None and args.address is None and not config.resources.gpus_per_trial:

@@ -1,4 +1,4 @@
-"""What λ may be: one file per space, as plain data; rendered for samplers in ``ms_automl.tuning.spaces``."""
+"""What λ may be: one file per space, as plain data (samplers' own types: ``ms_automl.samplers.distributions``)."""
 
 from collections.abc import Callable
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, watch
@@ -16,6 +15,7 @@ from ms_automl.meta.learners import Wish, choose
 from ms_automl.meta.outer import episode, outer_gradient
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.training import BatchOrder, Metrics, State, TrainingLoop, TrainingSettings
 
 DEFAULTS = LearnerSettings()

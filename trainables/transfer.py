@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Subset, labelled
 from ms_automl.errors import unknown_name
 from ms_automl.meta.objective import delta_m
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.models.heads import Heads
 from ms_automl.training import (
     BatchOrder,

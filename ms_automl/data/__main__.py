@@ -15,8 +15,8 @@ from ms_automl.data.nyuv2 import source as nyuv2
 from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.data.prepared import Prepared
 from ms_automl.data.sheet import contact_sheet, describe
+from ms_automl.environment.progress import shown
 from ms_automl.errors import ConfigError, DataError, unknown_name
-from ms_automl.progress import shown
 
 SOURCES = {"nyuv2": nyuv2, "celebamask": celebamask}
 _SETTINGS = {"nyuv2": ("height", "width", "classes"), "celebamask": ("size",)}

@@ -10,8 +10,8 @@ from torch import Tensor
 from ms_automl.data.contract import Batch, MultiTaskData
 from ms_automl.data.streaming import fetched
 from ms_automl.errors import DataError
-from ms_automl.labels import cleared
 from ms_automl.tasks import Task
+from ms_automl.tasks.labels import cleared
 
 _SHOWN = 6  # values that are named
 

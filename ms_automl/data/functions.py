@@ -11,8 +11,8 @@ from torch import Tensor
 from ms_automl.data.contract import MultiTaskData, Split
 from ms_automl.data.streaming import same_random_state
 from ms_automl.errors import DataError
-from ms_automl.labels import CountedLoss, CountedStatistic, LabelFunction, cleared
 from ms_automl.tasks import Task
+from ms_automl.tasks.labels import CountedLoss, CountedStatistic, LabelFunction, cleared
 
 _SAFE = (0.25, 0.75)
 """Two values of which a reciprocal, a logarithm and a logit are finite."""

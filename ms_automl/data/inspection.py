@@ -12,8 +12,8 @@ from ms_automl.data.checks import check_batch, check_data
 from ms_automl.data.contract import AugmentedSplit, Batch, MultiTaskData, Split
 from ms_automl.data.streaming import fetched, same_random_state, streamed
 from ms_automl.errors import DataError
-from ms_automl.labels import cleared
 from ms_automl.tasks import Task
+from ms_automl.tasks.labels import cleared
 
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it, and how much there is."""

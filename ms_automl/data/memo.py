@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ms_automl import labels, tasks
 from ms_automl.data.cache import cache_folder
 from ms_automl.data.contract import MultiTaskData
 from ms_automl.data.functions import check_functions
@@ -70,9 +69,8 @@ def fingerprint(data: MultiTaskData) -> str | None:
 @cache
 def _code() -> str:
     digest = hashlib.sha256()
-    for module in (tasks, labels):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    packages = Path(__file__).parents[1]
+    for file in (*sorted(packages.glob("tasks/*.py")), *sorted(packages.glob("data/*.py"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

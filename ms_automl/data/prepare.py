@@ -17,7 +17,7 @@ import numpy as np
 from ms_automl.data.cache import Arrays, cache_folder
 from ms_automl.data.prepared import FORMAT, MANIFEST, SHARD, Prepared, read_manifest
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.files import alone, checksum, write_json
+from ms_automl.storage.files import alone, checksum, write_json
 
 _THREADS = os.cpu_count() or 1  # decoding an image leaves Python's lock free
 

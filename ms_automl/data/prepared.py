@@ -24,7 +24,7 @@ from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array
 from ms_automl.data.contract import Batch, moved
 from ms_automl.errors import DataError
-from ms_automl.files import checksum
+from ms_automl.storage.files import checksum
 
 FORMAT = 1
 SHARD = 128

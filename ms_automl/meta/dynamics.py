@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ms_automl.budget import Cost
 from ms_automl.data import Batch
 from ms_automl.errors import ConfigError
 from ms_automl.models import MultiTaskNet, frozen_buffers
+from ms_automl.models.cost import Cost
 
 Loss = Callable[[Mapping[str, Tensor], Batch], Tensor]
 Tensors = list[Tensor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ms_automl.budget import Cost
+from ms_automl.models.cost import Cost
 from ms_automl.training.constant import constant_losses
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import BatchOrder, State

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.data import Batch, MultiTaskData, Split
-from ms_automl.labels import cleared
 from ms_automl.tasks import Task
+from ms_automl.tasks.labels import cleared
 from ms_automl.training.evaluation import evaluate, task_losses
 
 LABELS = 2**22

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ms_automl.data import Batch, Split
-from ms_automl.labels import cleared
 from ms_automl.models import MultiTaskNet
 from ms_automl.tasks import Task
+from ms_automl.tasks.labels import cleared
 from ms_automl.training.evaluation import task_losses
 
 LARGEST = 1e15

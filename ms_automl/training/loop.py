@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ms_automl.budget import Cost
 from ms_automl.data import Batch, MultiTaskData, Split
 from ms_automl.errors import DivergenceError
 from ms_automl.models import MultiTaskNet, frozen_buffers
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ms_automl.budget import Cost, planned_cost
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.models.cost import Cost, planned_cost
 from ms_automl.sparsity import GROUPINGS, METRICS
 
 PROBE = 512

@@ -14,14 +14,14 @@ import torch
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
-from ms_automl.archive import load as load_model
-from ms_automl.budget import Cost
-from ms_automl.checkpoint import load, save
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Report
+from ms_automl.comparison.selection import compacted, real_images
 from ms_automl.errors import DataError
-from ms_automl.selected import compacted, real_images
-from ms_automl.storage import as_folder
-from ms_automl.trials import Report
-from ms_automl.tuning.experiment import Experiment
+from ms_automl.models.archive import load as load_model
+from ms_automl.models.cost import Cost
+from ms_automl.storage.remote import as_folder
+from ms_automl.storage.tensors import load, save
 from ms_automl.tuning.hosts import Needs
 
 STATE = "state"

@@ -22,9 +22,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ms_automl.config import Config
+from ms_automl.environment.siblings import ROOT
 from ms_automl.errors import ConfigError
-from ms_automl.siblings import ROOT
-from ms_automl.storage import there
+from ms_automl.storage.remote import there
 
 PACKAGES = ("ms_automl", "search_spaces", "trainables")
 SAME = ("torch", "torchvision", "numpy")

@@ -13,8 +13,8 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from ms_automl.storage import Storage
-from ms_automl.trials import Report
+from ms_automl.comparison.run import Report
+from ms_automl.storage.remote import Storage
 from ms_automl.tuning.starting import StartWatch
 from ms_automl.tuning.trouble import why_lost
 

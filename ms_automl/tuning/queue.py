@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ms_automl.trials import Stream
+from ms_automl.comparison.run import Stream
 
 
 class StreamQueue:

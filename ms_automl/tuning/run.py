@@ -10,8 +10,8 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.tuning.adapter import TrialAdapter
-from ms_automl.tuning.experiment import Experiment
 from ms_automl.tuning.lifecycle import Lifecycle, Order, Stopper
 from ms_automl.tuning.session import Session
 from ms_automl.tuning.starting import StartWatch

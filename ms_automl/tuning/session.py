@@ -15,10 +15,10 @@ from ray.exceptions import AuthenticationError
 from ray.util.client import ray as client
 
 from ms_automl.cli import heed_sigterm, renew_sigterm
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import ConfigError
-from ms_automl.storage import Storage, shown
-from ms_automl.tuning.experiment import Experiment
+from ms_automl.storage.remote import Storage, shown
 from ms_automl.tuning.hosts import Needs, check_hosts, code_for_hosts, needs_of
 from ms_automl.tuning.trouble import why_not_started
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison import Comparison
-from ms_automl.journal import Entry
-from ms_automl.trials import Report, Stream, Trial
-from ms_automl.tuning.experiment import Start, Suggestion
+from ms_automl.comparison.experiment import Start, Suggestion
+from ms_automl.comparison.journal import Entry
+from ms_automl.comparison.run import Report, Stream, Trial
+from ms_automl.comparison.state import Comparison
+from ms_automl.samplers.base import Sampler
 from ms_automl.tuning.queue import StreamQueue
-from ms_automl.tuning.sampling import Sampler
 from ms_automl.tuning.telling import Telling
 from ms_automl.tuning.trouble import LOST
 

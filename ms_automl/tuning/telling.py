@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ms_automl.comparison import Comparison
-from ms_automl.trials import Stream, Trial
-from ms_automl.tuning.sampling import Sampler
+from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.state import Comparison
+from ms_automl.samplers.base import Sampler
 
 
 @dataclass

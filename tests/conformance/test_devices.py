@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms_automl import checkpoint
 from ms_automl.data import MultiTaskData, on_device
 from ms_automl.models import MultiTaskNet
+from ms_automl.storage import tensors as checkpoint
 from tests.conformance.pretended import DEVICE, There, pretended
 from tests.conformance.ways import CASES, LARGE, SETTINGS, Factory, run
 

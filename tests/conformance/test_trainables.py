@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from ms_automl.checkpoint import load, save
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.meta.hypergradients import ESTIMATORS
 from ms_automl.meta.learners import LEARNERS
+from ms_automl.storage.tensors import load, save
 from tests.conformance.ways import (
     CASES,
     DENSE,

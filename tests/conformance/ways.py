@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
 from ms_automl.meta.hypergradients import ESTIMATORS
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import build_groups
 from ms_automl.training import TrainingSettings
 from search_spaces import SPACES

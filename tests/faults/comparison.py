@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 
-from ms_automl.trials import Trial
+from ms_automl.comparison.run import Trial
 from tests.faults.machine import family
 from tests.integration.command import SMALL, Search, untimed
 

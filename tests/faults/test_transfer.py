@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from ms_automl.backup import copied
-from ms_automl.storage import storage_of
-from ms_automl.transfer.journal import FILE
+from ms_automl.callbacks.backup import copied
+from ms_automl.driver.transfer.journal import FILE
+from ms_automl.storage.remote import storage_of
 from tests.faults.bucket import KEYS, Bucket
 from tests.integration.command import TINY, Search, transfer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from ms_automl.tracking.address import sqlite
+from ms_automl.callbacks.mlflow.address import sqlite
 from tests.unit.stores import store
 
 ROOT = Path(__file__).parents[2]

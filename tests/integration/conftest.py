@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ms_automl.files import alone
+from ms_automl.storage.files import alone
 from tests.integration.command import TINY, Ended, finished
 
 STRONG = ["lambda.low=100", "lambda.high=1000"]

@@ -29,7 +29,7 @@ OLD += ("training_seconds", "evaluation_seconds", "startup_seconds", "stopped_tr
 
 
 class FakeSearch:
-    """Writes what `ms_automl.tracking` writes, with invented numbers.
+    """Writes what `ms_automl.callbacks.mlflow` writes, with invented numbers.
 
     Args:
         folder: where the store and the comparison are made.

@@ -182,7 +182,7 @@ def test_debug_adds_the_traceback(capsys):
 
 
 def test_what_nobody_foresaw_is_one_line_too(capsys, monkeypatch):
-    monkeypatch.setattr("ms_automl.session.run_comparison", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ms_automl.driver.compare.run_comparison", lambda *_, **__: 1 / 0)
     assert main(["--preset", "smoke"]) == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error and "--debug" in error and error.count("\n") == 1

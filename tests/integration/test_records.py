@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ms_automl.tracking.address import database
+from ms_automl.callbacks.mlflow.address import database
 from tests.integration.command import ROOT, TINY, Ended, Search
 
 pytestmark = [

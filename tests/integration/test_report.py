@@ -14,7 +14,7 @@ from analysis.__main__ import main
 from analysis.findings import Findings
 from analysis.records import load
 from analysis.report import report, write_report
-from ms_automl.tracking.address import sqlite
+from ms_automl.callbacks.mlflow.address import sqlite
 from tests.integration.fake_search import ARMS, TRIALS, FakeSearch
 
 # SQLAlchemy warns about MLflow's own models.

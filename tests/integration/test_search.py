@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ms_automl
-from ms_automl.arms import ARMS
+from ms_automl.samplers.arms import ARMS
 from ms_automl.sparsity import ChannelGroups, measure
 from tests.integration.command import Search, finished, untimed
 

@@ -23,8 +23,8 @@ AWAY = 30
 WRITER = """
 import sys, time
 from types import SimpleNamespace
-from ms_automl.tracking import Tracker
-from ms_automl.trials import Stream, Trial
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.comparison.run import Stream, Trial
 
 name, pause = sys.argv[1], float(sys.argv[2])
 tracker = Tracker()

@@ -75,7 +75,7 @@ import ray
 
 from ms_automl.config import load_config
 from ms_automl.errors import ConfigError
-from ms_automl.session import run_comparison
+from ms_automl.driver.compare import run_comparison
 
 SETTINGS = {settings!r}
 

@@ -10,8 +10,8 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from ms_automl.files import alone
-from ms_automl.transfer.__main__ import main
+from ms_automl.storage.files import alone
+from ms_automl.transfer import main
 from tests.integration.command import transfer
 
 pytestmark = [

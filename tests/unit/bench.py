@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ray.tune.search import Searcher
 
-from ms_automl.arms import ARMS, Stage
-from ms_automl.budget import DEVICE_SECONDS, PASSES, Ledger, flops
-from ms_automl.comparison import Comparison
+from ms_automl.comparison.journal import Journal, read
+from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
+from ms_automl.comparison.run import Report, Stream
+from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
-from ms_automl.journal import Journal, read
 from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.samplers.arms import ARMS, Stage
 from ms_automl.tasks import classification
-from ms_automl.trials import Report, Stream
 from ms_automl.tuning.streams import StreamRouter
 from search_spaces import SPACES
 

@@ -1,8 +1,8 @@
 """Samplers of arms, driven through a budget by hand."""
 
-from ms_automl.arms import ARMS, Stage
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
+from ms_automl.samplers.arms import ARMS, Stage
 from search_spaces import SPACES
 
 LAYERS = ("stem", "block1.conv1", "block1.conv2")

@@ -17,8 +17,8 @@ from analysis.plots.style import STYLES
 from analysis.store import reachable_uri, without_password
 from analysis.tables import COST, QUALITY, comparison_table, display
 from analysis.trials import selected
-from ms_automl.arms import ARMS
 from ms_automl.errors import TrackingError
+from ms_automl.samplers.arms import ARMS
 
 
 def rows_of(**arms):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import ms_automl
-from ms_automl.archive import Architecture, load, read_architecture, save_model
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.models import MultiTaskNet, head_specs
+from ms_automl.models.archive import Architecture, load, read_architecture, save_model
 from ms_automl.sparsity.compact import compact
 from ms_automl.tasks import HeadSpec
 

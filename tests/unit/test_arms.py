@@ -6,12 +6,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from ms_automl.arms import ARMS
+from ms_automl.comparison.experiment import Start
 from ms_automl.meta import LambdaSchedule
-from ms_automl.tuning.experiment import Start
-from ms_automl.tuning.fidelity import TopK
-from ms_automl.tuning.optuna_search import OptunaSearch, open_journal, rungs
-from ms_automl.tuning.sampling import fixed_lambda
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import fixed_lambda
+from ms_automl.samplers.multi_fidelity import TopK
+from ms_automl.samplers.optuna import OptunaSearch, open_journal, rungs
 from tests.unit.driven import HIGH, LEARNED, LOW, Driven, lambdas, make_space
 
 

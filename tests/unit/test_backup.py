@@ -6,9 +6,9 @@ import zipfile
 
 import pytest
 
-from ms_automl.backup import FILES, OWNER, RECORD, Backup, check_own, fetch, last_sign
+from ms_automl.callbacks.backup import FILES, OWNER, RECORD, Backup, check_own, fetch, last_sign
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.storage import Storage
+from ms_automl.storage.remote import Storage
 
 RECORDED = {"format": 1, "mlflow": {"run_id": "1", "tracking_uri": "sqlite:///../mlflow.db"}}
 
@@ -71,7 +71,7 @@ def test_reports_alone_are_copied_from_time_to_time(places, monkeypatch):
 
     report(2)
     assert made.count(RECORD) == 1
-    monkeypatch.setattr("ms_automl.backup.AT_LEAST", 0.01)
+    monkeypatch.setattr("ms_automl.callbacks.backup.AT_LEAST", 0.01)
     report(3)
     until(lambda: copied(storage)["ledger.jsonl"] == "1\n1\n1\n")
     copies = made.count(RECORD)

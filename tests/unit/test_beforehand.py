@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ms_automl.archive import Architecture, save_model
+from ms_automl.comparison.selection import compacted
 from ms_automl.errors import NetworkError
 from ms_automl.export import export
 from ms_automl.models import MultiTaskNet, head_specs, small_resnet
-from ms_automl.selected import compacted
+from ms_automl.models.archive import Architecture, save_model
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.sparsity.compact import compact
 from ms_automl.sparsity.equality import TOLERANCE, check_equal, probes

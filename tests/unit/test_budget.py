@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from ms_automl.budget import DEVICE_SECONDS, INTERRUPTED, PASSES, Charge, Cost, Ledger, flops, planned_cost
+from ms_automl.comparison.ledger import DEVICE_SECONDS, INTERRUPTED, PASSES, Charge, Ledger, flops
 from ms_automl.errors import BudgetError
+from ms_automl.models.cost import Cost, planned_cost
 
 
 def charge(trial: str = "a", interval: int = 0, passes: float = 10.0, **changes: object) -> Charge:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from ms_automl.checkpoint import load, save
 from ms_automl.errors import DataError
+from ms_automl.storage.tensors import load, save
 
 TREE: dict[str, Any] = {
     "weights": torch.arange(24.0).view(2, 3, 2, 2).to(memory_format=torch.channels_last),

@@ -8,10 +8,10 @@ import pytest
 
 from ms_automl.cli import path, place, sigterm_kept
 from ms_automl.data.cache import cache_folder
+from ms_automl.data.factories import build_data, resolve
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.factories import build_data, resolve
-from ms_automl.files import writable
 from ms_automl.search import main
+from ms_automl.storage.files import writable
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from ms_automl.budget import Ledger
-from ms_automl.comparison import Comparison
-from ms_automl.files import write_json
+from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.run import Report, Stream, Trial
+from ms_automl.comparison.state import Comparison
 from ms_automl.meta import Objective
+from ms_automl.storage.files import write_json
 from ms_automl.tasks import classification
-from ms_automl.trials import Report, Stream, Trial
 
 TASK = classification("digit", 10)
 

@@ -6,10 +6,10 @@ from typing import get_args
 import pytest
 import yaml
 
-from ms_automl.arms import ARMS
 from ms_automl.config import MetaSection, TrainingSection, load_config, parse, presets
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LearnerSettings
+from ms_automl.samplers.arms import ARMS
 from ms_automl.sparsity import GROUPINGS, METRICS
 from search_spaces import SPACES
 

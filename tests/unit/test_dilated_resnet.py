@@ -11,7 +11,6 @@ from torch.func import functional_call
 from torchvision.models import resnet50, resnet101
 from torchvision.models._api import WeightsEnum
 
-from ms_automl.archive import Architecture, load, save_model
 from ms_automl.errors import NetworkError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import (
@@ -22,6 +21,7 @@ from ms_automl.models import (
     frozen_buffers,
     head_specs,
 )
+from ms_automl.models.archive import Architecture, load, save_model
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.sparsity import GROUPINGS, build_groups, prox_

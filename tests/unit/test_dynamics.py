@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks.hypergradient_accuracy import SETTINGS, smooth_data, smooth_network
-from ms_automl.budget import Cost
 from ms_automl.errors import ConfigError
 from ms_automl.meta.dynamics import Dynamics
+from ms_automl.models.cost import Cost
 from ms_automl.training import TrainingLoop
 
 

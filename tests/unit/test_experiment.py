@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms_automl.archive import load
+from ms_automl.comparison.experiment import Experiment, Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
+from ms_automl.models.archive import load
 from ms_automl.sparsity import ChannelGroups
-from ms_automl.tuning.experiment import Experiment, Suggestion
 
 
 @pytest.mark.parametrize(

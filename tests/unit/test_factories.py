@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ms_automl import factories
 from ms_automl.data import MultiTaskData, TensorSplit
+from ms_automl.data.factories import build_data
 from ms_automl.errors import ConfigError
-from ms_automl.factories import build_data, build_network
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import MultiTaskNet, factories
+from ms_automl.models.factories import build_network
 from ms_automl.tasks import depth
 
 NAMES = ("name", "kind", "factory", "args", "kwargs", "given", "known", "self", "cls", "config", "a.b", "key")

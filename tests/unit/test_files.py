@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from ms_automl.errors import ConfigError
-from ms_automl.files import alone, checksum, write_json
+from ms_automl.storage.files import alone, checksum, write_json
 
 HOLD = """
 import sys
 from pathlib import Path
-from ms_automl.files import alone
+from ms_automl.storage.files import alone
 
 with alone(Path(sys.argv[1])):
     print("in", flush=True)

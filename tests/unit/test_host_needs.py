@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ms_automl.config import load_config
-from ms_automl.storage import Storage
+from ms_automl.storage.remote import Storage
 from ms_automl.tuning.hosts import PACKAGES, code_for_hosts, needs_of
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ms_automl.budget import Cost
 from ms_automl.data import Batch
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Ingredients, Shrinkage, Ties
 from ms_automl.meta.hypergradients.implicit_cg import conjugate_gradients
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import ChannelGroups, shrink_factors, thresholds
 
 

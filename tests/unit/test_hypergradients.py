@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.hypergradient_accuracy import FAST, SETTINGS, ShortRun, cosine, relative_error, start
-from ms_automl.budget import Cost
 from ms_automl.meta.hypergradients import ESTIMATORS, Plan
+from ms_automl.models.cost import Cost
 
 LAYERS, SHARED = [0, 1, 2], [0, 0, 0]
 

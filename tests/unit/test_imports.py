@@ -7,10 +7,10 @@ import pytest
 
 RIM = ("ray", "mlflow", "optuna", "pydantic", "pandas")
 CORE = (
-    "ms_automl", "ms_automl.archive", "ms_automl.budget", "ms_automl.checkpoint", "ms_automl.data",
-    "ms_automl.errors", "ms_automl.factories", "ms_automl.meta", "ms_automl.meta.hypergradients",
-    "ms_automl.meta.learners", "ms_automl.models", "ms_automl.sparsity", "ms_automl.tasks", "ms_automl.training",
-    "search_spaces", "trainables",
+    "ms_automl", "ms_automl.data", "ms_automl.data.factories", "ms_automl.errors", "ms_automl.meta",
+    "ms_automl.meta.hypergradients", "ms_automl.meta.learners", "ms_automl.models", "ms_automl.models.archive",
+    "ms_automl.models.factories", "ms_automl.sparsity", "ms_automl.storage.files", "ms_automl.storage.tensors",
+    "ms_automl.tasks", "ms_automl.training", "search_spaces", "trainables",
 )  # fmt: skip
 
 

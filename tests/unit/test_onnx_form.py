@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from ms_automl.callbacks.mlflow.models import _signature
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import to_onnx
-from ms_automl.tracking.models import _signature
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ms_automl.archive import Architecture, load, save_model
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import NetworkError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import FactoredConv2d, MultiTaskNet, contract, head_specs, overparameterise
+from ms_automl.models.archive import Architecture, load, save_model
 from ms_automl.sparsity import ChannelGroups, measure
 from ms_automl.training import TrainingSettings
 from trainables import METHODS

@@ -6,18 +6,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from ms_automl.arms import ARMS, Stage
-from ms_automl.checkpoint import save
+from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.journal import Journal
 from ms_automl.config import load_config
+from ms_automl.driver.pace import pace_of
+from ms_automl.driver.plan import STOPPING, plan, show
+from ms_automl.driver.simulation import rehearse
 from ms_automl.errors import BudgetError, ConfigError
-from ms_automl.journal import Journal
 from ms_automl.models import flops_of_a_sample
-from ms_automl.pace import pace_of
-from ms_automl.plan import STOPPING, plan, show
-from ms_automl.rehearsal import rehearse
+from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.base import Sampler
 from ms_automl.search import main
-from ms_automl.tuning.experiment import Experiment, Suggestion
-from ms_automl.tuning.sampling import Sampler
+from ms_automl.storage.tensors import save
 from search_spaces import SPACES
 
 TINY = [
@@ -56,7 +56,7 @@ def test_the_pace_is_measured_on_the_device_that_trains(monkeypatch):
     pace = pace_of(Experiment(config()))
     assert pace.train > 0 and pace.forward > 0 and pace.setup > 0
     assert "30 dense training steps" in pace.told and "CPU" in pace.told
-    monkeypatch.setattr("ms_automl.pace.PATIENCE", 0.0)
+    monkeypatch.setattr("ms_automl.driver.pace.PATIENCE", 0.0)
     hurried = pace_of(Experiment(config()))
     assert "a dense training step and" in hurried.told, "a step that takes longer than that is measured once"
 

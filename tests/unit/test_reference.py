@@ -2,12 +2,12 @@ import math
 
 import pytest
 
+from ms_automl.comparison.rows import reference_lines
 from ms_automl.errors import ConfigError
 from ms_automl.meta import Objective
 from ms_automl.meta.level import PricedLevel
 from ms_automl.meta.reference import FLOOR, Reference, learned
 from ms_automl.meta.step import Evaluation
-from ms_automl.rows import reference_lines
 from ms_automl.tasks import binary, depth
 
 LOSSES = {"a": 0.4, "b": 1.0}

@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from ms_automl.arms import ARMS
-from ms_automl.budget import Cost
+from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.journal import Journal, read
+from ms_automl.comparison.run import Trial
 from ms_automl.config import load_config
-from ms_automl.journal import Journal, read
+from ms_automl.driver.simulation import Script, rehearse
 from ms_automl.meta import LambdaSchedule, Reference
-from ms_automl.rehearsal import Script, rehearse
-from ms_automl.trials import Trial
-from ms_automl.tuning.experiment import Experiment, Suggestion
+from ms_automl.models.cost import Cost
+from ms_automl.samplers.arms import ARMS
 
 TINY = ["data.args.train=32", "data.args.val=16", "data.args.test=16", "training.steps=12"]
 

@@ -9,7 +9,7 @@ import ms_automl.tuning.lifecycle as lifecycle
 import ms_automl.tuning.starting as starting
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import StartError
-from ms_automl.storage import Storage
+from ms_automl.storage.remote import Storage
 from ms_automl.tuning.session import Session
 from ms_automl.tuning.starting import StartWatch
 

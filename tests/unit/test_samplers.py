@@ -6,12 +6,12 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from ms_automl.arms import ARMS, Stage
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.tuning.meta_search import STEP, MetaSparsitySearcher
-from ms_automl.tuning.optuna_search import OptunaSearch
-from ms_automl.tuning.sampling import ListedTrials, RandomSearch, fixed_lambda, grid, pruned
+from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.base import ListedTrials, RandomSearch, fixed_lambda, grid, pruned
+from ms_automl.samplers.meta import STEP, MetaSparsitySearcher
+from ms_automl.samplers.optuna import OptunaSearch
 from search_spaces import SPACES
 from tests.unit.driven import HIGH, LAYERS, LEARNED, LOW, lambdas, make_space
 

@@ -6,12 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
-from ms_automl.arms import ARMS
-from ms_automl.budget import Ledger
-from ms_automl.comparison import Comparison
+from ms_automl.callbacks.screen import Screen, comparison_table, notes, progress_table
+from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.state import Comparison
 from ms_automl.meta import Objective
-from ms_automl.screen import Screen, comparison_table, notes, progress_table
-from ms_automl.trials import Stream, Trial
+from ms_automl.samplers.arms import ARMS
 
 
 def row(arm, **changed):

@@ -42,7 +42,7 @@ def run(folder, *command):
 
 OURS = """
 import sys
-from ms_automl.siblings import ROOT, ours
+from ms_automl.environment.siblings import ROOT, ours
 for again in range(2):
     with ours():
         import search_spaces.space as found
@@ -76,10 +76,11 @@ def test_commands_trials_and_the_report_are_made_of_ours_and_factories_of_the_us
         module(tmp_path, name)
     # ms_automl.tuning.adapter is what the process of a trial imports.
     code = f"""
-import ms_automl.arms, ms_automl.assembly, ms_automl.report, ms_automl.transfer.run, ms_automl.tuning.adapter
-from ms_automl.factories import resolve
-from ms_automl.tuning.experiment import METHODS, SPACES
-for one in (METHODS["dense"].step, SPACES["scalar"], ms_automl.report.write, ms_automl.transfer.run.logged_report):
+import ms_automl.report, ms_automl.samplers.arms, ms_automl.tuning.adapter
+import ms_automl.driver.assembly, ms_automl.driver.transfer.run as transfer
+from ms_automl.data.factories import resolve
+from ms_automl.comparison.experiment import METHODS, SPACES
+for one in (METHODS["dense"].step, SPACES["scalar"], ms_automl.report.write, transfer.logged_report):
     assert one.__code__.co_filename.startswith({str(ROOT)!r}), one
 for name in {NAMES}:
     assert resolve("data", name + ":data", {{}})(0, None) == "user", name

@@ -3,7 +3,7 @@
 import pytest
 
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.storage import Storage, as_folder, remote, shown, storage_of, there
+from ms_automl.storage.remote import Storage, as_folder, remote, shown, storage_of, there
 
 
 def test_without_the_option_models_lie_in_the_comparison(tmp_path):

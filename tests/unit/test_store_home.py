@@ -5,9 +5,9 @@ import shutil
 import pytest
 from mlflow import MlflowClient
 
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.callbacks.mlflow.home import check, folder_of
 from ms_automl.errors import TrackingError
-from ms_automl.tracking import Tracker
-from ms_automl.tracking.home import check, folder_of
 from tests.unit.stores import store
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ms_automl.tracking import Tracker
-from ms_automl.trials import Stream, Trial
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.comparison.run import Stream, Trial
 from tests.unit.stores import store
 
 pytestmark = [

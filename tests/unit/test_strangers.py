@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ms_automl.archive import Architecture, load, save_model
+from ms_automl.comparison.selection import compacted
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample
+from ms_automl.models.archive import Architecture, load, save_model
 from ms_automl.models.leaves import leaves
 from ms_automl.models.profile import size_of
-from ms_automl.selected import compacted
 from ms_automl.sparsity import build_groups
 from ms_automl.tasks import depth
 from ms_automl.training import TrainingLoop, TrainingSettings

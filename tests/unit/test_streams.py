@@ -6,8 +6,8 @@ import random
 import pytest
 from ray.tune.search import Searcher
 
-from ms_automl.arms import ARMS
 from ms_automl.meta import Objective
+from ms_automl.samplers.arms import ARMS
 from tests.unit.bench import PASS, REPORTS, UNIT, UNITS, Bench, folder
 
 FREE = [arm for arm in ARMS if arm != "optuna-gp"]  # its model takes seconds: one test is enough

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ms_automl.archive import Architecture, load, save_model
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, head_specs, overparameterise, small_resnet
+from ms_automl.models.archive import Architecture, load, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.sparsity import build_groups
 from ms_automl.tasks import binary, depth

@@ -5,8 +5,8 @@ import threading
 import pytest
 from mlflow import MlflowClient
 
-from ms_automl.tracking import Tracker
-from ms_automl.trials import Stream, Trial
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.comparison.run import Stream, Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 REPORTS, METRICS = 12, 150

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ms_automl.budget import Cost
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.errors import ConfigError, DataError, DivergenceError
 from ms_automl.meta import LambdaSchedule, Objective, Reference
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import ChannelGroups, measure
 from ms_automl.tasks import Metric
 from ms_automl.training import BatchOrder, TrainingLoop, TrainingSettings, evaluate

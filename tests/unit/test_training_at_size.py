@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms_automl import load
-from ms_automl.archive import Architecture, save_model
 from ms_automl.data import Batch, MultiTaskData
 from ms_automl.errors import DivergenceError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, head_specs
+from ms_automl.models.archive import Architecture, save_model
 from ms_automl.training import TrainingLoop, TrainingSettings, evaluate
 from ms_automl.training.feed import Feed
 from tests.conformance.ways import LAYERS, Factory, run

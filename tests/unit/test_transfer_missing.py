@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
-from ms_automl.tracking import Tracker
-from ms_automl.transfer.tracker import TransferTracker
-from ms_automl.transfer.uptake import plan
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.driver.transfer.tracker import TransferTracker
+from ms_automl.driver.transfer.uptake import plan
 from tests.unit.stores import store
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

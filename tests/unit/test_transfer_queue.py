@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from ms_automl.comparison.run import Report
 from ms_automl.data import MultiTaskData
+from ms_automl.driver.transfer.journal import TransferJournal
+from ms_automl.driver.transfer.queue import TransferQueue
+from ms_automl.driver.transfer.stored import TransferBackup, store_models, stored_lines
+from ms_automl.driver.transfer.uptake import Uptake, plan
 from ms_automl.errors import ConfigError
-from ms_automl.storage import Storage
-from ms_automl.transfer.journal import TransferJournal
-from ms_automl.transfer.queue import TransferQueue
-from ms_automl.transfer.stored import TransferBackup, store_models, stored_lines
-from ms_automl.transfer.uptake import Uptake, plan
-from ms_automl.trials import Report
+from ms_automl.storage.remote import Storage
 
 DIGESTS = {("dense", 0): "d0", ("meta", 0): "m0", ("dense", 1): "d1", ("meta", 1): "m1"}
 METRIC = "val/bright/accuracy"

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from ms_automl import load as load_model
-from ms_automl.archive import Architecture, save_model
-from ms_automl.checkpoint import load as load_state
-from ms_automl.checkpoint import save as save_state
 from ms_automl.data.cache import cache_file, cached
 from ms_automl.data.nyuv2 import nyuv2
 from ms_automl.data.prepare import prepare
 from ms_automl.data.prepared import Prepared
 from ms_automl.errors import DataError, MsAutomlError
-from ms_automl.factories import build_network
-from ms_automl.files import checksum
+from ms_automl.models.archive import Architecture, save_model
+from ms_automl.models.factories import build_network
+from ms_automl.storage.files import checksum
+from ms_automl.storage.tensors import load as load_state
+from ms_automl.storage.tensors import save as save_state
 from ms_automl.tasks import HeadSpec
 from tests.made_files import task_folders
 from tests.unit.test_prepared import Numbers

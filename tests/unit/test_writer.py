@@ -6,7 +6,7 @@ import time
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from ms_automl.tracking.writer import Writer
+from ms_automl.callbacks.mlflow.writer import Writer
 
 AWAY = MlflowException("the store is away", error_code=TEMPORARILY_UNAVAILABLE)
 REFUSED = MlflowException("no such parameter at http://user:secret@host/x", error_code=INVALID_PARAMETER_VALUE)

@@ -16,10 +16,10 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.callbacks.mlflow.writer import Writer
+from ms_automl.comparison.run import Stream, Trial
 from ms_automl.errors import TrackingError
-from ms_automl.tracking import Tracker
-from ms_automl.tracking.writer import Writer
-from ms_automl.trials import Stream, Trial
 from tests.unit.stores import store
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

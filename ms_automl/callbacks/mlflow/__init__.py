@@ -1,0 +1,7 @@
+"""The rim to MLflow: one writer in the driver; parent, arm and trial runs, each ended with the right status."""
+
+from ms_automl.callbacks.mlflow.address import public
+from ms_automl.callbacks.mlflow.opening import short_timeouts
+from ms_automl.callbacks.mlflow.tracker import Tracker
+
+__all__ = ["Tracker", "public", "short_timeouts"]

@@ -1,0 +1,49 @@
+"""What a store lacks of a trial or an arm that has ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow.entities import Run
+
+from ms_automl.comparison.run import Trial
+
+LARGEST = 1e308
+"""From here on a store may have written infinity, which databases do not hold."""
+
+
+def ended_as(trial: Trial) -> str:
+    """The status of a trial's run in MLflow, which has no word of its own for one that was stopped."""
+    return "KILLED" if trial.status == "STOPPED" else trial.status
+
+
+def lacks(run: Run | None, trial: Trial, params: Mapping[str, str]) -> bool:
+    """Whether a store lacks something of a trial that has ended.
+
+    Args:
+        run: the trial's; None where there is none.
+        trial: as it ended.
+        params: that its run is to have.
+    """
+    if run is None or run.info.status != ended_as(trial) or params.keys() - run.data.params.keys():
+        return True
+    told = run.data.tags.get("ms_automl.outcome")
+    return told != trial.status.lower() or bool(lacking(run.data.metrics, reported(trial)))
+
+
+def reported(trial: Trial) -> dict[str, float]:
+    """What a trial's last report told, without its step."""
+    return {key: value for key, value in trial.metrics.items() if key != "step"}
+
+
+def lacking(there: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
+    """Of the metrics that a run is to have, those that it has not, or not with this value."""
+    return {key: value for key, value in wanted.items() if key not in there or not _same(there[key], value)}
+
+
+def _same(there: float, value: Any) -> bool:
+    if math.isnan(value):
+        return math.isnan(there) or there == 0.0  # some databases keep a mark beside a zero
+    return there == value or (math.isinf(value) and math.copysign(1, value) * there >= LARGEST)

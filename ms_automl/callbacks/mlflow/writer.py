@@ -1,0 +1,159 @@
+"""A thread that writes to a store in order, waits where the store is away, and holds nobody up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from mlflow.exceptions import MlflowException
+
+from ms_automl.callbacks.mlflow.opening import short_timeouts
+from ms_automl.callbacks.mlflow.reasons import final, passing, reason
+
+OUTAGE = 600.0
+"""Seconds that a store may be away before a write is given up."""
+PATIENCE = 120.0
+"""Seconds to wait at the end for the next write to succeed."""
+LONGEST_WAIT = 8.0
+SAID = 15.0
+"""Seconds after which it is said that a store is away."""
+STANDING, FLAPPING = 2, 6
+"""How often a write may fail while the store takes others: for reasons that stay, and for those that pass."""
+MOST = 3
+"""Reasons that are told of writes that were lost."""
+
+
+class UnmadeError(Exception):
+    """What a write belongs to was never made, and the reason of that has been told."""
+
+
+class Writer:
+    """Runs writes one after another in a thread of its own.
+
+    Where a write fails, a probe tells a store that is away from one that will not take this write: it reads, and
+    writes something fresh. A store that is away, or busy, is waited for, for :data:`OUTAGE` seconds at most; what
+    one that answers refuses again is given up. What could not be written is counted, and :attr:`lost` says why.
+
+    Args:
+        probe: reads from the store and writes to it; None takes a store for away unless it says that it is not.
+        say: told in a line, at once, what is lost and that the store is away; in this thread.
+        outage: seconds, as above.
+        patience: seconds that :meth:`close` waits for the next write to succeed.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], object] | None = None,
+        say: Callable[[str], object] = lambda line: None,
+        outage: float = OUTAGE,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.probe, self.say = probe, say
+        self.outage, self.patience = outage, patience
+        self.seconds = 0.0
+        self.written = 0
+        self.lacks = 0
+        self._reasons: Counter[str] = Counter()
+        self._trouble: str | None = None  # of the write that is being tried again
+        self._gone = False  # whether a store has stayed away longer than a write waits
+        self._queue: queue.Queue[Callable[[int], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
+
+    @property
+    def lost(self) -> str | None:
+        """Why the store lacks what it does; None where it lacks nothing."""
+        if not self.lacks:
+            return None
+        told = [why for why, _ in self._reasons.most_common(MOST)]
+        more = len(self._reasons) - len(told)
+        return "; ".join(told) + (f"; and {more} other reasons" if more > 0 else "")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, write: Callable[[int], object]) -> None:
+        """Have something written.
+
+        Args:
+            write: called with 0, then with 1, 2, … where it has to be tried again: the store may have taken it
+                and its answer been lost.
+        """
+        self._queue.put(write)
+
+    def close(self) -> None:
+        """Wait until everything is written, or nothing has been for ``patience`` seconds."""
+        self._queue.put(None)
+        done, since = self._done, time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(timeout=0.2)
+            if self._done != done:
+                done, since = self._done, time.monotonic()
+            elif time.monotonic() - since > self.patience:
+                silent = f"the store did not answer for {self.patience:g} s"
+                self._lose(f"{silent}: {self._trouble}" if self._trouble else silent, self._queue.qsize())
+                return
+
+    @property
+    def _done(self) -> int:
+        return self.written + self.lacks
+
+    def _run(self) -> None:
+        with short_timeouts():  # MLflow's own retries last for minutes, and hide that the store is away
+            while (write := self._queue.get()) is not None:
+                began = time.perf_counter()
+                problem = self._try(write)
+                self._trouble = None
+                if problem is None:
+                    self.written += 1
+                elif isinstance(problem, UnmadeError):
+                    self.lacks += 1
+                else:
+                    self._lose(reason(problem))
+                self.seconds += time.perf_counter() - began
+
+    def _lose(self, why: str, count: int = 1) -> None:
+        self.lacks += count
+        self._reasons[why] += 1
+        if self._reasons[why] == 1:
+            self.say(f"not in MLflow: {why}")
+
+    def _try(self, write: Callable[[int], object]) -> Exception | None:
+        # A store that stayed away once is not waited for again, write by write.
+        outage = 2.0 if self._gone else self.outage
+        began, attempt, refused, said = time.monotonic(), 0, 0, False
+        while True:
+            try:
+                write(attempt)
+            except Exception as error:
+                waited = time.monotonic() - began
+                self._trouble = reason(error)
+                standing = self._standing(error)
+                refused += standing is True
+                if standing is None or refused > (FLAPPING if passing(error) else STANDING):
+                    return error
+                if waited > outage:
+                    self._gone = True
+                    return error
+                if not standing and waited > SAID and not said:
+                    self.say(f"MLflow is away, and its records wait: {self._trouble}")
+                    said = True
+                time.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt, max(0.1, outage - waited)))
+                attempt += 1
+            else:
+                return None
+
+    def _standing(self, error: Exception) -> bool | None:
+        """Whether the store takes other writes than the one that failed; None where this one is never taken."""
+        if final(error) or not isinstance(error, (MlflowException, OSError)):  # requests' errors are OSErrors
+            return None
+        if self.probe is None:
+            return False
+        try:
+            self.probe()
+        except Exception as other:
+            return None if final(other) else False
+        return True

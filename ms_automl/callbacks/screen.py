@@ -1,0 +1,152 @@
+"""What the terminal shows: a live table while trials run, the comparison at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.state import Comparison
+
+OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
+
+
+class Screen:
+    """A live table where there is a terminal, a line per finished trial where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.comparison: Comparison | None = None
+        self.live: Live | None = None
+
+    def begin(self, comparison: Comparison) -> None:
+        """Start showing a comparison."""
+        self.comparison = comparison
+        if self.console.is_terminal:
+            self.live = Live(self, console=self.console, refresh_per_second=2)
+            self.live.start()
+
+    def end(self) -> None:
+        """Stop, leaving nothing half drawn."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def __rich__(self) -> Table:
+        assert self.comparison is not None
+        return progress_table(self.comparison)
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """Nothing: it is shown once it runs."""
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """Nothing to add: the live table shows it."""
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """Nothing to add, as above."""
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """Nothing to show."""
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """Say a failure where it happens; without a terminal, every trial."""
+        if trial.error and trial.status == "FAILED":
+            self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
+            self.console.print(trial.error, markup=False, soft_wrap=True)
+        elif not self.console.is_terminal and "val/objective" in trial.metrics:
+            values = trial.metrics
+            self.console.print(
+                f"{trial.name:<18} J {values['val/objective']:.3f}  "
+                f"sparsity {100 * values['sparsity/param']:3.0f} %  {trial.seconds:.0f} s"
+                + (f"  {trial.error}" if trial.error else "")
+            )
+
+
+def progress_table(comparison: Comparison) -> Table:
+    """The state of every stream, with the time that is left."""
+    elapsed = time.monotonic() - comparison.began
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left"
+    )
+    for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
+        table.add_column(name, justify="left" if name in ("arm", "now") else "right")
+    for stream in comparison.streams.values():
+        running = [trial for trial in stream.trials if trial.status == "RUNNING"]
+        if running and "step" in running[0].metrics:
+            now = f"step {running[0].metrics['step']:.0f}"
+        else:
+            now = "running" if running else "done" if stream.closed else "waiting"
+        best = stream.best.metrics if stream.best else None
+        table.add_row(
+            stream.arm,
+            str(stream.seed),
+            f"{sum(t.status != 'RUNNING' for t in stream.trials)}/{stream.planned_trials}",
+            _share(comparison.ledger.totals(stream.name).spent, comparison.ledger.limit(stream.name)),
+            f"{best['val/objective']:.3f}" if best else "-",
+            f"{100 * best['sparsity/param']:.0f} %" if best else "-",
+            now,
+        )
+    return table
+
+
+def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
+    """The result: a row per arm and seed, cost in multiples of one fixed-λ trial.
+
+    Args:
+        rows: as in comparison.json.
+        unit: what one fixed-λ trial costs, in the budget's unit.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "sec"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for row in rows:
+        cells = [
+            row["arm"],
+            str(row["seed"]),
+            _number(row["objective"], "{:.3f}"),
+            _number(row["test_objective"], "{:.3f}"),
+            _number(row["delta_m"], "{:+.1f}"),
+            _number(None if row["sparsity_param"] is None else 100 * row["sparsity_param"], "{:.0f}"),
+            str(row["trials"]),
+            f"{row['spent'] / unit:.2f}x",
+            f"{row['device_seconds']:.0f}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for every row that has something to say: beside the numbers there is no room for it."""
+    return [
+        f"{row['arm']}-{row['seed']}: {row['note'] or row['status']}"
+        for row in rows
+        if row["note"] or row["status"] != "ok"
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _share(spent: float, limit: float) -> str:
+    return "free" if limit == float("inf") else f"{spent / limit:.0%}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _eta(comparison: Comparison) -> str:
+    ended = [trial for trial in comparison.trials.values() if trial.status == "FINISHED"]
+    here = len(ended) - comparison.restored
+    if here <= 0 or comparison.first_start is None:
+        return "time left not known yet"
+    planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.streams.values() if not s.closed)
+    planned += sum(len(s.trials) for s in comparison.streams.values() if s.closed)
+    rate = here / (time.monotonic() - comparison.first_start)
+    return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"

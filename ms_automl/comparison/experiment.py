@@ -1,0 +1,184 @@
+"""What the driver and every trial share: how data, network and method are built from one configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Unit, flops
+from ms_automl.config import Config
+from ms_automl.data import MultiTaskData, on_device
+from ms_automl.data.factories import build_data
+from ms_automl.environment.siblings import ours
+from ms_automl.meta import LambdaSchedule, Reference
+from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
+from ms_automl.models.archive import Architecture, save_model
+from ms_automl.models.factories import build_network
+from ms_automl.sparsity import build_groups, remark
+from ms_automl.training import Trainable
+
+with ours():
+    from search_spaces import SPACES, Space
+    from trainables import METHODS, MetaSparsity
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a trial begins that does not begin at the beginning.
+
+    Attributes:
+        what: ``state``: the other trial goes on where it was stopped; ``weights``: a whole training from its
+            weights.
+        trial: name of the other trial, of the same stream.
+    """
+
+    what: Literal["state", "weights"]
+    trial: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One trial to run.
+
+    Attributes:
+        method: a key of :data:`trainables.METHODS`.
+        params: the method's own arguments, as JSON.
+        values: what a sampler chose, by parameter name; for the record.
+        until: the report at which it stops; None for its end.
+        share: of a whole trial, what it takes at most.
+        start: where it begins; None for the initialisation of its seed.
+        profile: whether arithmetic and time of its compact network are measured at its end.
+    """
+
+    method: str
+    params: dict[str, Any]
+    values: dict[str, float]
+    until: int | None = None
+    share: float = 1.0
+    start: Start | None = None
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A comparison's ingredients.
+
+    Attributes:
+        config: the whole configuration.
+        data_dir: where own data lies, or None.
+    """
+
+    config: Config
+    data_dir: Path | None = None
+
+    def data(self, seed: int) -> MultiTaskData:
+        """The data with the split of a seed; kept for the next trial of that seed."""
+        section = self.config.data
+        return _data(section.factory, json.dumps(section.args, sort_keys=True), seed, self.data_dir)
+
+    def network(self, seed: int) -> MultiTaskNet:
+        """The network with the initialisation of a seed, checked."""
+        return build_network_of(self.config, self.data(seed), seed)
+
+    def space(self) -> Space:
+        """What λ may be, over the layers of the network."""
+        layers, _ = self._first_groups
+        return SPACES[self.config.space](layers, (self.config.lambda_.low, self.config.lambda_.high))
+
+    def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
+        """What has a λ of its own, by name: layers, or streams of coupled channels."""
+        image_shape = self.data(self.config.first_seed).image_shape
+        return build_groups(network, self.config.training.grouping, image_shape).names
+
+    def remark(self) -> str:
+        """A line on what λ cannot act on in the network; empty where there is nothing to say."""
+        _, line = self._first_groups
+        return line
+
+    @cached_property
+    def _first_groups(self) -> tuple[tuple[str, ...], str]:
+        seed, grouping = self.config.first_seed, self.config.training.grouping
+        groups = build_groups(self.network(seed), grouping, self.data(seed).image_shape)
+        return groups.names, remark(groups)
+
+    def build(
+        self, suggestion: Suggestion, seed: int, reference: Reference | None, training_seed: int | None = None
+    ) -> tuple[Trainable, MultiTaskNet]:
+        """A trial, ready for its first step.
+
+        Args:
+            suggestion: method and arguments.
+            seed: of split, initialisation, data order and episodes.
+            reference: the dense reference of the seed, for the methods that need it.
+            training_seed: of initialisation, data order and episodes, where not ``seed``.
+        """
+        data, seed = self.data(seed), seed if training_seed is None else training_seed
+        network = build_network_of(self.config, data, seed)
+        params = dict(suggestion.params)
+        if params.get("schedule") is not None:
+            params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
+        if suggestion.method == "meta_sparsity":
+            assert reference is not None
+            layers = self.layers(network)
+            bounds = (self.config.lambda_.low, self.config.lambda_.high)
+            params |= {
+                "objective": self.config.objective.build(),
+                "reference": reference,
+                "bounds": bounds,
+                "ties": SPACES[self.config.space](layers, bounds).ties(layers),
+                "learning": self.config.meta.build(),
+            }
+        method = METHODS[suggestion.method]
+        device = self.config.resources.device
+        data, network = on_device(data, device), network.to(device)
+        return method(data, network, self.config.training.build(), seed, **params), network
+
+    def plan(self, method: str, seed: int) -> dict[str, float]:
+        """Passes of a whole trial of ``method``, by kind; known before it starts."""
+        settings = self.config.training.build()
+        if method != "meta_sparsity":
+            return settings.cost(self.data(seed)).by_kind()
+        return MetaSparsity.planned_cost(
+            self.data(seed),
+            settings,
+            self.config.objective.build(),
+            lambdas=self._free_lambdas,
+            learning=self.config.meta.build(),
+        ).by_kind()
+
+    @cached_property
+    def _free_lambdas(self) -> int:
+        return len(self.space().parameters)
+
+    def unit(self) -> Unit:
+        """What the budget is counted in."""
+        name = self.config.budget.unit
+        if name == "flops":
+            network = self.network(self.config.first_seed)
+            return flops(*flops_of_a_sample(network, self.data(self.config.first_seed).image_shape))
+        return DEVICE_SECONDS if name == "device_seconds" else PASSES
+
+    def save_model(self, network: MultiTaskNet, seed: int, folder: Path) -> None:
+        """Write a trained network in the form that ``ms_automl.load`` reads."""
+        data, section = self.data(seed), self.config.network
+        specs = head_specs(data.tasks).items()
+        heads = {name: spec for name, spec in specs if name in network.heads}  # a single task has one
+        save_model(network, folder, Architecture(section.factory, section.args, data.image_shape, heads))
+
+
+def build_network_of(config: Config, data: MultiTaskData, seed: int) -> MultiTaskNet:
+    """The configured network for some data with the initialisation of a seed, checked."""
+    section = config.network
+    network = build_network(
+        section.factory, section.args, image_shape=data.image_shape, heads=head_specs(data.tasks), seed=seed
+    )
+    check_network(network, data.image_shape, data.tasks)
+    return network
+
+
+@lru_cache(maxsize=1)  # a trial's process sees the same seed again and again
+def _data(factory: str, args: str, seed: int, data_dir: Path | None) -> MultiTaskData:
+    return build_data(factory, json.loads(args), seed=seed, data_dir=data_dir)

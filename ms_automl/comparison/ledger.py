@@ -1,0 +1,208 @@
+"""The ledger: what work is charged to, added up in the unit that a budget is counted in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ms_automl.errors import BudgetError
+
+INTERRUPTED = "interrupted"
+"""Kind of a charge: an interval that was cut short and done again."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One event of the ledger: what one report interval of one attempt at a trial cost.
+
+    Attributes:
+        stream: who pays.
+        trial: name of the trial.
+        attempt: 0 for its first start.
+        interval: 0, 1, … within the trial.
+        kind: train, outer, hessian or forward; ``lost`` for what a trial had begun that its process's death
+            ended, ``interrupted`` where another process went on with it; ``searcher/suggest`` and
+            ``searcher/tell`` for the time a sampler took.
+        passes: of this kind.
+        device_seconds: that the trial held its device.
+        searcher_seconds: that the sampler took in the driver.
+    """
+
+    stream: str
+    trial: str
+    attempt: int
+    interval: int
+    kind: str
+    passes: float
+    device_seconds: float = 0.0
+    searcher_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a budget is counted in.
+
+    Attributes:
+        name: a key of :data:`UNITS`.
+        amount: of one charge.
+        planned: whether a trial's cost is known before it starts; where it is not, a running trial is stopped at
+            its next report once the limit is reached.
+    """
+
+    name: str
+    amount: Callable[[Charge], float]
+    planned: bool = True
+
+    def total(self, passes: Mapping[str, float]) -> float:
+        """Amount of passes by kind (:meth:`Cost.by_kind`)."""
+        return sum(self.amount(Charge("", "", 0, 0, kind, number)) for kind, number in passes.items())
+
+
+PASSES = Unit("passes", lambda charge: charge.passes)
+DEVICE_SECONDS = Unit("device_seconds", lambda charge: charge.device_seconds + charge.searcher_seconds, False)
+
+
+def flops(train: float, forward: float) -> Unit:
+    """Floating-point operations of the dense network, a multiplication and an addition counted as two.
+
+    Args:
+        train: of forward and backward of one sample.
+        forward: of forward alone.
+    """
+    return Unit("flops", lambda charge: charge.passes * (3 * forward if charge.kind == "forward" else train))
+
+
+UNITS = ("passes", "device_seconds", "flops")
+
+
+@dataclass
+class Totals:
+    """Sums over a stream's charges.
+
+    Attributes:
+        spent: in the budget's unit.
+        passes: likewise in passes.
+        device_seconds: that trials held their devices.
+        searcher_seconds: that the sampler took.
+        lost_passes: of work that was done again, because a process, host or driver was lost; in none of the
+            others.
+        lost_seconds: that it held its devices.
+    """
+
+    spent: float = 0.0
+    passes: float = 0.0
+    device_seconds: float = 0.0
+    searcher_seconds: float = 0.0
+    lost_passes: float = 0.0
+    lost_seconds: float = 0.0
+
+
+class Ledger:
+    """Append-only account of a comparison; totals are sums over its events.
+
+    A crash can lose at most the event being written, and an event that arrives twice (the same trial, attempt,
+    interval and kind) counts once. An interval of a trial is paid for once: where another attempt does it again,
+    because a process, host or driver was lost, the repetition is shown as lost and limits nobody. No arm is to
+    blame for it.
+
+    Args:
+        path: JSON-lines file the events are appended to; one that exists is read first.
+        limits: what each stream may spend, in the unit; a stream that is not named has no limit.
+        unit: what limits are counted in.
+    """
+
+    def __init__(self, path: Path, limits: dict[str, float], unit: Unit = PASSES) -> None:
+        self.path = path
+        self.limits = limits
+        self.unit = unit
+        self._charges: dict[tuple[str, int, int, str], Charge] = {}
+        self._paid: set[tuple[str, int, str]] = set()
+        self._totals: dict[str, Totals] = {}
+        self._spent_on: dict[str, float] = {}
+        self._attempts: dict[str, int] = {}
+        for charge in _read(path):
+            self._count(charge)
+
+    def add(self, *charges: Charge) -> list[Charge]:
+        """Record charges, on disk before they count; those that were not known already."""
+        new = [charge for charge in charges if _key(charge) not in self._charges]
+        if new:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(charge)) + "\n" for charge in new))
+        for charge in new:
+            self._count(charge)
+        return new
+
+    def _count(self, charge: Charge) -> None:
+        if _key(charge) in self._charges:
+            return
+        self._charges[_key(charge)] = charge
+        total = self._totals.setdefault(charge.stream, Totals())
+        work = charge.trial, charge.interval, charge.kind
+        if charge.kind == INTERRUPTED or work in self._paid:
+            total.lost_passes += charge.passes
+            total.lost_seconds += charge.device_seconds
+        else:
+            total.spent += self.unit.amount(charge)
+            total.passes += charge.passes
+            total.device_seconds += charge.device_seconds
+            total.searcher_seconds += charge.searcher_seconds
+            self._paid.add(work)
+            self._spent_on[charge.trial] = self.spent_on(charge.trial) + self.unit.amount(charge)
+        if not charge.kind.startswith("searcher"):
+            self._attempts[charge.trial] = max(self.attempts(charge.trial), charge.attempt + 1)
+
+    def __iter__(self) -> Iterator[Charge]:
+        return iter(self._charges.values())
+
+    def totals(self, stream: str) -> Totals:
+        """What a stream has spent, failed attempts included."""
+        return self._totals.get(stream, Totals())
+
+    def limit(self, stream: str) -> float:
+        """What a stream may spend, in the unit."""
+        return self.limits.get(stream, float("inf"))
+
+    def overshoot(self, stream: str) -> float:
+        """By how much a stream has spent more than its limit; 0 within 1e-9 of it, which is rounding."""
+        limit, spent = self.limit(stream), self.totals(stream).spent
+        return spent - limit if spent > limit * (1 + 1e-9) else 0.0
+
+    def spent_on(self, trial: str) -> float:
+        """What one trial has cost, in the unit."""
+        return self._spent_on.get(trial, 0.0)
+
+    def attempts(self, trial: str) -> int:
+        """How often a trial has begun to cost something."""
+        return self._attempts.get(trial, 0)
+
+    def affords(self, stream: str, amount: float) -> bool:
+        """Whether ``amount`` more stays within the limit (to 1e-9 of it: rounding is not overspending).
+
+        In a unit that is not known beforehand: whether anything is left.
+        """
+        limit, spent = self.limit(stream), self.totals(stream).spent
+        return spent + amount <= limit * (1 + 1e-9) if self.unit.planned else spent < limit
+
+
+def _key(charge: Charge) -> tuple[str, int, int, str]:
+    return charge.trial, charge.attempt, charge.interval, charge.kind
+
+
+def _read(path: Path) -> Iterator[Charge]:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):  # the event in flight when the writer died: the next one needs its own line
+        os.truncate(path, whole)
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            yield Charge(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise BudgetError(
+                f"{path.name}: line {number} is not a charge: restore the file from a copy"
+            ) from error

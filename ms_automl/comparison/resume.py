@@ -1,0 +1,69 @@
+"""Going on with a comparison that was stopped, killed, or is to become larger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ms_automl.comparison.state import FORMAT
+from ms_automl.config import Config, changed, flat, parse
+from ms_automl.errors import ConfigError, DataError
+
+GROWS = ("budget.trials", "budget.retrain", "seeds")
+"""What a comparison may have more of when it goes on."""
+FREE = ("cpus_per_trial", "gpus_per_trial", "start_timeout", "report_timeout", "checkpoint_every", "retries")
+"""Of the resources, what changes no result."""
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """``comparison.json`` of the folder that ``--resume`` goes on in.
+
+    Raises:
+        ConfigError: where there is no comparison, or one of another version's.
+    """
+    file = out / "comparison.json"
+    if not file.is_file():
+        raise ConfigError(
+            f"--resume: no comparison.json in {out}: name the --out folder of a comparison, or add the --storage "
+            "that it was begun with"
+        )
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        written = record["format"]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{file} is damaged ({error}): restore it from a copy") from error
+    if written != FORMAT:
+        raise ConfigError(f"--resume: {file} has format {written}, this version goes on with {FORMAT}")
+    # What there was before there was a choice.
+    record["config"].setdefault("objective", {}).setdefault("scale", "ratio")
+    return record
+
+
+def grown(record: dict[str, Any], settings: Sequence[str], seeds: int | None) -> Config:
+    """The configuration to go on with: the recorded one, with what may grow.
+
+    Args:
+        record: ``comparison.json``.
+        settings: of ``--set``.
+        seeds: of ``--seeds``.
+
+    Raises:
+        ConfigError: for a change that would make what is done already another comparison's.
+    """
+    old = parse(record["config"])
+    new = changed(record["config"], seeds=seeds, settings=settings)
+    before, after = flat(old.to_dict()), flat(new.to_dict())
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        if was == now or key.removeprefix("resources.") in FREE:
+            continue
+        if key not in GROWS:
+            raise ConfigError(
+                f"--resume: {key} was {was} and cannot become {now} in the same comparison; only "
+                f"{', '.join(GROWS)} can grow: start a new one without --resume"
+            )
+        if now is None or was is None or now < was:
+            raise ConfigError(f"--resume: {key} can grow from {was}, but got {now}")
+    return new

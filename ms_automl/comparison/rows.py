@@ -1,0 +1,153 @@
+"""What a stream has come to: its row of ``comparison.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.run import Stream, Trial
+from ms_automl.meta import Objective, watch
+from ms_automl.meta.objective import without_change
+from ms_automl.meta.reference import learned
+from ms_automl.tasks import Task
+
+
+def row_of(stream: Stream, ledger: Ledger, objective: Objective) -> dict[str, Any]:
+    """A stream's row: what its selected model reaches, what it cost, and what a reader must know.
+
+    Args:
+        stream: the arm and seed.
+        ledger: what work was charged to.
+        objective: J.
+    """
+    best, spent = stream.best, ledger.totals(stream.name)
+    metrics = best.metrics if best else {}
+    limit = ledger.limit(stream.name)
+    trials = stream.trials
+    return {
+        "arm": stream.arm,
+        "seed": stream.seed,
+        "space": stream.space,
+        "status": _status(stream, objective),
+        "objective": metrics.get("val/objective"),
+        "test_objective": metrics.get("test/objective"),
+        "delta_m": _finite(metrics.get("delta_m")),
+        "sparsity_group": metrics.get("sparsity/group"),
+        "sparsity_param": metrics.get("sparsity/param"),
+        "macs_ratio": stream.macs_ratio,
+        "latency_ratio": stream.latency_ratio,
+        "lambda": _lambda_of(best),
+        **_retrained(stream),
+        "unit": ledger.unit.name,
+        "limit": limit if math.isfinite(limit) else None,
+        "spent": spent.spent,
+        "overshoot": ledger.overshoot(stream.name),
+        "passes": spent.passes,
+        "lost_passes": spent.lost_passes,
+        "device_seconds": spent.device_seconds,
+        "training_seconds": sum(trial.busy_seconds - trial.evaluation_seconds for trial in trials),
+        "evaluation_seconds": sum(trial.evaluation_seconds for trial in trials),
+        "startup_seconds": spent.device_seconds - sum(trial.busy_seconds for trial in trials),
+        "wall_seconds": sum(trial.seconds for trial in trials),
+        "searcher_seconds": spent.searcher_seconds,
+        "trials": len(trials),
+        "failed_trials": sum(trial.status == "FAILED" for trial in trials),
+        "stopped_trials": sum(trial.status == "STOPPED" for trial in trials),
+        "selected_trial": best.name if best else None,
+        "note": "; ".join(_notes(stream, objective)),
+    }
+
+
+def _reached(best: Trial, objective: Objective) -> bool:
+    return objective.violation(best.metrics["density"]) <= 1e-9
+
+
+def _status(stream: Stream, objective: Objective) -> str:
+    if stream.best is None:
+        return "failed"
+    whole = stream.closed and stream.best.status == "FINISHED" and _reached(stream.best, objective)
+    return "ok" if whole else "partial"
+
+
+def _notes(stream: Stream, objective: Objective) -> list[str]:
+    best, failed = stream.best, sum(trial.status == "FAILED" for trial in stream.trials)
+    notes = [stream.note] if stream.note else []
+    if best is not None and not _reached(best, objective):
+        notes.append(f"target sparsity {objective.target:g} not reached")
+    if best is not None and best.status == "STOPPED":
+        notes.append("no trial came to its end")
+    if best is not None:
+        notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
+    if best is not None and best.status == "FINISHED" and best.checkpoint is None and stream.closed:
+        notes.append("its model was not stored: --resume trains it again")
+    if failed:
+        notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
+    trials = (*stream.trials, *stream.retrained)
+    if lost := sum(trial.interruptions for trial in trials):
+        went_on = any(trial.status != "FAILED" for trial in trials)
+        notes.append(f"{lost} process{'es' if lost > 1 else ''} lost{', others went on' if went_on else ''}")
+    return notes
+
+
+def _retrained(stream: Stream) -> dict[str, Any]:
+    names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
+    names["sparsity_param"] = "sparsity/param"
+    ended = [trial for trial in stream.retrained if trial.status == "FINISHED"]
+    ended.sort(key=lambda trial: trial.index)
+    again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
+    for run, trial in zip(again, ended, strict=True):
+        run["training_seed"] = trial.training_seed
+    return {
+        "retrained": again,
+        "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
+        "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _finite(value: float | None) -> float | None:
+    """None for what JSON cannot hold: a metric without a valid label is NaN, and Δm with it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _lambda_of(trial: Trial | None) -> dict[str, float] | list[dict[str, float]] | None:
+    """λ by layer: one dict of constants, or a list of them, a knot each (LambdaSchedule)."""
+    if trial is None:
+        return None
+    schedule = trial.schedule or trial.params.get("schedule")
+    if schedule is None:
+        return None
+    knots = [dict(zip(schedule["layers"], row, strict=True)) for row in schedule["values"]]
+    return knots[0] if len(knots) == 1 else knots
+
+
+def reference_lines(tasks: Sequence[Task], references: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """What must be known of the dense references before any number, a line each.
+
+    Args:
+        tasks: the trained tasks.
+        references: metrics of the dense trial by seed.
+    """
+    nothing, left_out = (
+        "so what sparsity does to this task says nothing",
+        "so Δm, a relative change, leaves it out",
+    )
+    seeds: dict[tuple[str, str], list[str]] = {}  # by what is so, and what follows
+    for seed, metrics in references.items():
+        lines = []
+        for task in tasks:
+            line = f"{task.name}: dense is no better than a constant prediction"
+            if not learned(metrics, task.name):
+                lines.append((line, nothing))
+            elif not learned(metrics, task.name, "test"):
+                lines.append((f"{line} on the test split", nothing))
+        tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
+        lines += [(f"{name}: dense has 0 on the test split", left_out) for name in without_change(tasks, tested)]
+        for found in lines:
+            seeds.setdefault(found, []).append(str(seed))
+    return [f"{what} (seed {', '.join(numbers)}), {end}" for (what, end), numbers in seeds.items()]

@@ -1,0 +1,167 @@
+"""A trial, the stream it belongs to, what it reports, and who is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial says after each interval.
+
+    Attributes:
+        interval: 0, 1, … within the trial; one that another process has reported already may come again.
+        metrics: as ``Trainable.step`` gives them; empty where the interval failed.
+        passes: by kind (train, outer, hessian, forward; never empty), of this interval alone.
+        device_seconds: since the device was granted or the last report.
+        busy_seconds: of these, spent training or evaluating.
+        evaluation_seconds: of these, spent evaluating.
+        done: no further report follows.
+        error: one line, where the trial failed.
+        schedule: the learned λ, where there is one.
+        warnings: what a user should know of how λ was learned or the trial went on, a line each; of the whole
+            trial so far.
+        peak_memory: of the trial's process so far, MB.
+        host: address of the host it runs on, as Ray knows it.
+    """
+
+    interval: int
+    metrics: dict[str, float]
+    passes: dict[str, float]
+    device_seconds: float
+    busy_seconds: float
+    done: bool
+    error: str | None = None
+    schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    peak_memory: float = 0.0
+    evaluation_seconds: float = 0.0
+    host: str = ""
+
+
+@dataclass
+class Trial:
+    """One trial of a stream.
+
+    Attributes:
+        status: RUNNING, then FINISHED, FAILED, KILLED, or STOPPED where its arm or its budget ended it on the way.
+        start: name of the trial it began from, and how (:class:`~ms_automl.comparison.experiment.Start`).
+        until: the report at which it stops; None for its end.
+        share: of a whole trial, what it takes at most.
+        profile: whether its compact network is measured at its end.
+        told: of how many of its stream's trials its sampler had been told when it was suggested.
+        training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
+        reports: how many it has made.
+        attempt: how often it had begun before its process did.
+        interruptions: how often its process was lost and another one went on, since the driver began.
+        states: places of the states it can go on from, the newest last; none once it has ended.
+        rungs: reports at which its arm decides whether it goes on.
+        at_rungs: J there, by report.
+        heard: when it last gave a sign of life, on the comparison's clock.
+        checkpoint: where its model lies, or the state that another trial goes on from (a place,
+            :mod:`ms_automl.storage.remote`); None before its end.
+        host: address of the host that it ran on.
+    """
+
+    id: str
+    stream: str
+    index: int
+    method: str
+    values: dict[str, float]
+    params: dict[str, Any]
+    until: int | None = None
+    share: float = 1.0
+    profile: bool = False
+    told: int = 0
+    start: dict[str, str] | None = None
+    training_seed: int | None = None
+    status: str = "RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    schedule: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    passes: float = 0.0
+    device_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    reports: int = 0
+    attempt: int = 0
+    interruptions: int = 0
+    states: tuple[str, ...] = ()
+    rungs: tuple[int, ...] = ()
+    at_rungs: dict[int, float] = field(default_factory=dict)
+    started: float | None = None
+    heard: float | None = None
+    seconds: float = 0.0
+    peak_memory: float = 0.0
+    checkpoint: str | None = None
+    host: str = ""
+
+    @property
+    def name(self) -> str:
+        """As tables and records show it."""
+        return f"{self.stream}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
+
+    @property
+    def payer(self) -> str:
+        """Whose account its work goes to: retraining is charged to nobody."""
+        return self.stream if self.training_seed is None else f"{self.stream}/again"
+
+
+@dataclass
+class Stream:
+    """One arm with one seed: its trials come one after another.
+
+    Attributes:
+        winners: the methods whose trials may be selected.
+        limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
+        planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
+        retrained: the selected model's method again, on fresh training seeds.
+        settled: how many of its trials, in the order in which they were suggested, have ended without a gap. Best
+            and curve are those of these: they do not depend on which of several trials at a time ended first.
+        passes: of these.
+        macs_ratio: multiply-adds of the selected model, compacted, over the dense network's; None before the end.
+        latency_ratio: the same of the time for a batch.
+    """
+
+    arm: str
+    seed: int
+    space: str
+    limit: float
+    winners: tuple[str, ...]
+    planned_trials: int
+    trials: list[Trial] = field(default_factory=list)
+    retrained: list[Trial] = field(default_factory=list)
+    settled: int = 0
+    passes: float = 0.0
+    best: Trial | None = None
+    anytime: list[tuple[float, float, float, float]] = field(default_factory=list)
+    closed: bool = False
+    note: str = ""
+    macs_ratio: float | None = None
+    latency_ratio: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``<arm>-<seed>``."""
+        return f"{self.arm}-{self.seed}"
+
+
+class Recorder(Protocol):
+    """Who is told what happens: MLflow's tracker, the screen, the journal and the backup."""
+
+    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+        """A trial is to run, or to go on."""
+
+    def trial_started(self, stream: Stream, trial: Trial) -> None:
+        """A trial has its device."""
+
+    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+        """A trial has made a report."""
+
+    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+        """A trial is over, whichever way."""
+
+    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+        """The model of a trial that is over is stored, or a state of one that runs."""

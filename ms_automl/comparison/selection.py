@@ -1,0 +1,114 @@
+"""The selected models of a comparison: kept, compacted, measured."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ms_automl.comparison.run import Stream, Trial
+from ms_automl.data import MultiTaskData
+from ms_automl.errors import MsAutomlError
+from ms_automl.models import MultiTaskNet
+from ms_automl.models.archive import build, load, read_architecture
+from ms_automl.models.profile import latencies, size_of
+from ms_automl.models.surgery import Surgery, foldable, operate
+from ms_automl.sparsity.compact import compact
+from ms_automl.storage.remote import as_folder
+
+ROUNDS = 10
+"""Timings of every selected model; `python -m ms_automl.export` takes more of one."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """A selected model without its dead channels.
+
+    Attributes:
+        network: the compact one; as trained where it could not be compacted.
+        macs_ratio: its multiply-adds over those of the dense network; None where it could not be compacted.
+        latency_ratio: its time for a batch over that of the dense network, median over rounds in turns.
+        why: what stood in the way.
+    """
+
+    network: MultiTaskNet
+    macs_ratio: float | None = None
+    latency_ratio: float | None = None
+    why: str = ""
+
+
+def keep_best(stream: Stream, out: Path) -> Path | None:
+    """Copy a stream's selected model to ``<out>/best/<arm>-<seed>``; None where it has none."""
+    best = stream.best
+    if best is None or best.checkpoint is None:
+        return None
+    with as_folder(best.checkpoint) as model:
+        if not (model / "model.json").exists():
+            return None
+        folder = out / "best" / stream.name
+        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    return folder
+
+
+def best_of_each_arm(streams: Iterable[Stream], better: Callable[[Trial, Trial | None], bool]) -> list[Stream]:
+    """One stream of each arm: the seed whose selected model is best on validation."""
+    best: dict[str, Stream] = {}
+    for stream in streams:
+        other = best.get(stream.arm)
+        if stream.best is not None and (other is None or better(stream.best, other.best)):
+            best[stream.arm] = stream
+    return list(best.values())
+
+
+def real_images(data: MultiTaskData, count: int = 32) -> Tensor:
+    """The first images of the validation split: [count, channels, H, W], fewer where it has fewer."""
+    return data.val.batch(torch.arange(min(count, len(data.val)))).images
+
+
+def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
+    """Compact a kept model and measure it beside the dense network, batch norms folded in both.
+
+    Args:
+        model: its folder.
+        grouping: which weights went to zero together; single weights leave no channel to take out.
+        images: [B, channels, H, W] real ones.
+    """
+    network = load(model)
+    if grouping == "weight":
+        return Compacted(network, why="single weights are zero (training.grouping=weight), no whole channel is")
+    known = read_architecture(model)
+    try:
+        small, _ = compact(network, known.image_shape, images)
+        dense = dense_rivals(model, images)["dense"]
+        macs = [size_of(one, known.image_shape)["macs"] for one in (small, dense)]
+        timed = latencies({"dense": dense, "compact": small}, images, ROUNDS)
+        return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
+    except Exception as error:  # a stranger's network may do anything, and this is one figure of many
+        return Compacted(network, why=first_line(error))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line: ours by itself, another's with its kind."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, MsAutomlError) else f"{type(error).__name__}: {line}"
+
+
+def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
+    """Networks of a model's architecture in which nothing is zero, with weights that nobody has trained.
+
+    Args:
+        model: folder of the model.
+        images: [B, channels, H, W], to find out which batch norms can be folded.
+
+    Returns:
+        ``dense``, with batch norms folded as in a compact network, and ``unfolded``.
+    """
+    dense = build(replace(read_architecture(model), surgery=None)).eval()
+    folded = copy.deepcopy(dense).eval()
+    operate(folded, Surgery(folded=foldable(folded, images[:2])))
+    return {"dense": folded, "unfolded": dense}

@@ -1,0 +1,386 @@
+"""What has happened so far: trials, what they cost, each stream's best, and the rows of the table.
+
+A stream is one arm with one seed. Everything that judges a model (objective, Δm, who is best) happens here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ms_automl.comparison.ledger import INTERRUPTED, Charge, Ledger
+from ms_automl.comparison.rows import row_of
+from ms_automl.comparison.run import Recorder, Report, Stream, Trial
+from ms_automl.meta import Objective, Reference
+from ms_automl.meta.objective import delta_m
+from ms_automl.tasks import Task
+
+FORMAT = 1
+STATES = 2
+"""How many states of a running trial are kept: where the last one is damaged, it goes on from the one before."""
+
+
+CARRIED = (
+    *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
+    *("evaluation_seconds", "peak_memory", "host"),
+)
+"""Of a trial that goes on where another driver's stopped: what it has reached and cost."""
+
+
+class Comparison:
+    """The state of a comparison.
+
+    Args:
+        objective: J.
+        tasks: the trained tasks.
+        streams: all of them, the dense references included.
+        ledger: what work is charged to.
+        recorders: told of everything, in order.
+        clock: seconds; injected in tests.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        tasks: Sequence[Task],
+        streams: Sequence[Stream],
+        ledger: Ledger,
+        recorders: Sequence[Recorder] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.objective = objective
+        self.tasks = tasks
+        self.streams = {stream.name: stream for stream in streams}
+        self.ledger = ledger
+        self.recorders = list(recorders)
+        self.clock = clock
+        self.began = clock()
+        self.first_start: float | None = None
+        self.last_end: float | None = None
+        self.busy_seconds = 0.0  # of this process, as the two before
+        self.restored = 0
+        self.trials: dict[str, Trial] = {}
+        self.references: dict[int, dict[str, float]] = {}
+        self.courses: dict[int, dict[int, dict[str, float]]] = {}  # by seed and step: the dense losses on the way
+
+    def reference(self, seed: int) -> Reference | None:
+        """The dense reference of a seed on the validation split, or None before it is trained."""
+        metrics = self.references.get(seed)
+        return None if metrics is None else self._reference(metrics, "val", self.courses[seed])
+
+    def trouble(self, seed: int) -> str | None:
+        """Why nothing can be held against the dense reference of a seed; None where it can."""
+        metrics = self.references.get(seed)
+        return "the dense reference failed" if metrics is None else self._reference(metrics, "val").trouble
+
+    def _reference(
+        self, metrics: dict[str, float], split: str, course: Mapping[int, dict[str, float]] | None = None
+    ) -> Reference:
+        """What a dense trial's metrics say of a split."""
+        names = [task.name for task in self.tasks]
+        return Reference.of(metrics, names, split, tuple((course or {}).items()), self.objective.scale)
+
+    def _losses(self, metrics: dict[str, float], split: str) -> dict[str, float]:
+        return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}
+
+    def register(self, trial: Trial) -> None:
+        """A trial was suggested."""
+        self.trials[trial.id] = trial
+        stream = self.streams[trial.stream]
+        if trial.training_seed is None:
+            stream.trials.append(trial)
+        else:
+            bisect.insort(stream.retrained, trial, key=lambda other: other.index)
+
+    def suggested(self, trial: Trial) -> None:
+        """A trial that is registered is complete: with the state that it goes on from, where there is one."""
+        for recorder in self.recorders:
+            recorder.trial_suggested(self.streams[trial.stream], trial)
+
+    def started(self, trial_id: str) -> None:
+        """A trial has its device; said again where another process goes on with it."""
+        trial = self.trials[trial_id]
+        trial.heard = self.clock()
+        if trial.started is not None:
+            return
+        trial.started = trial.heard
+        if self.first_start is None:
+            self.first_start = trial.started
+        for recorder in self.recorders:
+            recorder.trial_started(self.streams[trial.stream], trial)
+
+    def report(self, trial_id: str, report: Report) -> bool:
+        """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing.
+
+        Returns:
+            Whether it was news: not where it arrives again, or where a trial that was interrupted does again what
+            it had reported before.
+        """
+        trial = self.trials[trial_id]
+        stream = self.streams[trial.stream]
+        news = report.interval >= trial.reports
+        if not self._charge(trial, report, news):
+            return False
+        trial.heard = self.clock()
+        trial.reports = max(trial.reports, report.interval + 1)
+        if report.metrics and news:
+            trial.metrics = dict(report.metrics) | self._judge(stream, report)
+            trial.schedule, trial.warnings = report.schedule, report.warnings
+            if stream.arm == "dense":
+                course = self.courses.setdefault(stream.seed, {})
+                course[int(report.metrics["step"])] = self._losses(report.metrics, "probe")
+            costs = {
+                "cost/passes": trial.passes,
+                "cost/device_seconds": trial.device_seconds,
+                "cost/training_seconds": trial.busy_seconds - trial.evaluation_seconds,
+                "cost/evaluation_seconds": trial.evaluation_seconds,
+                "cost/startup_seconds": trial.device_seconds - trial.busy_seconds,
+                "cost/wall_seconds": self._running_for(trial),
+                "cost/peak_memory_mb": trial.peak_memory,
+            }
+            trial.metrics |= costs
+            if trial.reports in trial.rungs:
+                trial.at_rungs[trial.reports] = trial.metrics["val/objective"]
+            if trial.at_rungs:
+                trial.metrics["rung/objective"] = trial.at_rungs[max(trial.at_rungs)]
+            for recorder in self.recorders:
+                recorder.trial_reported(stream, trial, trial.metrics)
+        if report.done:
+            self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
+        return news
+
+    def repeated(self, trial: Trial, report: Report) -> None:
+        """Charge, and no more, what a trial does again after its end because its model was lost."""
+        self._charge(trial, report, news=False)
+        trial.heard = self.clock()
+
+    def interrupted(self, trial_id: str, interval: float) -> Trial:
+        """A trial's process was lost, and another one is to go on with it.
+
+        Args:
+            trial_id: of the trial.
+            interval: as in :meth:`failed`.
+        """
+        trial = self.trials[trial_id]
+        charge = self._begun(trial, INTERRUPTED, interval)
+        if charge is not None and trial.status == "RUNNING":
+            self.ledger.add(charge)
+        trial.heard = None
+        trial.interruptions += 1
+        trial.attempt += 1
+        return trial
+
+    def cut_short(self, trial: Trial, interval: float) -> None:
+        """A trial that begins now had begun already when the driver was lost, which knew more than anybody now.
+
+        It is taken to have been halfway between two reports.
+        """
+        self.ledger.add(Charge(trial.payer, trial.name, trial.attempt - 1, 0, INTERRUPTED, interval / 2))
+
+    def goes_on(self, trial: Trial, trial_id: str) -> None:
+        """An interrupted trial is handed out again, under another id."""
+        del self.trials[trial.id]
+        trial.id = trial_id
+        self.trials[trial_id] = trial
+
+    def takes_over(self, trial: Trial, before: Trial, course: dict[int, dict[str, float]]) -> None:
+        """A trial goes on where it was when the driver was lost.
+
+        Args:
+            trial: as it was suggested anew.
+            before: as it was when its last state was kept.
+            course: of a dense reference, its losses by step until then.
+        """
+        for name in CARRIED:
+            setattr(trial, name, getattr(before, name))
+        trial.at_rungs |= before.at_rungs
+        if course:
+            self.courses[self.streams[trial.stream].seed] = course
+
+    def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
+        """A trial's process died.
+
+        Args:
+            trial_id: of the trial.
+            message: why, in one line.
+            interval: passes between two reports.
+        """
+        trial = self.trials[trial_id]
+        if trial.status != "RUNNING":
+            return
+        charge = self._begun(trial, "lost", interval)
+        if charge is not None and self.ledger.add(charge):
+            trial.passes += charge.passes
+            trial.device_seconds += charge.device_seconds
+        self._end(trial, "FAILED", message)
+
+    def _begun(self, trial: Trial, kind: str, interval: float) -> Charge | None:
+        """What a process that was lost had begun since its last report; None where it never came up.
+
+        Nobody can say how far it was: it is taken to have been as fast as in the trial's intervals before, and to
+        have done all of the first one.
+        """
+        if trial.heard is None:
+            return None
+        gone = self.clock() - trial.heard
+        share = min(1.0, gone * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
+        return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, gone)
+
+    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
+        """A trial's model, or the state it goes on from, lies at a place.
+
+        Returns:
+            The places that nobody needs any more: of a trial that runs, all states but the last two, and of one
+            that has ended all of them.
+        """
+        trial = self.trials[trial_id]
+        states = trial.states
+        if trial.status == "RUNNING":
+            trial.states = (*states, checkpoint)[-STATES:]
+        else:
+            trial.checkpoint, trial.states = checkpoint, ()
+        for recorder in self.recorders:
+            recorder.trial_kept(self.streams[trial.stream], trial)
+        return tuple(place for place in states if place not in trial.states)
+
+    def cut(self, trial_id: str, reason: str) -> None:
+        """End a trial that its arm or its budget stops on the way: it is scored as it is."""
+        trial = self.trials[trial_id]
+        if trial.status == "RUNNING":
+            self._end(trial, "STOPPED", reason)
+
+    def searched(self, stream: Stream, trial: str, what: str, seconds: float) -> None:
+        """Charge the time that a stream's sampler took.
+
+        Args:
+            stream: whose sampler.
+            trial: name of the trial it was about.
+            what: ``suggest`` or ``tell``.
+            seconds: it took.
+        """
+        self.ledger.add(Charge(stream.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
+
+    def stop(self, status: str, message: str) -> None:
+        """End whatever still runs; streams that are not at their end say why."""
+        for trial in list(self.trials.values()):
+            if trial.status == "RUNNING":
+                self._end(trial, status, message)
+        for stream in self.streams.values():
+            if not stream.closed:
+                stream.note = message
+
+    def _charge(self, trial: Trial, report: Report, news: bool) -> bool:
+        new = self.ledger.add(
+            *(
+                Charge(
+                    *(trial.payer, trial.name, trial.attempt, report.interval, kind, passes),
+                    device_seconds=report.device_seconds if kind == "train" else 0.0,
+                )
+                for kind, passes in report.passes.items()
+                if passes or kind == "train"
+            )
+        )
+        if new and news:
+            trial.passes += sum(charge.passes for charge in new)
+            trial.device_seconds += report.device_seconds
+            trial.busy_seconds += report.busy_seconds
+            self.busy_seconds += report.busy_seconds
+            trial.evaluation_seconds += report.evaluation_seconds
+            trial.peak_memory, trial.host = report.peak_memory, report.host
+        return bool(new)
+
+    def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:
+        """Take over a trial that ended before this process began; recorders know it already.
+
+        Args:
+            trial: as it was.
+            course: of a dense reference, its losses by step.
+            elapsed: seconds from the start of the comparison to the trial's end.
+        """
+        self.register(trial)
+        self.restored += trial.status == "FINISHED"
+        stream = self.streams[trial.stream]
+        if course:
+            self.courses[stream.seed] = course
+        self.last_end = max(self.last_end or self.began, self.began + elapsed)
+        self._settle(stream, elapsed)
+
+    def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
+        metrics = report.metrics
+        # The dense reference is relative to itself, and final values are what others are relative to.
+        base = metrics if stream.arm == "dense" else self.references[stream.seed]
+        judged = {"val/objective": self._objective(metrics, base, "val")}
+        if any(key.startswith("test/") for key in metrics):
+            judged["test/objective"] = self._objective(metrics, base, "test")
+            judged["delta_m"] = delta_m(self.tasks, _split(metrics, "test"), _split(base, "test"))
+        return judged
+
+    def _objective(self, metrics: dict[str, float], base: dict[str, float], split: str) -> float:
+        reference = self._reference(base, split)
+        return self.objective.value(self._losses(metrics, split), reference, metrics["density"])
+
+    def _end(self, trial: Trial, status: str, error: str | None) -> None:
+        stream = self.streams[trial.stream]
+        if trial.started is None:  # its process never came up, yet it has a record
+            self.started(trial.id)
+        trial.status, trial.error = status, error
+        self.last_end = self.clock()
+        trial.seconds = self._running_for(trial)
+        self._settle(stream, self.last_end - self.began)
+        for recorder in self.recorders:
+            recorder.trial_ended(stream, trial)
+
+    def _settle(self, stream: Stream, seconds: float) -> None:
+        """Take in the trials that have ended since, in the order in which they were suggested."""
+        while stream.settled < len(stream.trials) and stream.trials[stream.settled].status != "RUNNING":
+            trial = stream.trials[stream.settled]
+            stream.settled += 1
+            stream.passes += trial.passes
+            self._select(stream, trial, seconds)
+
+    def _select(self, stream: Stream, trial: Trial, seconds: float) -> None:
+        """The reference, the stream's best and its anytime curve, after a trial's end."""
+        if trial.status == "FINISHED" and stream.arm == "dense":
+            self.references[stream.seed] = dict(trial.metrics)
+        scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics
+        if scored and trial.method in stream.winners and self.better(trial, stream.best):
+            stream.best = trial
+        if stream.best is not None and stream.best.status == "FINISHED":
+            best = stream.best.metrics
+            stream.anytime.append((stream.passes, best["val/objective"], best["test/objective"], seconds))
+
+    def _running_for(self, trial: Trial) -> float:
+        return 0.0 if trial.started is None else self.clock() - trial.started
+
+    def better(self, trial: Trial, best: Trial | None) -> bool:
+        """Whether a trial is to be selected in the place of another."""
+        if best is None:
+            return True
+        return self.rank(trial) < self.rank(best)
+
+    def rank(self, trial: Trial) -> tuple[bool, float, float]:
+        """Lower is better: first whole trials, then what misses the target, then J on the validation split."""
+        missed = max(0.0, self.objective.violation(trial.metrics["density"]))
+        return trial.status != "FINISHED", missed, trial.metrics["val/objective"]
+
+    @property
+    def useful_share(self) -> float:
+        """Busy seconds per second of this process's trials: divide by the slots for the useful share."""
+        if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
+            return 0.0
+        return self.busy_seconds / (self.last_end - self.first_start)
+
+    def row(self, stream: Stream) -> dict[str, Any]:
+        """The stream's row of comparison.json."""
+        return row_of(stream, self.ledger, self.objective)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, in the order of the streams."""
+        return [self.row(stream) for stream in self.streams.values()]
+
+
+def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
+    return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}

@@ -1,0 +1,1 @@
+"""The loop of a comparison: what is run next, until there is nothing more."""

@@ -1,0 +1,185 @@
+"""From a configuration to what a comparison is made of: checks, streams with their limits, the router."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.journal import Entry
+from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.run import Stream
+from ms_automl.comparison.state import Comparison
+from ms_automl.config import Config
+from ms_automl.data import MultiTaskData
+from ms_automl.environment.siblings import ours
+from ms_automl.errors import BudgetError, ConfigError, unknown_name
+from ms_automl.samplers.arms import ARMS, Arm, Stage
+from ms_automl.training.constant import extremes
+from ms_automl.tuning.streams import Plan, StreamRouter
+
+with ours():
+    from search_spaces import SPACES
+
+
+def check_names(config: Config) -> None:
+    """Raise ConfigError for arms and spaces that do not exist or cannot be compared."""
+    for name in config.arms:
+        if name not in ARMS:
+            raise unknown_name("arm", name, list(ARMS))
+    if config.space not in SPACES:
+        raise unknown_name("space", config.space, list(SPACES))
+    if len(set(config.arms)) < len(config.arms):
+        raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
+    if set(config.arms) <= {"dense"}:
+        raise ConfigError("arms: name at least one besides dense, which is the reference")
+
+
+def check_batches(config: Config, data: MultiTaskData) -> None:
+    """Raise ConfigError where a split has no whole batch."""
+    for name, split in (("train", data.train), ("val", data.val)):
+        if config.training.batch_size > len(split):
+            raise ConfigError(
+                f"training.batch_size must be at most the {name} split's {len(split)} samples, "
+                f"but got {config.training.batch_size}"
+            )
+
+
+def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
+    """A configuration whose `objective.scale` is decided, and what to say of it.
+
+    `auto` is the ratio to dense where every loss is 0 at its best, so that a ratio means something, else skill.
+
+    Args:
+        config: as it was given.
+        data: of the first seed.
+
+    Raises:
+        ConfigError: where a ratio is asked for and would mean nothing.
+    """
+    objective = config.objective
+    if objective.scale == "skill":
+        return config, None
+    found = [(task, ends) for task, ends in extremes(data).items() if not ends.has_zero]
+    if found:
+        task, ends = found[0]
+        why = (
+            f"the loss of task '{task}' is {ends.perfect:.4g} for a perfect prediction and {ends.constant:.4g} "
+            "for a constant one, so a ratio of two losses means nothing"
+        )
+        if objective.scale == "ratio":
+            raise ConfigError(f"objective.scale=ratio: {why}; set objective.scale=skill")
+        return _with_scale(config, "skill"), f"objective.scale=skill: {why} (docs/protocol.md)"
+    return _with_scale(config, "ratio"), None
+
+
+def _with_scale(config: Config, scale: Literal["ratio", "skill"]) -> Config:
+    return config.model_copy(update={"objective": config.objective.model_copy(update={"scale": scale})})
+
+
+def arm_names(config: Config) -> list[str]:
+    """The dense reference, and the arms that are relative to it."""
+    return ["dense", *(name for name in config.arms if name != "dense")]
+
+
+def streams_of(experiment: Experiment) -> list[Stream]:
+    """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured.
+
+    Raises:
+        BudgetError: where an arm cannot have its first result.
+    """
+    config, unit = experiment.config, experiment.unit()
+    costs = {
+        method: unit.total(experiment.plan(method, config.first_seed)) if unit.planned else 1.0
+        for method in {"fixed_lambda", *(ARMS[name].first for name in arm_names(config))}
+    }
+    one = costs["fixed_lambda"]
+    streams = []
+    for seed in config.seed_numbers:
+        for name in arm_names(config):
+            arm = ARMS[name]
+            limit = arm.share * config.budget.trials * one
+            needed = costs[arm.first]
+            least = needed if arm.first in arm.winners else needed + one
+            if least > limit * (1 + 1e-9):
+                raise BudgetError(
+                    f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
+                    f"{least / one:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / one - 1e-9)}, "
+                    "or leave the arm out"
+                )
+            streams.append(Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, one)))
+    return streams
+
+
+def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
+    return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
+
+
+def assemble(
+    experiment: Experiment,
+    folder: Path,
+    known: Sequence[Entry] | None = None,
+    left: Mapping[str, Entry] | None = None,
+    *,
+    studies: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    plan: Plan | None = None,
+) -> tuple[Comparison, StreamRouter]:
+    """The state of a comparison before its first trial, or before the first one after a stop, and its router.
+
+    Args:
+        experiment: what trials are built from.
+        folder: of its ledger.
+        known: trials that ended before this process began; None begins a comparison.
+        left: by name, those that were to run.
+        studies: file that Optuna's studies are kept in; None keeps none.
+        clock: seconds.
+        plan: what a trial of a method and seed costs; None is the experiment's.
+
+    Returns:
+        The comparison, which tells nobody yet, and the router over its streams, each with its arm's sampler.
+
+    Raises:
+        BudgetError: where an arm cannot have its first result.
+    """
+    config, unit, space = experiment.config, experiment.unit(), experiment.space()
+    streams = streams_of(experiment)
+    limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
+    ledger = Ledger(folder / "ledger.jsonl", limits, unit)
+    tasks = experiment.data(config.first_seed).tasks
+    comparison = Comparison(config.objective.build(), tasks, streams, ledger, clock=clock)
+    samplers = {
+        stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, studies)) for stream in streams
+    }
+    reports, retrain, retries = config.training.build().reports, config.budget.retrain, config.resources.retries
+    most = config.resources.concurrency_per_stream
+    router = StreamRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
+    router.resume(known or (), left or {})
+    if known:
+        comparison.began -= max(one.elapsed for one in known)
+    return comparison, router
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    """What whole trials cost by method and seed, of a seed all methods at once: its data is read once."""
+    arms = [ARMS[name] for name in arm_names(experiment.config)]
+    methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
+    known: dict[int, dict[str, dict[str, float]]] = {}
+
+    def plan(method: str, seed: int) -> dict[str, float]:
+        if seed not in known:
+            known[seed] = {one: experiment.plan(one, seed) for one in methods}
+        return known[seed][method]
+
+    return plan
+
+
+def one_trial(experiment: Experiment, comparison: Comparison) -> float:
+    """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
+    unit, seed = comparison.ledger.unit, experiment.config.first_seed
+    if unit.planned:
+        return unit.total(experiment.plan("fixed_lambda", seed))
+    return comparison.ledger.totals(f"dense-{seed}").spent or 1.0

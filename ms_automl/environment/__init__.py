@@ -1,0 +1,1 @@
+"""What surrounds the process: its output, its neighbours' names, versions and revision."""

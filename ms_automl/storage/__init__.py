@@ -1,0 +1,1 @@
+"""Files, tensors and object stores: whole or not there, and nothing unpickled."""
