@@ -25,7 +25,8 @@ import torchvision
 from torch.profiler import ProfilerActivity, profile
 
 from ms_automl.data import MultiTaskData, TensorSplit, on_device
-from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
+from ms_automl.meta import LambdaSchedule, Objective, Reference
+from ms_automl.meta.settings import ForwardSettings
 from ms_automl.models import MultiTaskNet, flops_of_a_sample, head_specs
 from ms_automl.models.factories import build_network
 from ms_automl.sparsity import build_groups
@@ -72,7 +73,7 @@ def ways(
         "fixed": FixedLambda(there, network().to(device), settings, 0, schedule=schedule),
         "meta (waterfill)": MetaSparsity(there, network().to(device), settings, 0, **wish),
         "meta (forward)": MetaSparsity(
-            there, network().to(device), settings, 0, **wish, learning=LearnerSettings("forward")
+            there, network().to(device), settings, 0, **wish, learning=ForwardSettings()
         ),
     }
 

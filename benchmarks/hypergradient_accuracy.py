@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.meta.dynamics import Dynamics
-from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Ingredients, Shrinkage, Ties
+from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Shrinkage, Ties
 from ms_automl.meta.outer import outer_gradient
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
@@ -158,8 +159,11 @@ class ShortRun:
     def estimate(self, name: str, rho: Tensor, ties: list[int], *, decay: float = 0.99, unroll: int = 8) -> Tensor:
         """[R] dJ/dρ of an estimator at the end of a run."""
         self.begin()
-        given = Ingredients(self.groups, Ties(self.groups, ties), self.dynamics, decay, unroll)
-        hypergradient = ESTIMATORS[name].build(given)
+        estimator = ESTIMATORS[name]
+        taken = {one.name for one in fields(estimator.settings)}
+        given: dict[str, Any] = {"learner": name, "decay": decay, "unroll": unroll}
+        settings = estimator.settings(**{key: value for key, value in given.items() if key in taken})
+        hypergradient = estimator.build(settings, self.groups, Ties(self.groups, ties), self.dynamics)
         self.train(rho, hypergradient)
         parameters = hypergradient.parameters
         return hypergradient.slope(self.pricing.cotangent(parameters, self.gradient(parameters)))

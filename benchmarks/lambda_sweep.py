@@ -33,7 +33,7 @@ def main() -> None:
     config = load_config(args.preset, settings=[*args.settings, f"first_seed={args.seed}"])
     experiment = Experiment(config)
     layers = experiment.layers(experiment.network(args.seed))
-    objective, reference = config.objective.build(), None
+    objective, reference = config.objective, None
     tasks = experiment.data(args.seed).tasks
     trials: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "dense": [("dense", {"probe": True})],
@@ -57,7 +57,7 @@ def main() -> None:
             if method == "dense":
                 print("  ", int(metrics["step"]), json.dumps(curve), flush=True)
         reference = reference or Reference.of(
-            metrics, [task.name for task in tasks], "val", course, objective.scale
+            metrics, [task.name for task in tasks], "val", course, objective.loss_scale
         )
         row = {
             "method": method,

@@ -73,7 +73,7 @@ def _loop(args: argparse.Namespace, rounds: int, grouping: str, metric: str) -> 
     ]
     settings += [f"training.steps={rounds * args.steps}", f"training.report_every={args.steps}"]
     experiment = Experiment(load_config(args.preset, settings=settings))
-    config = experiment.config.training.build()
+    config = experiment.config.training
     return TrainingLoop(experiment.data(SEED), experiment.network(SEED), config, SEED)
 
 

@@ -93,7 +93,7 @@ def _judged(row: Row, dense: dict[str, Any], objective: Objective) -> Judged:
     tasks = [key.split("/")[1] for key in metrics if key.startswith("val/") and key.endswith("/loss")]
     values = []
     for split in ("val", "test"):
-        reference = Reference.of(dense, tasks, split, scale=objective.scale)
+        reference = Reference.of(dense, tasks, split, scale=objective.loss_scale)
         losses = {task: metrics[f"{split}/{task}/loss"] for task in tasks}
         values.append(objective.value(losses, reference, row["density"]))
     return values[0], values[1], row["density"]

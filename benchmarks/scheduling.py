@@ -178,7 +178,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
         watch.time("sampler", sampler, "suggest", "on_trial_complete", "on_report")
     layers = experiment.layers(experiment.network(config.first_seed))
     script = Script(
-        config.training.build(),
+        config.training,
         experiment.data(config.first_seed),
         layers,
         (config.lambda_.low, config.lambda_.high),

@@ -61,7 +61,7 @@ def main() -> None:
             times[name].append((time.perf_counter() - began) / args.steps)
     kept = {name: values[1:] for name, values in times.items()}  # the first round warms up
     versions = f"torch {metadata.version('torch')}, Python {platform.python_version()}, {platform.machine()}"
-    print(f"{args.preset}, {args.rounds} rounds of {args.steps} steps, a λ update every {config.meta.every}")
+    print(f"{args.preset}, {args.rounds} rounds of {args.steps} steps")
     print(versions)
     for name, values in kept.items():
         low, middle, high = statistics.quantiles(values, n=4)

@@ -143,7 +143,7 @@ def new(
     if trained["error"]:
         return head | trained
     tasks = experiment.data(stream.seed).tasks
-    row: Row = _rounded(head | trained | judged(tasks, stream.config.objective.build(), trained, dense))
+    row: Row = _rounded(head | trained | judged(tasks, stream.config.objective, trained, dense))
     return row
 
 
@@ -197,7 +197,7 @@ def judged(tasks: Sequence[Task], objective: Objective, trained: Row, dense: Row
     row = {}
     for split, name in (("val", "objective"), ("test", "objective_test")):
         values = {task.name: metrics[f"{split}/{task.name}/loss"] for task in tasks}
-        wanted = Reference.of(against, [task.name for task in tasks], split, scale=objective.scale)
+        wanted = Reference.of(against, [task.name for task in tasks], split, scale=objective.loss_scale)
         row[name] = objective.value(values, wanted, density)
     tested = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
     base = {key.removeprefix("test/"): value for key, value in against.items() if key.startswith("test/")}
@@ -210,7 +210,7 @@ def _reference(stream: Stream, dense: Row) -> Reference:
 
     course = tuple((int(point["step"]), losses(point, "probe/")) for point in dense["curve"])
     tasks = list(losses(dense["metrics"], "val/"))
-    return Reference.of(dense["metrics"], tasks, "val", course, stream.config.objective.build().scale)
+    return Reference.of(dense["metrics"], tasks, "val", course, stream.config.objective.loss_scale)
 
 
 def rows(path: Path, stream: Stream) -> list[Row]:

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ms_automl.errors import ConfigError, unknown_name
-from ms_automl.meta import LearnerSettings, Objective
+from ms_automl.meta import Objective
+from ms_automl.meta.learners import LEARNERS
+from ms_automl.meta.settings import (
+    ForwardExactSettings,
+    ForwardSettings,
+    ImplicitCGSettings,
+    ImplicitNeumannSettings,
+    OneStepSettings,
+    RemovalSettings,
+    UnrolledFirstOrderSettings,
+    UnrolledSettings,
+    WaterfillSettings,
+)
 from ms_automl.training import TrainingSettings
 
 
@@ -28,53 +42,6 @@ class FactorySection(_Section):
 
     factory: str
     args: dict[str, JsonValue] = {}
-
-
-class ObjectiveSection(_Section):
-    """The one number J (:class:`~ms_automl.meta.Objective`); the scale `auto` is decided by data and losses."""
-
-    kind: Literal["tradeoff", "target"] = "tradeoff"
-    price: float = Field(1.0, ge=0)
-    target: float = Field(0.44, gt=0, lt=1)
-    scale: Literal["auto", "ratio", "skill"] = "auto"
-
-    def build(self) -> Objective:
-        """The objective itself; in the scale `ratio` where the data have not decided yet."""
-        return Objective(self.kind, self.price, self.target, "skill" if self.scale == "skill" else "ratio")
-
-
-class TrainingSection(_Section):
-    """As :class:`~ms_automl.training.TrainingSettings`."""
-
-    steps: int = Field(600, ge=1)
-    batch_size: int = Field(32, ge=2)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(3e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup_share: float = Field(0.05, ge=0, lt=1)
-    prox_share: float = Field(0.75, gt=0, le=1)
-    report_every: int = Field(100, ge=1)
-    eval_batch_size: int = Field(128, ge=1)
-    grouping: Literal["input_channel", "output_channel", "coupled", "weight"] = "input_channel"
-    metric: Literal["euclidean", "adam"] = "euclidean"
-    weighting: Literal["equal", "uncertainty"] = "equal"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    micro_batch: int | None = Field(None, ge=2)
-    prefetch: int = Field(0, ge=0)
-    compile: bool = False
-
-    @model_validator(mode="after")
-    def _reports(self) -> TrainingSection:
-        if self.report_every > self.steps:
-            raise ValueError(
-                f"`report_every <= steps` must hold, but got report_every={self.report_every}, steps={self.steps}"
-            )
-        return self
-
-    def build(self) -> TrainingSettings:
-        """The settings themselves."""
-        return TrainingSettings(**self.model_dump())
 
 
 class LambdaSection(_Section):
@@ -92,25 +59,20 @@ class LambdaSection(_Section):
         return self
 
 
-class MetaSection(_Section):
-    """How λ is learned (:class:`~ms_automl.meta.LearnerSettings`)."""
-
-    learner: str = "waterfill"
-    rest: float = Field(0.33, ge=0, le=1)
-    guess: float = Field(0.05, gt=0)
-    doubt: float = Field(1.0, gt=0)
-    outer: Literal["validation", "training"] = "validation"
-    decay: float = Field(0.99, ge=0, le=1)
-    unroll: int = Field(5, ge=1)
-    lambda_optimizer: Literal["adam", "normalised"] = "adam"
-    lambda_lr: float = Field(0.02, gt=0)
-    every: int = Field(2, ge=1)
-    warmup: float = Field(0.3, ge=0, le=1)
-    corrected: bool = True
-
-    def build(self) -> LearnerSettings:
-        """The settings themselves."""
-        return LearnerSettings(**self.model_dump())
+Learner = Annotated[
+    WaterfillSettings
+    | RemovalSettings
+    | OneStepSettings
+    | ForwardSettings
+    | ForwardExactSettings
+    | UnrolledFirstOrderSettings
+    | UnrolledSettings
+    | ImplicitCGSettings
+    | ImplicitNeumannSettings,
+    Field(discriminator="learner"),
+]
+"""The settings of the learner that ``meta.learner`` names."""
+DEFAULT_LEARNER = WaterfillSettings().learner
 
 
 class BudgetSection(_Section):
@@ -164,14 +126,20 @@ class Config(_Section):
     seeds: int = Field(1, ge=1)
     first_seed: int = Field(0, ge=0, lt=2**32)
     space: str = "per_layer"
-    objective: ObjectiveSection = ObjectiveSection()
+    objective: Objective = Objective()
     data: FactorySection
     network: FactorySection = FactorySection(factory="small_resnet")
-    training: TrainingSection = TrainingSection()
+    training: TrainingSettings = TrainingSettings()
     lambda_: LambdaSection = Field(alias="lambda")
-    meta: MetaSection = MetaSection()
+    meta: Learner = WaterfillSettings()
     budget: BudgetSection = BudgetSection()
     resources: ResourcesSection = ResourcesSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_learner(cls, values: Any) -> Any:
+        meta = values.get("meta") if isinstance(values, dict) else None
+        return values | {"meta": {"learner": DEFAULT_LEARNER, **meta}} if isinstance(meta, dict) else values
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
@@ -243,6 +211,27 @@ def parse(values: dict[str, Any]) -> Config:
         raise ConfigError(_one_line(error)) from error
 
 
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as a comparison has recorded it, in the form of this version.
+
+    Earlier ones knew one scale of the objective, and recorded every learner's settings.
+
+    Args:
+        values: of ``comparison.json``; left as they are.
+    """
+    values = copy.deepcopy(values)
+    values.setdefault("objective", {}).setdefault("scale", "ratio")
+    meta = values.setdefault("meta", {})
+    entry = LEARNERS.get(meta.get("learner", DEFAULT_LEARNER))
+    if entry is not None:
+        values["meta"] = {
+            name: value
+            for name, value in meta.items()
+            if name in _names(entry.settings) or not _learners_with(name)
+        }
+    return values
+
+
 def _apply(values: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
@@ -284,25 +273,43 @@ def _number(text: str) -> str | float:
 
 
 def _one_line(error: ValidationError) -> str:
-    parts = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            parts.append(str(unknown_name("key", key, _known_keys())))
-        elif problem["type"] == "missing":
-            parts.append(f"{key} is missing: --set {key}=VALUE")
-        else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
-            parts.append(f"{key}: {reason}{got}")
-    return "; ".join(parts)
+    return "; ".join(_problem(problem) for problem in error.errors(include_url=False))
+
+
+def _problem(problem: ErrorDetails) -> str:
+    where, kind, given = [str(part) for part in problem["loc"]], problem["type"], problem["input"]
+    learner = where.pop(1) if where[0] == "meta" and len(where) > 1 else ""  # pydantic names the union's member
+    key = ".".join(where)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        others = _learners_with(where[-1]) if learner else []
+        if others:
+            return f"{key}: learner '{learner}' has no such setting: leave it out, or set meta.learner={others[0]}"
+        return str(unknown_name("key", key, _known_keys()))
+    if kind == "union_tag_invalid":
+        return str(unknown_name("meta.learner", str(given["learner"]), sorted(LEARNERS)))
+    if kind == "missing":
+        return f"{key} is missing: --set {key}=VALUE"
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {reason}" + ("" if isinstance(given, dict) else f" (got {given!r})")
+
+
+def _learners_with(name: str) -> list[str]:
+    return [learner for learner, entry in LEARNERS.items() if name in _names(entry.settings)]
+
+
+def _names(settings: Any) -> list[str]:
+    return [field.name for field in fields(settings)]
 
 
 def _known_keys() -> list[str]:
-    keys = []
+    keys: list[str] = []
     for name, field in Config.model_fields.items():
         key, section = field.alias or name, field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
+        if name == "meta":
+            keys += dict.fromkeys(f"meta.{one}" for entry in LEARNERS.values() for one in _names(entry.settings))
+        elif is_dataclass(section):
+            keys += [f"{key}.{inner}" for inner in _names(section)]
+        elif isinstance(section, type) and issubclass(section, _Section):
             keys += [f"{key}.{inner}" for inner in section.model_fields]
         else:
             keys.append(key)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
+"""``__pydantic_config__`` of settings: how the rim validates them. Nothing here needs pydantic."""
+
 
 class MsAutomlError(Exception):
     """Root of the project's errors: the message names the condition, the value and what to do."""
 
 
-class ConfigError(MsAutomlError):
+class ConfigError(MsAutomlError, ValueError):
     """An unknown preset, arm, space or key, or a value outside its range."""
 
 
@@ -46,3 +52,20 @@ def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> Co
     close = get_close_matches(name, known, n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
     return ConfigError(f"unknown {kind} '{name}':{hint} Known: {', '.join(known)}.")
+
+
+def require(conditions: Mapping[str, bool], settings: object) -> None:
+    """Raise ConfigError for the conditions that do not hold, with the values of the settings that they name.
+
+    Args:
+        conditions: as they are written for a reader, ``0 <= momentum < 1``, and whether each holds.
+        settings: has an attribute for every name in them that is a setting's.
+    """
+    broken = [condition for condition, holds in conditions.items() if not holds]
+    if broken:
+        raise ConfigError("; ".join(f"`{one}` must hold, but got {_values(one, settings)}" for one in broken))
+
+
+def _values(condition: str, settings: object) -> str:
+    names = [name for name in re.findall(r"[a-z_]+", condition) if hasattr(settings, name)]
+    return ", ".join(f"{name}={getattr(settings, name)!r}" for name in names)

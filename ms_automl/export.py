@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ms_automl.callbacks.mlflow.selected import selected_model
 from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.comparison.selection import dense_rivals, first_line, real_images
-from ms_automl.config import parse
+from ms_automl.config import parse, upgraded
 from ms_automl.data.factories import build_data
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, NetworkError, unknown_name
@@ -82,7 +82,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.rounds < 2:
         raise ConfigError(f"`--rounds 2` or more must hold, but got {args.rounds}")
     record, folder = _record(args.comparison)
-    config = parse(record["config"])
+    config = parse(upgraded(record["config"]))
     if config.training.grouping == "weight":
         raise ConfigError(
             "this comparison zeroed single weights (training.grouping=weight), and a compact network needs "

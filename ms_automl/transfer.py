@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ms_automl.callbacks.mlflow.opening import opened
-    from ms_automl.config import parse
+    from ms_automl.config import parse, upgraded
     from ms_automl.driver.looking import look_at_data
     from ms_automl.driver.transfer.journal import TransferJournal
     from ms_automl.driver.transfer.run import run_transfer
@@ -106,8 +106,8 @@ def _run(args: argparse.Namespace) -> int:
             f"the comparison {args.comparison} has not ended ({comparison.status}): let the search finish, or "
             "go on with it by --resume"
         )
-    config = parse(comparison.config)
-    base = config.training.build()
+    config = parse(upgraded(comparison.config))
+    base = config.training
     steps = args.steps or max(1, base.steps // 4)
     settings = replace(base, steps=steps, report_every=max(1, -(-steps // REPORTS)))
     experiment = TransferExperiment(config, args.data_dir.resolve() if args.data_dir else None, settings=settings)

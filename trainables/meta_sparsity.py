@@ -8,17 +8,18 @@ from torch import Tensor
 
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
-from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, watch
+from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, WaterfillSettings, watch
 from ms_automl.meta.dynamics import Dynamics
-from ms_automl.meta.hypergradients import Ingredients, Plan, Ties
-from ms_automl.meta.learners import Wish, choose
+from ms_automl.meta.hypergradients import Ties
+from ms_automl.meta.learners import LearnerInputs, choose
 from ms_automl.meta.outer import episode, outer_gradient
+from ms_automl.meta.settings import GradientSettings
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.training import BatchOrder, Metrics, State, TrainingLoop, TrainingSettings
 
-DEFAULTS = LearnerSettings()
+DEFAULTS = WaterfillSettings()
 
 
 class MetaSparsity:
@@ -58,13 +59,13 @@ class MetaSparsity:
         self.cost = loop.cost
         self.reference = reference
         self.warnings: list[str] = []
-        self.outer_split = {"validation": data.val, "training": data.train}[learning.outer]
+        ablation = isinstance(learning, GradientSettings) and learning.outer == "training"
+        self.outer_split = data.train if ablation else data.val
         self.outer_order = BatchOrder(len(self.outer_split), settings.batch_size, seed + 1)
-        wish = Wish(objective, reference, bounds, learning)
         own = Ties(loop.groups, ties if ties is not None else range(len(loop.groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
-        given = Ingredients(loop.groups, own, dynamics, learning.decay, learning.unroll)
-        self.learner = choose(learning.learner, objective.kind).build(wish, given)
+        given = LearnerInputs(loop.groups, own, dynamics, objective, reference, bounds)
+        self.learner = choose(learning.learner, objective.kind).build(learning, given)
         loop.lambdas = self.learner.lambdas
 
     @staticmethod
@@ -73,11 +74,6 @@ class MetaSparsity:
 
         A slope is that of groups that do not overlap; `waterfill` has none and learns for coupled channels too.
         """
-        if learning.learner == "waterfill" and learning.decay == 1:
-            raise ConfigError(
-                "`decay < 1` must hold for learner 'waterfill', whose costs are a moving average, "
-                "but got decay=1: set meta.decay=0.99"
-            )
         if settings.metric != "euclidean":
             raise ConfigError(
                 f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "
@@ -101,9 +97,9 @@ class MetaSparsity:
         """What a whole run costs; arguments as of the constructor, ``lambdas`` the number of free λ."""
         MetaSparsity.check(settings, learning)  # before anything trains
         entry = choose(learning.learner, objective.kind)
-        plan = Plan(settings.prox_steps, learning.every, learning.unroll, lambdas)
-        probes = settings.sparsifying_reports
-        return settings.cost(data, entry.outer_updates(plan), entry.products(plan), probes)
+        steps, probes = settings.prox_steps, settings.sparsifying_reports
+        products = entry.products(learning, steps, lambdas)
+        return settings.cost(data, entry.outer_updates(learning, steps), products, probes)
 
     @property
     def done(self) -> bool:

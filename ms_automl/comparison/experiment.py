@@ -125,28 +125,28 @@ class Experiment:
             layers = self.layers(network)
             bounds = (self.config.lambda_.low, self.config.lambda_.high)
             params |= {
-                "objective": self.config.objective.build(),
+                "objective": self.config.objective,
                 "reference": reference,
                 "bounds": bounds,
                 "ties": SPACES[self.config.space](layers, bounds).ties(layers),
-                "learning": self.config.meta.build(),
+                "learning": self.config.meta,
             }
         method = METHODS[suggestion.method]
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
-        return method(data, network, self.config.training.build(), seed, **params), network
+        return method(data, network, self.config.training, seed, **params), network
 
     def plan(self, method: str, seed: int) -> dict[str, float]:
         """Passes of a whole trial of ``method``, by kind; known before it starts."""
-        settings = self.config.training.build()
+        settings = self.config.training
         if method != "meta_sparsity":
             return settings.cost(self.data(seed)).by_kind()
         return MetaSparsity.planned_cost(
             self.data(seed),
             settings,
-            self.config.objective.build(),
+            self.config.objective,
             lambdas=self._free_lambdas,
-            learning=self.config.meta.build(),
+            learning=self.config.meta,
         ).by_kind()
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_automl.comparison.state import FORMAT
-from ms_automl.config import Config, changed, flat, parse
+from ms_automl.config import Config, changed, flat, parse, upgraded
 from ms_automl.errors import ConfigError, DataError
 
 GROWS = ("budget.trials", "budget.retrain", "seeds")
@@ -36,8 +36,7 @@ def read_record(out: Path) -> dict[str, Any]:
         raise DataError(f"{file} is damaged ({error}): restore it from a copy") from error
     if written != FORMAT:
         raise ConfigError(f"--resume: {file} has format {written}, this version goes on with {FORMAT}")
-    # What there was before there was a choice.
-    record["config"].setdefault("objective", {}).setdefault("scale", "ratio")
+    record["config"] = upgraded(record["config"])
     return record
 
 

@@ -81,7 +81,7 @@ class Comparison:
     ) -> Reference:
         """What a dense trial's metrics say of a split."""
         names = [task.name for task in self.tasks]
-        return Reference.of(metrics, names, split, tuple((course or {}).items()), self.objective.scale)
+        return Reference.of(metrics, names, split, tuple((course or {}).items()), self.objective.loss_scale)
 
     def _losses(self, metrics: dict[str, float], split: str) -> dict[str, float]:
         return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +78,7 @@ def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
 
 
 def _with_scale(config: Config, scale: Literal["ratio", "skill"]) -> Config:
-    return config.model_copy(update={"objective": config.objective.model_copy(update={"scale": scale})})
+    return config.model_copy(update={"objective": replace(config.objective, scale=scale)})
 
 
 def arm_names(config: Config) -> list[str]:
@@ -150,11 +151,11 @@ def assemble(
     limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
     ledger = Ledger(folder / "ledger.jsonl", limits, unit)
     tasks = experiment.data(config.first_seed).tasks
-    comparison = Comparison(config.objective.build(), tasks, streams, ledger, clock=clock)
+    comparison = Comparison(config.objective, tasks, streams, ledger, clock=clock)
     samplers = {
         stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, studies)) for stream in streams
     }
-    reports, retrain, retries = config.training.build().reports, config.budget.retrain, config.resources.retries
+    reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
     most = config.resources.concurrency_per_stream
     router = StreamRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
     router.resume(known or (), left or {})

@@ -330,7 +330,7 @@ def rehearse(
         experiment, folder, known, left, clock=clock, plan=lambda method, _: plans(method, config.first_seed)
     )
     script = Script(
-        config.training.build(),
+        config.training,
         experiment.data(config.first_seed),
         experiment.layers(experiment.network(config.first_seed)),
         (config.lambda_.low, config.lambda_.high),

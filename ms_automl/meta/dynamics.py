@@ -86,6 +86,12 @@ class Dynamics:
         else:
             raise ConfigError(f"no functional form of {type(optimizer).__name__}: train with SGD or AdamW")
 
+    def weight_decay_of(self, parameter: Tensor) -> float:
+        """δ of one of the parameters."""
+        return next(
+            decay for value, decay in zip(self.parameters, self.weight_decay, strict=True) if value is parameter
+        )
+
     def point(self) -> Point:
         """A copy of where training stands now."""
         states = [self.optimizer.state.get(value, {}) for value in self.parameters]

@@ -10,17 +10,19 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.gradient import GradientLearner
-from ms_automl.meta.hypergradients import ESTIMATORS, Ingredients, Plan
+from ms_automl.meta.hypergradients import ESTIMATORS, Estimator, Ties, updates
 from ms_automl.meta.level import AskedLevel, Level, PricedLevel
 from ms_automl.meta.objective import Objective
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.removal import RemovalLearner
 from ms_automl.meta.schedule import LambdaSchedule
-from ms_automl.meta.settings import LearnerSettings
+from ms_automl.meta.settings import GradientSettings, LearnerSettings, RemovalSettings, WaterfillSettings
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.meta.waterfill import WaterfillLearner
+from ms_automl.sparsity import Groups
 
 Kind = Literal["tradeoff", "target"]
 
@@ -58,32 +60,29 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a learner is asked for.
+class LearnerInputs:
+    """What a learner is built from, beside its settings.
 
     Attributes:
+        groups: the groups that λ shrinks.
+        ties: which λ each layer uses.
+        dynamics: the training step as a function.
         objective: what λ is learned for.
         reference: the dense reference.
         bounds: (low, high) of λ.
-        settings: of the learner.
     """
 
+    groups: Groups
+    ties: Ties
+    dynamics: Dynamics
     objective: Objective
     reference: Reference
     bounds: tuple[float, float]
-    settings: LearnerSettings
 
     @property
     def start(self) -> float:
         """λ at the first step of the learners that move it: the geometric middle of the bounds."""
         return math.sqrt(self.bounds[0] * self.bounds[1])
-
-    @property
-    def rest(self) -> float:
-        """λ of the groups that `waterfill` keeps."""
-        low, high = self.bounds
-        place = self.settings.rest
-        return low ** (1 - place) * high**place if place > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -91,65 +90,72 @@ class LearnerEntry:
     """A row of :data:`LEARNERS`.
 
     Attributes:
+        settings: its class of settings.
         objectives: the kinds of objective it learns for.
-        build: makes one.
-        outer_updates: outer batches that a whole run takes a gradient on.
-        products: Hessian-vector products of a whole run, each on one training batch.
+        build: makes one of its settings and inputs.
+        outer_updates: outer batches that a run of so many sparsifying steps takes a gradient on.
+        products: Hessian-vector products of such a run with so many free λ, each on one training batch.
     """
 
+    settings: type[LearnerSettings]
     objectives: tuple[Kind, ...]
-    build: Callable[[Wish, Ingredients], Learner]
-    outer_updates: Callable[[Plan], int] = lambda plan: 0
-    products: Callable[[Plan], int] = lambda plan: 0
+    build: Callable[[Any, LearnerInputs], Learner]
+    outer_updates: Callable[[Any, int], int] = lambda settings, steps: 0
+    products: Callable[[Any, int, int], int] = lambda settings, steps, lambdas: 0
 
 
-def _by_gradient(name: str) -> LearnerEntry:
-    def build(wish: Wish, given: Ingredients) -> Learner:
-        settings = wish.settings
+def _by_gradient(estimator: Estimator) -> LearnerEntry:
+    def build(settings: GradientSettings, given: LearnerInputs) -> Learner:
         return GradientLearner(
             given.groups,
             given.ties,
-            ESTIMATORS[name].build(given),
-            Pricing(given.groups, wish.objective.price, settings.corrected),
-            bounds=wish.bounds,
-            start=wish.start,
-            reference=wish.reference,
+            estimator.build(settings, given.groups, given.ties, given.dynamics),
+            Pricing(given.groups, given.objective.price, settings.corrected),
+            bounds=given.bounds,
+            start=given.start,
+            reference=given.reference,
             optimizer=settings.lambda_optimizer,
             lr=settings.lambda_lr,
             every=settings.every,
             warmup=settings.warmup,
         )
 
-    return LearnerEntry(("tradeoff",), build, lambda plan: len(plan.updates), ESTIMATORS[name].products)
-
-
-def _waterfill(wish: Wish, given: Ingredients) -> Learner:
-    level: Level = AskedLevel(wish.objective.target)
-    if wish.objective.kind == "tradeoff":
-        settings = wish.settings
-        level = PricedLevel(wish.objective.price, wish.reference, guess=settings.guess, doubt=settings.doubt)
-    return WaterfillLearner(
-        given.groups, level, bounds=wish.bounds, every=10, rest=wish.rest, decay=wish.settings.decay
+    return LearnerEntry(
+        estimator.settings,
+        ("tradeoff",),
+        build,
+        lambda settings, steps: len(updates(settings, steps)),
+        estimator.products,
     )
 
 
-def _removal(wish: Wish, given: Ingredients) -> Learner:
+def _waterfill(settings: WaterfillSettings, given: LearnerInputs) -> Learner:
+    level: Level = AskedLevel(given.objective.target)
+    if given.objective.kind == "tradeoff":
+        price = given.objective.price
+        level = PricedLevel(price, given.reference, guess=settings.guess, doubt=settings.doubt)
+    (low, high), place = given.bounds, settings.rest
+    rest = low ** (1 - place) * high**place if place > 0 else 0.0
+    return WaterfillLearner(given.groups, level, bounds=given.bounds, every=10, rest=rest, decay=settings.decay)
+
+
+def _removal(settings: RemovalSettings, given: LearnerInputs) -> Learner:
     return RemovalLearner(
         given.groups,
         given.ties,
-        price=wish.objective.price,
-        bounds=wish.bounds,
-        start=wish.start,
-        lr=wish.settings.lambda_lr,
-        every=wish.settings.every,
-        warmup=wish.settings.warmup,
-        reference=wish.reference,
+        price=given.objective.price,
+        bounds=given.bounds,
+        start=given.start,
+        lr=settings.lambda_lr,
+        every=settings.every,
+        warmup=settings.warmup,
+        reference=given.reference,
     )
 
 
-LEARNERS: dict[str, LearnerEntry] = {name: _by_gradient(name) for name in ESTIMATORS} | {
-    "waterfill": LearnerEntry(("tradeoff", "target"), _waterfill),
-    "removal": LearnerEntry(("tradeoff",), _removal),
+LEARNERS: dict[str, LearnerEntry] = {name: _by_gradient(one) for name, one in ESTIMATORS.items()} | {
+    "waterfill": LearnerEntry(WaterfillSettings, ("tradeoff", "target"), _waterfill),
+    "removal": LearnerEntry(RemovalSettings, ("tradeoff",), _removal),
 }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from ms_automl.errors import ConfigError
+from ms_automl.errors import STRICT, ConfigError, require
 from ms_automl.meta.reference import Losses, Reference, Scale
 from ms_automl.tasks import Task
 
@@ -26,19 +26,23 @@ class Objective:
         kind: which of the two.
         price: the exchange rate of the trade-off, ≥ 0; a density of 1 costs ``price`` relative losses.
         target: the parameter sparsity asked for, between 0 and 1.
-        scale: of the relative loss.
+        scale: of the relative loss; ``auto`` is the ratio until somebody who knows the data decides.
     """
 
     kind: Literal["tradeoff", "target"] = "tradeoff"
     price: float = 1.0
     target: float = 0.44
-    scale: Scale = "ratio"
+    scale: Literal["auto", "ratio", "skill"] = "auto"
+    __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.price < float("inf"):
-            raise ConfigError(f"`price >= 0` must hold, but got price={self.price}")
-        if not 0 < self.target < 1:
-            raise ConfigError(f"`0 < target < 1` must hold, but got target={self.target}")
+        conditions = {"0 <= price < inf": 0 <= self.price < float("inf"), "0 < target < 1": 0 < self.target < 1}
+        require(conditions, self)
+
+    @property
+    def loss_scale(self) -> Scale:
+        """The scale of the relative loss, decided."""
+        return "skill" if self.scale == "skill" else "ratio"
 
     def value(self, losses: Losses, reference: Reference, density: float) -> float:
         """J for losses by task on one split, against the dense reference on the same split and in J's scale.
@@ -46,8 +50,8 @@ class Objective:
         Raises:
             ConfigError: for a reference in another scale.
         """
-        if reference.scale != self.scale:
-            raise ConfigError(f"J in the scale '{self.scale}' takes no reference in the scale '{reference.scale}'")
+        if reference.scale != self.loss_scale:
+            raise ConfigError(f"J is measured by '{self.loss_scale}', but its reference by '{reference.scale}'")
         relative = reference.relative(losses)
         return relative + self.price * density if self.kind == "tradeoff" else relative
 

@@ -1,59 +1,171 @@
-"""How λ is learned: one object that every learner takes what concerns it from."""
+"""How λ is learned: a small set of settings for each learner, what it takes and nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from ms_automl.errors import ConfigError
+from ms_automl.errors import STRICT, require
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """Settings of the meta-learner; the defaults follow from benchmarks/RESULTS.md.
+    """Settings of a learner; the defaults follow from benchmarks/RESULTS.md.
 
     Attributes:
-        learner: a key of :data:`~ms_automl.meta.learners.LEARNERS` that fits the objective.
-        rest: where λ of the groups that `waterfill` keeps lies between the bounds, on a log scale,
-            low^(1 - rest) · high^rest; 0 leaves them alone.
-        guess: a_0 of :class:`~ms_automl.meta.level.PricedLevel` (`waterfill` under a price).
-        doubt: κ of the same.
-        outer: the split whose batches λ's gradient is taken on; ``training`` is an ablation.
-        decay: γ of the `forward` estimator, and of the average over `waterfill`'s removal costs, per step.
-        unroll: K: steps of the unrolled estimators, terms or iterations of the implicit ones.
-        lambda_optimizer: of log λ, a key of :data:`~ms_automl.meta.gradient.LAMBDA_OPTIMIZERS`.
-        lambda_lr: its step; the largest step of `removal`.
-        every: steps between two updates of λ (gradient learners, `removal`).
-        warmup: share of the sparsifying phase over which λ rises from 0 (gradient learners, `removal`).
-        corrected: whether the outer gradient is corrected for what the final model feels
-            (:class:`~ms_automl.meta.pricing.Pricing`).
+        learner: a key of :data:`~ms_automl.meta.learners.LEARNERS`.
     """
 
-    learner: str = "waterfill"
+    learner: str
+    __pydantic_config__: ClassVar = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaterfillSettings(LearnerSettings):
+    """Of :class:`~ms_automl.meta.waterfill.WaterfillLearner`.
+
+    Attributes:
+        rest: where λ of the groups that stay lies between the bounds, on a log scale, low^(1 - rest) · high^rest;
+            0 leaves them alone.
+        guess: a_0 of :class:`~ms_automl.meta.level.PricedLevel`, under a price.
+        doubt: κ of the same.
+        decay: of the average over removal costs, per step.
+    """
+
+    learner: Literal["waterfill"] = "waterfill"
     rest: float = 0.33
     guess: float = 0.05
     doubt: float = 1.0
-    outer: Literal["validation", "training"] = "validation"
     decay: float = 0.99
-    unroll: int = 5
-    lambda_optimizer: str = "adam"
-    lambda_lr: float = 0.02
-    every: int = 2
-    warmup: float = 0.3
-    corrected: bool = True
 
     def __post_init__(self) -> None:
-        checks = {
+        conditions = {
             "0 <= rest <= 1": 0 <= self.rest <= 1,
             "guess > 0": self.guess > 0,
             "doubt > 0": self.doubt > 0,
-            "outer is validation or training": self.outer in ("validation", "training"),
-            "0 <= decay <= 1": 0 <= self.decay <= 1,
-            "unroll >= 1": self.unroll >= 1,
+            "0 <= decay < 1": 0 <= self.decay < 1,  # 1 would be an average that never begins
+        }
+        require(conditions, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingSettings(LearnerSettings):
+    """Of the learners that move λ from the middle of its bounds.
+
+    Attributes:
+        lambda_lr: step of log λ; of `removal` the largest one.
+        every: steps between two updates of λ.
+        warmup: share of the sparsifying phase over which λ rises from 0.
+    """
+
+    lambda_lr: float = 0.02
+    every: int = 2
+    warmup: float = 0.3
+
+    def __post_init__(self) -> None:
+        conditions = {
             "lambda_lr > 0": self.lambda_lr > 0,
             "every >= 1": self.every >= 1,
             "0 <= warmup <= 1": 0 <= self.warmup <= 1,
         }
-        for condition, holds in checks.items():
-            if not holds:
-                raise ConfigError(f"meta: `{condition}` must hold, but got {self}")
+        require(conditions, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalSettings(MovingSettings):
+    """Of :class:`~ms_automl.meta.removal.RemovalLearner`."""
+
+    learner: Literal["removal"] = "removal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSettings(MovingSettings):
+    """Of :class:`~ms_automl.meta.gradient.GradientLearner`, whichever estimator its gradient comes from.
+
+    Attributes:
+        outer: the split whose batches λ's gradient is taken on; ``training`` is an ablation.
+        lambda_optimizer: of log λ, a key of :data:`~ms_automl.meta.gradient.LAMBDA_OPTIMIZERS`.
+        corrected: whether the outer gradient is corrected for what the final model feels
+            (:class:`~ms_automl.meta.pricing.Pricing`).
+    """
+
+    outer: Literal["validation", "training"] = "validation"
+    lambda_optimizer: Literal["adam", "normalised"] = "adam"
+    corrected: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require({"outer is validation or training": self.outer in ("validation", "training")}, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepSettings(GradientSettings):
+    """Of the estimator `one_step`: the last prox alone."""
+
+    learner: Literal["one_step"] = "one_step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardSettings(GradientSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.forward.Forward`.
+
+    Attributes:
+        decay: γ, per step.
+    """
+
+    learner: Literal["forward"] = "forward"
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require({"0 <= decay <= 1": 0 <= self.decay <= 1}, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardExactSettings(GradientSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.forward_exact.ForwardExact`."""
+
+    learner: Literal["forward_exact"] = "forward_exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrollingSettings(GradientSettings):
+    """Of the estimators that look K steps back, or take K terms or iterations.
+
+    Attributes:
+        unroll: K.
+    """
+
+    unroll: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require({"unroll >= 1": self.unroll >= 1}, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrolledFirstOrderSettings(UnrollingSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.unrolled_first_order.UnrolledFirstOrder`, K steps."""
+
+    learner: Literal["unrolled_first_order"] = "unrolled_first_order"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrolledSettings(UnrollingSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.unrolled.Unrolled`, K steps."""
+
+    learner: Literal["unrolled"] = "unrolled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitCGSettings(UnrollingSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.implicit_cg.ImplicitCG`, K iterations."""
+
+    learner: Literal["implicit_cg"] = "implicit_cg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitNeumannSettings(UnrollingSettings):
+    """Of :class:`~ms_automl.meta.hypergradients.implicit_neumann.ImplicitNeumann`, K terms."""
+
+    learner: Literal["implicit_neumann"] = "implicit_neumann"

@@ -51,7 +51,7 @@ class Stage:
     @property
     def reports(self) -> int:
         """Of a whole trial."""
-        return self.config.training.build().reports
+        return self.config.training.reports
 
 
 @dataclass(frozen=True)

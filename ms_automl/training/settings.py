@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.errors import STRICT, ConfigError, require, unknown_name
 from ms_automl.models.cost import Cost, planned_cost
 from ms_automl.sparsity import GROUPINGS, METRICS
 
@@ -59,10 +59,13 @@ class TrainingSettings:
     micro_batch: int | None = None
     prefetch: int = 0
     compile: bool = False
+    __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
-        checks = {
-            "1 <= report_every <= steps": 1 <= self.report_every <= self.steps,
+        conditions = {
+            "steps >= 1": self.steps >= 1,
+            "report_every >= 1": self.report_every >= 1,
+            "report_every <= steps": self.report_every <= max(1, self.steps),
             "batch_size >= 2": self.batch_size >= 2,
             "eval_batch_size >= 1": self.eval_batch_size >= 1,
             "optimizer is adamw or sgd": self.optimizer in ("adamw", "sgd"),
@@ -73,12 +76,10 @@ class TrainingSettings:
             "0 < prox_share <= 1": 0 < self.prox_share <= 1,
             "weighting is equal or uncertainty": self.weighting in ("equal", "uncertainty"),
             "precision is float32 or bfloat16": self.precision in ("float32", "bfloat16"),
-            "2 <= micro_batch": self.micro_batch is None or self.micro_batch >= 2,
+            "micro_batch >= 2": self.micro_batch is None or self.micro_batch >= 2,
             "prefetch >= 0": self.prefetch >= 0,
         }
-        for condition, holds in checks.items():
-            if not holds:
-                raise ConfigError(f"training: `{condition}` must hold, but got {self}")
+        require(conditions, self)
         if self.grouping not in GROUPINGS:
             raise unknown_name("grouping", self.grouping, list(GROUPINGS))
         if self.metric not in METRICS:

@@ -130,7 +130,7 @@ def test_a_learner_that_does_not_fit_is_refused_before_anything_trains(make: Fac
     for changes, problem in (
         ({"learner": "removal", "objective": TARGET}, "this one is target: take waterfill"),
         ({"learner": "waterfal"}, "did you mean 'waterfill'"),
-        ({"unroll": 0}, r"`unroll >= 1` must hold, but got .*unroll=0"),
+        ({"learner": "unrolled", "unroll": 0}, r"`unroll >= 1` must hold, but got .*unroll=0"),
         ({"outer": "test"}, "`outer is validation or training` must hold, but got .*outer='test'"),
     ):
         with pytest.raises(ConfigError, match=problem):

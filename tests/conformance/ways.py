@@ -1,7 +1,7 @@
 """Every way of training as a case: what the conformance tests run, with the arguments of each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from ms_automl.data import MultiTaskData
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
 from ms_automl.meta.hypergradients import ESTIMATORS
+from ms_automl.meta.learners import LEARNERS
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.sparsity import build_groups
@@ -54,7 +55,10 @@ def meta(
     ties: Sequence[int] | None = None,
     **learning: Any,
 ) -> tuple[str, dict[str, Any]]:
-    settings = LearnerSettings(learner, **({"lambda_lr": 0.3, "unroll": 3} | learning))
+    kind: Any = LEARNERS[learner].settings if learner in LEARNERS else LearnerSettings
+    taken = {field.name for field in fields(kind)}
+    usual = {name: value for name, value in {"lambda_lr": 0.3, "unroll": 3}.items() if name in taken}
+    settings = kind(learner=learner, **(usual | learning))
     return "meta_sparsity", {
         "reference": REFERENCE, "objective": objective, "bounds": bounds, "ties": ties, "learning": settings
     }  # fmt: skip

@@ -74,7 +74,7 @@ BAD = {
         "do not overlap",
         "training.grouping=input_channel",
     ],
-    "--arms meta --set meta.decay=1": ["`decay < 1`", "'waterfill'"],
+    "--arms meta --set meta.decay=1": ["meta: `0 <= decay < 1`", "decay=1"],
     "--arms meta --set meta.learner=wterfill": ["unknown learner 'wterfill'", "did you mean 'waterfill'"],
     "--arms meta --set objective.kind=target --set meta.learner=forward": ["is target: take waterfill"],
     "--arms optna": ["unknown arm 'optna'", "did you mean 'optuna'"],

@@ -1,16 +1,17 @@
 """Presets and --set: what is read, and the one line that says what is wrong."""
 
 from dataclasses import fields
-from typing import get_args
 
 import pytest
 import yaml
 
-from ms_automl.config import MetaSection, TrainingSection, load_config, parse, presets
+from ms_automl.config import Config, load_config, parse, presets, upgraded
 from ms_automl.errors import ConfigError
-from ms_automl.meta import LearnerSettings
+from ms_automl.meta import Objective, WaterfillSettings
+from ms_automl.meta.learners import LEARNERS
 from ms_automl.samplers.arms import ARMS
 from ms_automl.sparsity import GROUPINGS, METRICS
+from ms_automl.training import TrainingSettings
 from search_spaces import SPACES
 
 
@@ -29,10 +30,36 @@ def test_a_configuration_survives_its_own_yaml(name):
     assert parse(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
-def test_every_grouping_and_metric_that_exists_can_be_set():
-    fields = TrainingSection.model_fields
-    assert get_args(fields["grouping"].annotation) == tuple(GROUPINGS)
-    assert get_args(fields["metric"].annotation) == tuple(METRICS)
+@pytest.mark.parametrize("grouping", GROUPINGS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_grouping_and_metric_that_exists_can_be_set(grouping, metric):
+    config = load_config("smoke", settings=[f"training.grouping={grouping}", f"training.metric={metric}"])
+    assert (config.training.grouping, config.training.metric) == (grouping, metric)
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_learner_that_exists_can_be_set_with_all_of_its_settings_and_no_other(learner):
+    config = load_config("smoke", settings=[f"meta.learner={learner}"])
+    assert config.meta == LEARNERS[learner].settings(learner=learner)
+    names = {field.name for field in fields(config.meta)}
+    assert set(config.to_dict()["meta"]) == names
+    others = {field.name for entry in LEARNERS.values() for field in fields(entry.settings)} - names
+    assert others
+    for name in others:
+        with pytest.raises(ConfigError, match=rf"meta\.{name}: learner '{learner}' has no such setting"):
+            load_config("smoke", settings=[f"meta.learner={learner}", f"meta.{name}=1"])
+
+
+def test_the_settings_of_every_learner_that_earlier_versions_recorded_are_those_of_the_one_that_learned():
+    config = load_config("smoke", settings=["meta.learner=forward", "meta.every=3"])
+    record = config.to_dict()
+    record["meta"] |= {"rest": 0.33, "guess": 0.05, "doubt": 1.0, "unroll": 5}
+    del record["objective"]["scale"]
+    assert parse(upgraded(record)).meta == config.meta
+    assert parse(upgraded(record)).objective.scale == "ratio"
+    record["meta"]["every_other"] = 1
+    with pytest.raises(ConfigError, match=r"meta\.every_other"):
+        parse(upgraded(record))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +69,7 @@ def test_every_grouping_and_metric_that_exists_can_be_set():
         ("training.lr=1e-3", lambda c: c.training.lr, 1e-3),  # a string in YAML 1.1
         ("lambda.low=0.002", lambda c: c.lambda_.low, 0.002),
         ("meta.learner=unrolled", lambda c: c.meta.learner, "unrolled"),
-        ("training.optimizer=sgd", lambda c: c.training.build().optimizer, "sgd"),
+        ("training.optimizer=sgd", lambda c: c.training.optimizer, "sgd"),
         ("objective.kind=target", lambda c: c.objective.kind, "target"),
         ("data.args.train=99", lambda c: c.data.args["train"], 99),
         ("data.args.own.deep=yes", lambda c: c.data.args["own"], {"deep": True}),
@@ -56,9 +83,12 @@ def test_set_changes_one_key_with_a_value_in_yaml(setting, found, value):
     assert found(load_config("smoke", settings=[setting])) == value
 
 
-def test_the_meta_section_is_what_the_trainable_takes_with_the_same_defaults():
-    assert MetaSection().build() == LearnerSettings()
-    assert set(MetaSection.model_fields) == {field.name for field in fields(LearnerSettings)}
+def test_settings_that_the_trainables_take_have_the_same_defaults_here():
+    smoke = load_config("smoke")
+    assert Config(arms=(), **{name: smoke.to_dict()[name] for name in ("preset", "data", "lambda")}) == Config(
+        arms=(), preset="smoke", data=smoke.data, **{"lambda": smoke.lambda_},
+        training=TrainingSettings(), objective=Objective(), meta=WaterfillSettings(),
+    )  # fmt: skip
 
 
 def test_the_last_of_two_settings_of_a_key_wins():
@@ -74,25 +104,31 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("training.steps=0", ["training.steps", "greater than or equal to 1", "0"]),
+        ("training.steps=0", ["training:", "`steps >= 1`", "steps=0"]),
         ("training.steps=2.5", ["training.steps", "integer", "2.5"]),
         ("training.steps=many", ["training.steps", "integer", "'many'"]),
-        ("training.lr=-1", ["training.lr", "greater than 0", "-1"]),
+        ("training.lr=-1", ["training:", "`lr > 0`", "lr=-1"]),
         ("training.lr=nan", ["training.lr", "finite"]),
         ("training.report_every=1000", ["training", "`report_every <= steps`", "report_every=1000", "steps=40"]),
-        ("training.batch_size=1", ["training.batch_size", "2", "1"]),
+        ("training.batch_size=1", ["training:", "`batch_size >= 2`", "batch_size=1"]),
         ("training=5", ["training", "5"]),
-        ("training.grouping=filter", ["training.grouping", "'input_channel'", "'coupled'", "'filter'"]),
-        ("training.metric=l2", ["training.metric", "'euclidean' or 'adam'", "'l2'"]),
+        ("training.grouping=filter", ["training:", "unknown grouping 'filter'", "input_channel", "coupled"]),
+        ("training.metric=l2", ["training:", "unknown metric 'l2'", "euclidean, adam"]),
         ("training.optimizer=adam", ["training.optimizer", "'adamw' or 'sgd'", "'adam'"]),
-        ("meta.outer=test", ["meta.outer", "'validation' or 'training'", "'test'"]),
-        ("meta.unroll=0", ["meta.unroll", "greater than or equal to 1", "0"]),
+        ("meta={learner: forward, outer: test}", ["meta.outer", "'validation' or 'training'", "'test'"]),
+        ("meta={learner: unrolled, unroll: 0}", ["meta:", "`unroll >= 1`", "unroll=0"]),
+        ("meta.decay=1", ["meta:", "`0 <= decay < 1`", "decay=1"]),
+        ("meta.learner=waterfal", ["meta.learner 'waterfal'", "did you mean 'waterfill'"]),
+        ("meta.learner=5", ["meta.learner '5'", "waterfill"]),
+        ("meta.every=3", ["meta.every", "'waterfill'", "meta.learner=one_step"]),
+        ("meta.evry=3", ["meta.evry", "did you mean 'meta.every'"]),
+        ("meta=waterfill", ["meta", "'waterfill'"]),
         ("lambda.low=7", ["lambda", "`low < high`", "low=7", "high=5"]),
         ("lambda.high=inf", ["lambda.high", "finite"]),
         ("budget.trials=0", ["budget.trials", "greater than or equal to 1"]),
         ("seeds=0", ["seeds", "greater than or equal to 1", "0"]),
         ("objective.kind=best", ["objective.kind", "'tradeoff' or 'target'", "'best'"]),
-        ("objective.target=1", ["objective.target", "less than 1"]),
+        ("objective.target=1", ["objective:", "`0 < target < 1`", "target=1"]),
         ("training.stepps=5", ["training.stepps", "did you mean 'training.steps'", "budget.trials"]),
         ("trainning.steps=5", ["trainning", "Known:", "training.steps"]),
         ("arms=optuna", ["arms", "tuple", "'optuna'"]),
@@ -127,8 +163,8 @@ def test_a_preset_is_a_name_and_never_a_path():
 
 
 def test_two_mistakes_are_both_named():
-    with pytest.raises(ConfigError, match=r"training\.steps.*budget\.trials"):
-        load_config("smoke", settings=["training.steps=0", "budget.trials=0"])
+    with pytest.raises(ConfigError, match=r"training.*`steps >= 1`.*`lr > 0`.*budget\.trials"):
+        load_config("smoke", settings=["training.steps=0", "training.lr=0", "budget.trials=0"])
 
 
 def test_a_missing_key_says_how_to_give_it():

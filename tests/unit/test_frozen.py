@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ms_automl.errors import ConfigError, NetworkError
-from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference
+from ms_automl.meta import LambdaSchedule, Objective, Reference, WaterfillSettings
 from ms_automl.models import MultiTaskNet, check_network, overparameterise
 from ms_automl.sparsity import build_groups
 from ms_automl.training import Trainable, TrainingSettings
@@ -23,7 +23,7 @@ def trained(network: MultiTaskNet, method: str, grouping: str) -> Trainable:
     reference = Reference({"d": 1.0}, [(step, {"d": 1.0}) for step in range(9)])
     return MetaSparsity(
         data(), network, settings, 0, bounds=(0.5, 500.0), objective=Objective("target", target=0.5),
-        reference=reference, learning=LearnerSettings("waterfill"),
+        reference=reference, learning=WaterfillSettings(),
     )  # fmt: skip
 
 

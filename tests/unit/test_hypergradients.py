@@ -1,14 +1,15 @@
 """Every estimator against central differences of whole short trainings, in float64."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.hypergradient_accuracy import FAST, SETTINGS, ShortRun, cosine, relative_error, start
-from ms_automl.meta.hypergradients import ESTIMATORS, Plan
+from ms_automl.meta.hypergradients import ESTIMATORS
+from ms_automl.meta.learners import LEARNERS
 from ms_automl.models.cost import Cost
 
 LAYERS, SHARED = [0, 1, 2], [0, 0, 0]
@@ -142,9 +143,10 @@ def test_an_estimator_costs_the_products_that_its_row_of_the_table_says(
 ) -> None:
     run = truth.runs[optimizer]
     run.estimate(name, start(optimizer), LAYERS, unroll=4)
-    last = Plan(steps=8, every=7, unroll=4, lambdas=3)  # updates at steps 0 and 7; the run has the second alone
-    first = Plan(steps=1, every=7, unroll=4, lambdas=3)
-    expected = ESTIMATORS[name].products(last) - ESTIMATORS[name].products(first)
+    settings = LEARNERS[name].settings
+    unrolls = {"unroll": 4} if "unroll" in {field.name for field in fields(settings)} else {}
+    every = settings(learner=name, every=7, **unrolls)  # at steps 0 and 7; the run has the second alone
+    expected = ESTIMATORS[name].products(every, 8, 3) - ESTIMATORS[name].products(every, 1, 3)
     assert run.cost == Cost(hessian=6 * expected)
     assert (expected > 0) == (name in ("forward_exact", "unrolled", "implicit_cg", "implicit_neumann"))
 

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from ms_automl.errors import ConfigError, DivergenceError
-from ms_automl.meta import KNOTS, LearnerSettings
+from ms_automl.meta import KNOTS, WaterfillSettings
 from ms_automl.meta.gradient import GradientLearner
-from ms_automl.meta.hypergradients import Plan, Ties
+from ms_automl.meta.hypergradients import Ties, updates
 from ms_automl.meta.hypergradients.forward import Forward
 from ms_automl.meta.learners import LEARNERS, choose
 from ms_automl.meta.pricing import Pricing
+from ms_automl.meta.settings import ForwardSettings
 from ms_automl.meta.step import Evaluation
 from ms_automl.sparsity import ChannelGroups
 from tests.unit.steps import REFERENCE, at, zeros
@@ -88,7 +89,7 @@ def test_the_gradient_is_asked_for_as_often_as_planned_and_after_the_prox(make_g
         before = float(groups.norms().sum())
         for index in range(steps):
             learned.step(at(index, index / max(1, steps - 1), 0.01, outer=gradient))
-        assert len(seen) == len(Plan(steps, every, unroll=1, lambdas=1).updates)
+        assert len(seen) == len(updates(ForwardSettings(every=every), steps))
         assert seen[0] < before
 
 
@@ -214,7 +215,7 @@ def test_a_learner_that_goes_on_from_its_state_knows_what_the_guard_did(make_gro
 
 
 def test_the_default_learner_fits_both_objectives() -> None:
-    name = LearnerSettings().learner
+    name = WaterfillSettings().learner
     assert choose(name, "tradeoff") is choose(name, "target") is LEARNERS[name]
 
 

@@ -30,7 +30,7 @@ def test_a_reference_near_zero_does_not_make_the_objective_explode() -> None:
 
 def test_a_reference_in_another_scale_is_refused() -> None:
     other = Reference({"a": 1.0}, constants={"a": 2.0}, scale="skill")
-    with pytest.raises(ConfigError, match="scale 'ratio' takes no reference in the scale 'skill'"):
+    with pytest.raises(ConfigError, match="J is measured by 'ratio', but its reference by 'skill'"):
         Objective().value({"a": 1.0}, other, 1.0)
 
 

@@ -59,7 +59,7 @@ def test_made_up_reports_have_the_passes_and_the_metrics_of_real_ones(method, le
     losses = {task.name: 1.0 for task in data.tasks}
     reference = Reference(losses, tuple((step, losses) for step in (3, 6, 9, 10)))
     real, _ = one.build(Suggestion(name, params, {}), 0, reference)
-    script = Script(one.config.training.build(), data, layers, (0.05, 5.0), lambda known: one.plan(known, 0))
+    script = Script(one.config.training, data, layers, (0.05, 5.0), lambda known: one.plan(known, 0))
     trial, before = Trial("id", "random-0", 0, name, {}, params), Cost()
     for interval in range(4):
         metrics = real.step()

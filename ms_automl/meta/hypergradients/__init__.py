@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients.forward import Forward
@@ -14,54 +15,17 @@ from ms_automl.meta.hypergradients.protocol import Hypergradient
 from ms_automl.meta.hypergradients.shrinkage import Shrinkage, Ties
 from ms_automl.meta.hypergradients.unrolled import Unrolled
 from ms_automl.meta.hypergradients.unrolled_first_order import UnrolledFirstOrder
+from ms_automl.meta.settings import (
+    ForwardExactSettings,
+    ForwardSettings,
+    GradientSettings,
+    ImplicitCGSettings,
+    ImplicitNeumannSettings,
+    OneStepSettings,
+    UnrolledFirstOrderSettings,
+    UnrolledSettings,
+)
 from ms_automl.sparsity import Groups
-
-
-@dataclass(frozen=True)
-class Ingredients:
-    """What an estimator may be built from.
-
-    Attributes:
-        groups: the groups.
-        ties: which λ each layer uses.
-        dynamics: the training step as a function.
-        decay: γ of `forward`.
-        unroll: K: steps of the unrolled estimators, terms or iterations of the implicit ones.
-    """
-
-    groups: Groups
-    ties: Ties
-    dynamics: Dynamics
-    decay: float
-    unroll: int
-
-    @property
-    def weight_decay(self) -> float:
-        """δ of the penalised weights, which share one."""
-        decays = dict(zip(map(id, self.dynamics.parameters), self.dynamics.weight_decay, strict=True))
-        return decays[id(self.groups.weights[0])]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is, as far as an estimator's cost depends on it.
-
-    Attributes:
-        steps: of the sparsifying phase.
-        every: steps between two updates of λ, the first one at the first step.
-        unroll: K.
-        lambdas: R, free λ.
-    """
-
-    steps: int
-    every: int
-    unroll: int
-    lambdas: int
-
-    @property
-    def updates(self) -> range:
-        """The steps at which λ is updated, counted from 0."""
-        return range(0, self.steps, self.every)
 
 
 @dataclass(frozen=True)
@@ -69,36 +33,53 @@ class Estimator:
     """A way of estimating dJ/dρ.
 
     Attributes:
-        build: makes one.
-        products: Hessian-vector products of a whole run, each on one training batch.
+        settings: its class of settings.
+        build: makes one of its settings, the groups, the λ that each layer uses, and the training step.
+        products: Hessian-vector products of a run of so many sparsifying steps with so many free λ, each on one
+            training batch.
     """
 
-    build: Callable[[Ingredients], Hypergradient]
-    products: Callable[[Plan], int] = lambda plan: 0
+    settings: type[GradientSettings]
+    build: Callable[[Any, Groups, Ties, Dynamics], Hypergradient]
+    products: Callable[[Any, int, int], int] = lambda settings, steps, lambdas: 0
+
+
+def updates(settings: GradientSettings, steps: int) -> range:
+    """The sparsifying steps at which λ is updated, counted from 0."""
+    return range(0, steps, settings.every)
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    "one_step": Estimator(lambda given: Forward(given.groups, given.ties, 0.0)),
-    "forward": Estimator(lambda given: Forward(given.groups, given.ties, given.decay)),
+    "one_step": Estimator(OneStepSettings, lambda settings, groups, ties, dynamics: Forward(groups, ties, 0.0)),
+    "forward": Estimator(
+        ForwardSettings, lambda settings, groups, ties, dynamics: Forward(groups, ties, settings.decay)
+    ),
     "forward_exact": Estimator(
-        lambda given: ForwardExact(given.groups, given.ties, given.dynamics),
-        lambda plan: (plan.steps - 1) * plan.lambdas,
+        ForwardExactSettings,
+        lambda settings, groups, ties, dynamics: ForwardExact(groups, ties, dynamics),
+        lambda settings, steps, lambdas: (steps - 1) * lambdas,
     ),
     "unrolled_first_order": Estimator(
-        lambda given: UnrolledFirstOrder(given.groups, given.ties, given.unroll, given.weight_decay)
+        UnrolledFirstOrderSettings,
+        lambda settings, groups, ties, dynamics: UnrolledFirstOrder(
+            groups, ties, settings.unroll, dynamics.weight_decay_of(groups.weights[0])
+        ),
     ),
     "unrolled": Estimator(
-        lambda given: Unrolled(given.groups, given.ties, given.dynamics, given.unroll),
-        lambda plan: sum(min(plan.unroll - 1, index) for index in plan.updates),
+        UnrolledSettings,
+        lambda settings, groups, ties, dynamics: Unrolled(groups, ties, dynamics, settings.unroll),
+        lambda settings, steps, lambdas: sum(min(settings.unroll - 1, step) for step in updates(settings, steps)),
     ),
     "implicit_cg": Estimator(
-        lambda given: ImplicitCG(given.groups, given.ties, given.dynamics, given.unroll),
-        lambda plan: len(plan.updates) * plan.unroll,
+        ImplicitCGSettings,
+        lambda settings, groups, ties, dynamics: ImplicitCG(groups, ties, dynamics, settings.unroll),
+        lambda settings, steps, lambdas: len(updates(settings, steps)) * settings.unroll,
     ),
     "implicit_neumann": Estimator(
-        lambda given: ImplicitNeumann(given.groups, given.ties, given.dynamics, given.unroll),
-        lambda plan: len(plan.updates) * (plan.unroll - 1),
+        ImplicitNeumannSettings,
+        lambda settings, groups, ties, dynamics: ImplicitNeumann(groups, ties, dynamics, settings.unroll),
+        lambda settings, steps, lambdas: len(updates(settings, steps)) * (settings.unroll - 1),
     ),
 }
 
-__all__ = ["ESTIMATORS", "Estimator", "Hypergradient", "Ingredients", "Plan", "Shrinkage", "Ties"]
+__all__ = ["ESTIMATORS", "Estimator", "Hypergradient", "Shrinkage", "Ties", "updates"]
