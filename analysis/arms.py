@@ -6,17 +6,18 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-REFERENCE = "dense"
-# Which arm speaks for a side is fixed beforehand: picking the best of several afterwards would favour it.
-LEARNED = ("meta", "meta-search", "meta-optuna")
-SEARCHED = ("optuna", "optuna-gp", "optuna-asha", "topk", "random", "grid", "path", "fixed")
-PRUNED = ("prune-taylor", "prune-magnitude")
+from ms_automl.comparison.run import Role
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.arms import REFERENCE as REFERENCE
 
-ORDER = (
-    *LEARNED, "optuna", "optuna-gp", "optuna-asha", "random", "random-2x", "grid", "topk", "path", "fixed",
-    *PRUNED, "dense-reg", REFERENCE,
-)  # fmt: skip
-"""Of the arms in tables and legends."""
+
+def with_role(role: Role) -> tuple[str, ...]:
+    """The arms that may speak for a role: those that have the budget of all others."""
+    return tuple(name for name, arm in ARMS.items() if arm.role is role and arm.share == 1)
+
+
+# Which arm speaks for a side is fixed beforehand: picking the best of several afterwards would favour it.
+LEARNED, SEARCHED, PRUNED = map(with_role, (Role.LEARNED, Role.SEARCHED, Role.PRUNED))
 
 # Strictest first: fresh seeds of training undo the luck of the selection, a test split undoes half of it.
 METRICS = {
@@ -40,9 +41,9 @@ def headline_metric(rows: pd.DataFrame) -> str:
 
 
 def ordered(arms: Iterable[str]) -> list[str]:
-    """The arms present, in the order of `ORDER`, so that legends agree between figures; others after them."""
+    """The arms present, in the order of `ARMS`, so that legends agree between figures; others after them."""
     present = list(dict.fromkeys(arms))
-    return [arm for arm in ORDER if arm in present] + [arm for arm in present if arm not in ORDER]
+    return [arm for arm in ARMS if arm in present] + [arm for arm in present if arm not in ARMS]
 
 
 def rivals(rows: pd.DataFrame) -> tuple[str, str] | None:

@@ -167,7 +167,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     assembled = time.perf_counter() - began
     journal = Journal(out)
     journal.comparison = comparison
-    comparison.recorders += [tracker, journal]
+    comparison.callbacks += [tracker, journal]
     watch.time("suggest", router, "suggest")
     watch.time("report", router, "reported", "on_trial_complete")
     watch.time("report", comparison, "started", "kept")

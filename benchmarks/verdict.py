@@ -25,7 +25,7 @@ from ms_automl.comparison.experiment import Experiment, Suggestion
 from ms_automl.config import Config, load_config
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
-from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.arms import ARMS, SamplerInputs
 from ms_automl.tasks import Task
 
 RUNS = Path(__file__).parent / "runs"
@@ -100,7 +100,7 @@ def run(stream: Stream, path: Path) -> None:
     experiment = Experiment(stream.config)
     dense = reference(stream, path)
     arm = ARMS[stream.arm]
-    sampler = arm.sampler(Stage(stream.config, experiment.space(), stream.seed))
+    sampler = arm.sampler(SamplerInputs(stream.config, experiment.space(), stream.seed))
     known = rows(path, stream)
     for index, row in enumerate(known):
         sampler.recall(f"{index:02d}", Suggestion(row["method"], {}, row["values"]), told(row))

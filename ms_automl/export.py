@@ -30,6 +30,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.models.archive import Architecture, load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
+from ms_automl.samplers.arms import REFERENCE
 from ms_automl.sparsity.compact import compact, leftovers
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -129,7 +130,7 @@ def chosen(rows: Sequence[dict[str, Any]], arm: str | None, seed: int | None) ->
         row
         for row in rows
         if row["status"] != "failed"
-        and (row["arm"] == arm if arm is not None else row["arm"] != "dense")
+        and (row["arm"] == arm if arm is not None else row["arm"] != REFERENCE)
         and (seed is None or int(row["seed"]) == seed)
     ]
     if not found:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ms_automl.cli import Parser, one_line_errors, path, place, sigterm_kept
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, DataError, unknown_name
+from ms_automl.samplers.arms import REFERENCE
 from ms_automl.storage.files import alone, writable
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _arms(comparison: Comparison, text: str | None) -> list[str]:
     valid = comparison.rows[comparison.rows["status"] != "failed"]
     known = [str(arm) for arm in dict.fromkeys(valid["arm"])]
     chosen = _chosen("arm", text, known)
-    return ["dense", *(arm for arm in chosen if arm != "dense")]
+    return [REFERENCE, *(arm for arm in chosen if arm != REFERENCE)]
 
 
 def _models(comparison: Comparison, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
@@ -197,7 +198,7 @@ def _models(comparison: Comparison, arms: list[str], out: Path) -> dict[tuple[st
     valid = comparison.rows[comparison.rows["status"] != "failed"]
     there = {(str(arm), int(seed)) for arm, seed in zip(valid["arm"], valid["seed"], strict=True)}
     wanted = [(arm, seed) for seed in sorted({int(seed) for seed in comparison.rows["seed"]}) for arm in arms]
-    kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), ("dense", seed)} <= there]
+    kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), (REFERENCE, seed)} <= there]
     if not kept:
         raise DataError("no seed of the comparison has a dense reference: nothing can be held against it")
     if left := [f"{arm}-{seed}" for arm, seed in wanted if (arm, seed) not in kept]:

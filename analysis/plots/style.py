@@ -18,6 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from ms_automl.comparison.run import Role
+from ms_automl.samplers.arms import ARMS
+
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#C9B800", "#0072B2", "#D55E00", "#CC79A7", "#7A7A7A"
 # Okabe and Ito's yellow is too pale for a line on white, so it is darkened.
@@ -34,24 +37,20 @@ class Style(NamedTuple):
     line: Any = SOLID
 
 
-STYLES: dict[str, Style] = {
-    "meta": Style(VERMILION, "o"),
-    "meta-search": Style(ORANGE, "D", DASHED),
-    "meta-optuna": Style(PURPLE, "p"),
-    "optuna": Style(BLUE, "s"),
-    "optuna-gp": Style(SKY, "^", DASHED),
-    "optuna-asha": Style(SKY, "v"),
-    "random": Style(GREY, "X"),
-    "random-2x": Style(GREY, "P", DOTTED),
-    "grid": Style(YELLOW, "h"),
-    "topk": Style(PURPLE, "<", DOTTED),
-    "path": Style(YELLOW, ">", DASHED),
-    "fixed": Style(BLACK, "*", DOTTED),
-    "prune-taylor": Style(GREEN, "^"),
-    "prune-magnitude": Style(GREEN, "v", DASHED),
-    "dense-reg": Style(BLACK, "P", DASHED),
-    "dense": Style(BLACK, "d"),
+PALETTES: dict[Role, tuple[Style, ...]] = {
+    Role.LEARNED: (Style(VERMILION, "o"), Style(ORANGE, "D", DASHED), Style(PURPLE, "p")),
+    Role.SEARCHED: (
+        *(Style(BLUE, "s"), Style(SKY, "^", DASHED), Style(SKY, "v"), Style(PURPLE, "<", DOTTED)),
+        *(Style(GREY, "X"), Style(GREY, "P", DOTTED), Style(YELLOW, "h"), Style(YELLOW, ">", DASHED)),
+        Style(BLACK, "*", DOTTED),
+    ),
+    Role.PRUNED: (Style(GREEN, "^"), Style(GREEN, "v", DASHED)),
+    Role.LITERATURE: (Style(ORANGE, "s", DOTTED), Style(BLUE, "h", DASHED), Style(VERMILION, "v", DOTTED)),
+    Role.CONTROL: (Style(BLACK, "P", DASHED), Style(BLACK, "X", DOTTED)),
+    Role.REFERENCE: (Style(BLACK, "d"),),
 }
+"""What the arms of a role are drawn as, in the order of `ARMS`."""
+MARKERS = "osDphv^<>XP*d8"
 INK = "#222222"
 GRID = "#E4E4E4"
 LOOK: Any = {
@@ -80,12 +79,23 @@ MANY_POINTS = 2000  # from so many on, points go into the SVG as one picture
 
 
 def style(arm: str) -> Style:
-    """Colour, marker and line of an arm; an arm of the user's own is grey with a filled plus.
+    """Colour, marker and line of an arm; one that is not among `ARMS` is grey with a filled plus.
+
+    Where a role has more arms than its palette, the palette's colours and lines begin again with other markers.
 
     >>> style("meta").colour
     '#D55E00'
     """
-    return STYLES.get(arm, Style(GREY, "P", DASHED))
+    if arm not in ARMS:
+        return Style(GREY, "P", DASHED)
+    role = ARMS[arm].role
+    index = [name for name, row in ARMS.items() if row.role is role].index(arm)
+    palette = PALETTES[role]
+    chosen = palette[index % len(palette)]
+    again = index // len(palette)
+    if not again:
+        return chosen
+    return chosen._replace(marker=MARKERS[(MARKERS.index(chosen.marker) + again) % len(MARKERS)])
 
 
 def drawn(figure: Figure) -> Figure:

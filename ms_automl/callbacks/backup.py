@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Callback, Stream, Trial
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import alone, write_json
 from ms_automl.storage.remote import Storage, shown
@@ -181,8 +181,8 @@ class Copier:
             self.storage.remove(place)
 
 
-class Backup(Copier):
-    """Copies the files of a comparison to its storage: a recorder, told after the journal.
+class Backup(Copier, Callback):
+    """Copies the files of a comparison to its storage; is told after the journal.
 
     A copy is made soon after a trial has ended or left a state.
 

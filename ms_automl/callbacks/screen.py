@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Callback, Status, Stream, Trial
 from ms_automl.comparison.state import Comparison
 
 OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
 
 
-class Screen:
+class Screen(Callback):
     """A live table where there is a terminal, a line per finished trial where there is none."""
 
     def __init__(self, console: Console) -> None:
@@ -41,21 +41,9 @@ class Screen:
         assert self.comparison is not None
         return progress_table(self.comparison)
 
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
-        """Nothing: it is shown once it runs."""
-
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
-        """Nothing to add: the live table shows it."""
-
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
-        """Nothing to add, as above."""
-
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """Nothing to show."""
-
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
-        if trial.error and trial.status == "FAILED":
+        if trial.error and trial.status == Status.FAILED:
             self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
             self.console.print(trial.error, markup=False, soft_wrap=True)
         elif not self.console.is_terminal and "val/objective" in trial.metrics:
@@ -76,7 +64,7 @@ def progress_table(comparison: Comparison) -> Table:
     for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
         table.add_column(name, justify="left" if name in ("arm", "now") else "right")
     for stream in comparison.streams.values():
-        running = [trial for trial in stream.trials if trial.status == "RUNNING"]
+        running = [trial for trial in stream.trials if trial.status == Status.RUNNING]
         if running and "step" in running[0].metrics:
             now = f"step {running[0].metrics['step']:.0f}"
         else:
@@ -142,7 +130,7 @@ def _clock(seconds: float) -> str:
 
 
 def _eta(comparison: Comparison) -> str:
-    ended = [trial for trial in comparison.trials.values() if trial.status == "FINISHED"]
+    ended = [trial for trial in comparison.trials.values() if trial.status == Status.FINISHED]
     here = len(ended) - comparison.restored
     if here <= 0 or comparison.first_start is None:
         return "time left not known yet"

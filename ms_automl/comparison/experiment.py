@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Unit, flops
+from ms_automl.comparison.registry import METHODS, SPACES, Space, arguments_of
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, on_device
 from ms_automl.data.factories import build_data
-from ms_automl.environment.siblings import ours
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.models.archive import Architecture, save_model
 from ms_automl.models.factories import build_network
 from ms_automl.sparsity import build_groups, remark
 from ms_automl.training import Trainable
-
-with ours():
-    from search_spaces import SPACES, Space
-    from trainables import METHODS, MetaSparsity
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Experiment:
     def space(self) -> Space:
         """What λ may be, over the layers of the network."""
         layers, _ = self._first_groups
-        return SPACES[self.config.space](layers, (self.config.lambda_.low, self.config.lambda_.high))
+        return SPACES[self.config.space](layers, self.bounds)
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
         """What has a λ of its own, by name: layers, or streams of coupled channels."""
@@ -120,34 +116,33 @@ class Experiment:
         params = dict(suggestion.params)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
-        if suggestion.method == "meta_sparsity":
+        build = METHODS[suggestion.method].build
+        if "reference" in arguments_of(build):
             assert reference is not None
             layers = self.layers(network)
-            bounds = (self.config.lambda_.low, self.config.lambda_.high)
-            params |= {
-                "objective": self.config.objective,
-                "reference": reference,
-                "bounds": bounds,
-                "ties": SPACES[self.config.space](layers, bounds).ties(layers),
-                "learning": self.config.meta,
-            }
-        method = METHODS[suggestion.method]
+            params |= self._learning | {"reference": reference, "bounds": self.bounds}
+            params["ties"] = SPACES[self.config.space](layers, self.bounds).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
-        return method(data, network, self.config.training, seed, **params), network
+        return build(data, network, self.config.training, seed, **params), network
 
     def plan(self, method: str, seed: int) -> dict[str, float]:
         """Passes of a whole trial of ``method``, by kind; known before it starts."""
-        settings = self.config.training
-        if method != "meta_sparsity":
-            return settings.cost(self.data(seed)).by_kind()
-        return MetaSparsity.planned_cost(
-            self.data(seed),
-            settings,
-            self.config.objective,
-            lambdas=self._free_lambdas,
-            learning=self.config.meta,
-        ).by_kind()
+        planned_cost = METHODS[method].planned_cost
+        given: dict[str, Any] = {}
+        if "learning" in arguments_of(planned_cost):
+            given = self._learning | {"lambdas": self._free_lambdas}
+        return planned_cost(self.data(seed), self.config.training, **given).by_kind()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(low, high) of λ."""
+        return self.config.lambda_.low, self.config.lambda_.high
+
+    @property
+    def _learning(self) -> dict[str, Any]:
+        """What a method that learns λ is told."""
+        return {"objective": self.config.objective, "learning": self.config.meta}
 
     @cached_property
     def _free_lambdas(self) -> int:

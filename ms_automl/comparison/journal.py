@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Callback, Status, Stream, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.errors import DataError
 from ms_automl.storage.remote import remote
@@ -32,8 +32,8 @@ class Entry:
     elapsed: float
 
 
-class Journal:
-    """Appends to ``trials.jsonl``: a recorder of :class:`~ms_automl.comparison.state.Comparison`.
+class Journal(Callback):
+    """Appends to ``trials.jsonl``.
 
     A line says how a trial ended, another where its model lies. A trial that finished counts as ended with the
     second one: without its model it could not be selected. A trial that runs has a line for its suggestion and one
@@ -52,27 +52,21 @@ class Journal:
         """Keep what is to be run: of several at a time, a later one may end first."""
         self._keep(stream, trial)
 
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
-        """Nothing that must be known later."""
-
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
-        """Nothing, as above."""
-
     def trial_ended(self, stream: Stream, trial: Trial) -> None:
         """Keep all of it."""
-        if trial.status != "KILLED":  # by Ctrl-C: it goes on from its last state, or begins anew
+        if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
             self._keep(stream, trial)
 
     def trial_kept(self, stream: Stream, trial: Trial) -> None:
         """Keep where its model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
             self._keep(stream, trial)
-        elif trial.status != "KILLED":
+        elif trial.status != Status.KILLED:
             self._write({"name": trial.name, "checkpoint": self._relative(trial.checkpoint)})
 
     def _keep(self, stream: Stream, trial: Trial) -> None:
         assert self.comparison is not None
-        course = self.comparison.courses.get(stream.seed, {}) if stream.arm == "dense" else {}
+        course = self.comparison.courses.get(stream.seed, {}) if stream.is_reference else {}
         kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
         elapsed = self.comparison.clock() - self.comparison.began
         self._write({"trial": kept, "course": list(course.items()), "elapsed": elapsed})
@@ -113,17 +107,20 @@ def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
             values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
             values["states"] = tuple(seen(place) for place in values.get("states", ()))
             values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}
+            values["status"] = Status(values["status"])
             trial = Trial(**values)
             course = {int(step): losses for step, losses in entry["course"]}
             one = Entry(trial, course, entry["elapsed"])
-            if trial.status == "RUNNING":
+            if trial.status == Status.RUNNING:
                 left[trial.name] = one
             else:
                 found.pop(trial.name, None)  # the order is that of the ends
                 found[trial.name] = one
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / FILE}: a line is not a trial ({error}): restore the file") from error
-    ended = [one for one in found.values() if one.trial.status == "FAILED" or one.trial.checkpoint is not None]
+    ended = [
+        one for one in found.values() if one.trial.status == Status.FAILED or one.trial.checkpoint is not None
+    ]
     over = {one.trial.name for one in ended}
     return ended, {name: one for name, one in left.items() if name not in over}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Status, Stream, Trial
 from ms_automl.meta import Objective, watch
 from ms_automl.meta.objective import without_change
 from ms_automl.meta.reference import learned
@@ -53,8 +53,8 @@ def row_of(stream: Stream, ledger: Ledger, objective: Objective) -> dict[str, An
         "wall_seconds": sum(trial.seconds for trial in trials),
         "searcher_seconds": spent.searcher_seconds,
         "trials": len(trials),
-        "failed_trials": sum(trial.status == "FAILED" for trial in trials),
-        "stopped_trials": sum(trial.status == "STOPPED" for trial in trials),
+        "failed_trials": sum(trial.status == Status.FAILED for trial in trials),
+        "stopped_trials": sum(trial.status == Status.STOPPED for trial in trials),
         "selected_trial": best.name if best else None,
         "note": "; ".join(_notes(stream, objective)),
     }
@@ -67,26 +67,26 @@ def _reached(best: Trial, objective: Objective) -> bool:
 def _status(stream: Stream, objective: Objective) -> str:
     if stream.best is None:
         return "failed"
-    whole = stream.closed and stream.best.status == "FINISHED" and _reached(stream.best, objective)
+    whole = stream.closed and stream.best.status == Status.FINISHED and _reached(stream.best, objective)
     return "ok" if whole else "partial"
 
 
 def _notes(stream: Stream, objective: Objective) -> list[str]:
-    best, failed = stream.best, sum(trial.status == "FAILED" for trial in stream.trials)
+    best, failed = stream.best, sum(trial.status == Status.FAILED for trial in stream.trials)
     notes = [stream.note] if stream.note else []
     if best is not None and not _reached(best, objective):
         notes.append(f"target sparsity {objective.target:g} not reached")
-    if best is not None and best.status == "STOPPED":
+    if best is not None and best.status == Status.STOPPED:
         notes.append("no trial came to its end")
     if best is not None:
         notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
-    if best is not None and best.status == "FINISHED" and best.checkpoint is None and stream.closed:
+    if best is not None and best.status == Status.FINISHED and best.checkpoint is None and stream.closed:
         notes.append("its model was not stored: --resume trains it again")
     if failed:
         notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
     trials = (*stream.trials, *stream.retrained)
     if lost := sum(trial.interruptions for trial in trials):
-        went_on = any(trial.status != "FAILED" for trial in trials)
+        went_on = any(trial.status != Status.FAILED for trial in trials)
         notes.append(f"{lost} process{'es' if lost > 1 else ''} lost{', others went on' if went_on else ''}")
     return notes
 
@@ -94,7 +94,7 @@ def _notes(stream: Stream, objective: Objective) -> list[str]:
 def _retrained(stream: Stream) -> dict[str, Any]:
     names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
     names["sparsity_param"] = "sparsity/param"
-    ended = [trial for trial in stream.retrained if trial.status == "FINISHED"]
+    ended = [trial for trial in stream.retrained if trial.status == Status.FINISHED]
     ended.sort(key=lambda trial: trial.index)
     again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
     for run, trial in zip(again, ended, strict=True):

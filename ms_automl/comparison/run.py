@@ -3,7 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """What an arm stands for in a comparison; tables show the roles in this order."""
+
+    LEARNED = "learned"
+    """Learns λ by training."""
+    SEARCHED = "searched"
+    """Searches λ by trials."""
+    PRUNED = "pruned"
+    """Removes groups without a λ."""
+    LITERATURE = "literature"
+    """A method of a paper, as it is there."""
+    CONTROL = "control"
+    """What else could explain a difference to the reference."""
+    REFERENCE = "reference"
+    """The dense network that every objective is relative to."""
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    """It came to its end."""
+    FAILED = "FAILED"
+    """It went wrong, or its process was lost for the last time."""
+    STOPPED = "STOPPED"
+    """Its arm or its budget ended it on the way."""
+    KILLED = "KILLED"
+    """The comparison was stopped."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +77,6 @@ class Trial:
     """One trial of a stream.
 
     Attributes:
-        status: RUNNING, then FINISHED, FAILED, KILLED, or STOPPED where its arm or its budget ended it on the way.
         start: name of the trial it began from, and how (:class:`~ms_automl.comparison.experiment.Start`).
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
@@ -76,7 +107,7 @@ class Trial:
     told: int = 0
     start: dict[str, str] | None = None
     training_seed: int | None = None
-    status: str = "RUNNING"
+    status: Status = Status.RUNNING
     metrics: dict[str, float] = field(default_factory=dict)
     schedule: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
@@ -114,6 +145,7 @@ class Stream:
     """One arm with one seed: its trials come one after another.
 
     Attributes:
+        role: of its arm.
         winners: the methods whose trials may be selected.
         limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
         planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
@@ -131,6 +163,7 @@ class Stream:
     limit: float
     winners: tuple[str, ...]
     planned_trials: int
+    role: Role = Role.SEARCHED
     trials: list[Trial] = field(default_factory=list)
     retrained: list[Trial] = field(default_factory=list)
     settled: int = 0
@@ -143,13 +176,18 @@ class Stream:
     latency_ratio: float | None = None
 
     @property
+    def is_reference(self) -> bool:
+        """Whether its trial is the dense reference of its seed."""
+        return self.role is Role.REFERENCE
+
+    @property
     def name(self) -> str:
         """``<arm>-<seed>``."""
         return f"{self.arm}-{self.seed}"
 
 
-class Recorder(Protocol):
-    """Who is told what happens: MLflow's tracker, the screen, the journal and the backup."""
+class Callback:
+    """Is told what happens, in order; a subclass has the methods that concern it."""
 
     def trial_suggested(self, stream: Stream, trial: Trial) -> None:
         """A trial is to run, or to go on."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ms_automl.comparison.ledger import INTERRUPTED, Charge, Ledger
 from ms_automl.comparison.rows import row_of
-from ms_automl.comparison.run import Recorder, Report, Stream, Trial
+from ms_automl.comparison.run import Callback, Report, Status, Stream, Trial
 from ms_automl.meta import Objective, Reference
 from ms_automl.meta.objective import delta_m
 from ms_automl.tasks import Task
@@ -38,7 +38,7 @@ class Comparison:
         tasks: the trained tasks.
         streams: all of them, the dense references included.
         ledger: what work is charged to.
-        recorders: told of everything, in order.
+        callbacks: told of everything, in order.
         clock: seconds; injected in tests.
     """
 
@@ -48,14 +48,15 @@ class Comparison:
         tasks: Sequence[Task],
         streams: Sequence[Stream],
         ledger: Ledger,
-        recorders: Sequence[Recorder] = (),
+        callbacks: Sequence[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.objective = objective
         self.tasks = tasks
         self.streams = {stream.name: stream for stream in streams}
+        self.reference_streams = {stream.seed: stream for stream in streams if stream.is_reference}
         self.ledger = ledger
-        self.recorders = list(recorders)
+        self.callbacks = list(callbacks)
         self.clock = clock
         self.began = clock()
         self.first_start: float | None = None
@@ -97,8 +98,8 @@ class Comparison:
 
     def suggested(self, trial: Trial) -> None:
         """A trial that is registered is complete: with the state that it goes on from, where there is one."""
-        for recorder in self.recorders:
-            recorder.trial_suggested(self.streams[trial.stream], trial)
+        for callback in self.callbacks:
+            callback.trial_suggested(self.streams[trial.stream], trial)
 
     def started(self, trial_id: str) -> None:
         """A trial has its device; said again where another process goes on with it."""
@@ -109,8 +110,8 @@ class Comparison:
         trial.started = trial.heard
         if self.first_start is None:
             self.first_start = trial.started
-        for recorder in self.recorders:
-            recorder.trial_started(self.streams[trial.stream], trial)
+        for callback in self.callbacks:
+            callback.trial_started(self.streams[trial.stream], trial)
 
     def report(self, trial_id: str, report: Report) -> bool:
         """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing.
@@ -129,7 +130,7 @@ class Comparison:
         if report.metrics and news:
             trial.metrics = dict(report.metrics) | self._judge(stream, report)
             trial.schedule, trial.warnings = report.schedule, report.warnings
-            if stream.arm == "dense":
+            if stream.is_reference:
                 course = self.courses.setdefault(stream.seed, {})
                 course[int(report.metrics["step"])] = self._losses(report.metrics, "probe")
             costs = {
@@ -146,10 +147,10 @@ class Comparison:
                 trial.at_rungs[trial.reports] = trial.metrics["val/objective"]
             if trial.at_rungs:
                 trial.metrics["rung/objective"] = trial.at_rungs[max(trial.at_rungs)]
-            for recorder in self.recorders:
-                recorder.trial_reported(stream, trial, trial.metrics)
+            for callback in self.callbacks:
+                callback.trial_reported(stream, trial, trial.metrics)
         if report.done:
-            self._end(trial, "FAILED" if report.error else "FINISHED", report.error)
+            self._end(trial, Status.FAILED if report.error else Status.FINISHED, report.error)
         return news
 
     def repeated(self, trial: Trial, report: Report) -> None:
@@ -166,7 +167,7 @@ class Comparison:
         """
         trial = self.trials[trial_id]
         charge = self._begun(trial, INTERRUPTED, interval)
-        if charge is not None and trial.status == "RUNNING":
+        if charge is not None and trial.status == Status.RUNNING:
             self.ledger.add(charge)
         trial.heard = None
         trial.interruptions += 1
@@ -209,13 +210,13 @@ class Comparison:
             interval: passes between two reports.
         """
         trial = self.trials[trial_id]
-        if trial.status != "RUNNING":
+        if trial.status != Status.RUNNING:
             return
         charge = self._begun(trial, "lost", interval)
         if charge is not None and self.ledger.add(charge):
             trial.passes += charge.passes
             trial.device_seconds += charge.device_seconds
-        self._end(trial, "FAILED", message)
+        self._end(trial, Status.FAILED, message)
 
     def _begun(self, trial: Trial, kind: str, interval: float) -> Charge | None:
         """What a process that was lost had begun since its last report; None where it never came up.
@@ -238,19 +239,19 @@ class Comparison:
         """
         trial = self.trials[trial_id]
         states = trial.states
-        if trial.status == "RUNNING":
+        if trial.status == Status.RUNNING:
             trial.states = (*states, checkpoint)[-STATES:]
         else:
             trial.checkpoint, trial.states = checkpoint, ()
-        for recorder in self.recorders:
-            recorder.trial_kept(self.streams[trial.stream], trial)
+        for callback in self.callbacks:
+            callback.trial_kept(self.streams[trial.stream], trial)
         return tuple(place for place in states if place not in trial.states)
 
     def cut(self, trial_id: str, reason: str) -> None:
         """End a trial that its arm or its budget stops on the way: it is scored as it is."""
         trial = self.trials[trial_id]
-        if trial.status == "RUNNING":
-            self._end(trial, "STOPPED", reason)
+        if trial.status == Status.RUNNING:
+            self._end(trial, Status.STOPPED, reason)
 
     def searched(self, stream: Stream, trial: str, what: str, seconds: float) -> None:
         """Charge the time that a stream's sampler took.
@@ -263,10 +264,10 @@ class Comparison:
         """
         self.ledger.add(Charge(stream.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
-    def stop(self, status: str, message: str) -> None:
+    def stop(self, status: Status, message: str) -> None:
         """End whatever still runs; streams that are not at their end say why."""
         for trial in list(self.trials.values()):
-            if trial.status == "RUNNING":
+            if trial.status == Status.RUNNING:
                 self._end(trial, status, message)
         for stream in self.streams.values():
             if not stream.closed:
@@ -293,7 +294,7 @@ class Comparison:
         return bool(new)
 
     def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:
-        """Take over a trial that ended before this process began; recorders know it already.
+        """Take over a trial that ended before this process began; callbacks know it already.
 
         Args:
             trial: as it was.
@@ -301,7 +302,7 @@ class Comparison:
             elapsed: seconds from the start of the comparison to the trial's end.
         """
         self.register(trial)
-        self.restored += trial.status == "FINISHED"
+        self.restored += trial.status == Status.FINISHED
         stream = self.streams[trial.stream]
         if course:
             self.courses[stream.seed] = course
@@ -311,7 +312,7 @@ class Comparison:
     def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
         metrics = report.metrics
         # The dense reference is relative to itself, and final values are what others are relative to.
-        base = metrics if stream.arm == "dense" else self.references[stream.seed]
+        base = metrics if stream.is_reference else self.references[stream.seed]
         judged = {"val/objective": self._objective(metrics, base, "val")}
         if any(key.startswith("test/") for key in metrics):
             judged["test/objective"] = self._objective(metrics, base, "test")
@@ -322,7 +323,7 @@ class Comparison:
         reference = self._reference(base, split)
         return self.objective.value(self._losses(metrics, split), reference, metrics["density"])
 
-    def _end(self, trial: Trial, status: str, error: str | None) -> None:
+    def _end(self, trial: Trial, status: Status, error: str | None) -> None:
         stream = self.streams[trial.stream]
         if trial.started is None:  # its process never came up, yet it has a record
             self.started(trial.id)
@@ -330,12 +331,12 @@ class Comparison:
         self.last_end = self.clock()
         trial.seconds = self._running_for(trial)
         self._settle(stream, self.last_end - self.began)
-        for recorder in self.recorders:
-            recorder.trial_ended(stream, trial)
+        for callback in self.callbacks:
+            callback.trial_ended(stream, trial)
 
     def _settle(self, stream: Stream, seconds: float) -> None:
         """Take in the trials that have ended since, in the order in which they were suggested."""
-        while stream.settled < len(stream.trials) and stream.trials[stream.settled].status != "RUNNING":
+        while stream.settled < len(stream.trials) and stream.trials[stream.settled].status != Status.RUNNING:
             trial = stream.trials[stream.settled]
             stream.settled += 1
             stream.passes += trial.passes
@@ -343,12 +344,12 @@ class Comparison:
 
     def _select(self, stream: Stream, trial: Trial, seconds: float) -> None:
         """The reference, the stream's best and its anytime curve, after a trial's end."""
-        if trial.status == "FINISHED" and stream.arm == "dense":
+        if trial.status == Status.FINISHED and stream.is_reference:
             self.references[stream.seed] = dict(trial.metrics)
-        scored = trial.status in ("FINISHED", "STOPPED") and "val/objective" in trial.metrics
+        scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
         if scored and trial.method in stream.winners and self.better(trial, stream.best):
             stream.best = trial
-        if stream.best is not None and stream.best.status == "FINISHED":
+        if stream.best is not None and stream.best.status == Status.FINISHED:
             best = stream.best.metrics
             stream.anytime.append((stream.passes, best["val/objective"], best["test/objective"], seconds))
 
@@ -364,7 +365,7 @@ class Comparison:
     def rank(self, trial: Trial) -> tuple[bool, float, float]:
         """Lower is better: first whole trials, then what misses the target, then J on the validation split."""
         missed = max(0.0, self.objective.violation(trial.metrics["density"]))
-        return trial.status != "FINISHED", missed, trial.metrics["val/objective"]
+        return trial.status != Status.FINISHED, missed, trial.metrics["val/objective"]
 
     @property
     def useful_share(self) -> float:

@@ -12,18 +12,15 @@ from typing import Literal
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Entry
 from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.registry import SPACES
 from ms_automl.comparison.run import Stream
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
-from ms_automl.environment.siblings import ours
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
-from ms_automl.samplers.arms import ARMS, Arm, Stage
+from ms_automl.samplers.arms import ARMS, REFERENCE, Arm, SamplerInputs
 from ms_automl.training.constant import extremes
 from ms_automl.tuning.streams import Plan, StreamRouter
-
-with ours():
-    from search_spaces import SPACES
 
 
 def check_names(config: Config) -> None:
@@ -35,8 +32,8 @@ def check_names(config: Config) -> None:
         raise unknown_name("space", config.space, list(SPACES))
     if len(set(config.arms)) < len(config.arms):
         raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
-    if set(config.arms) <= {"dense"}:
-        raise ConfigError("arms: name at least one besides dense, which is the reference")
+    if set(config.arms) <= {REFERENCE}:
+        raise ConfigError(f"arms: name at least one besides {REFERENCE}, which is the reference")
 
 
 def check_batches(config: Config, data: MultiTaskData) -> None:
@@ -83,7 +80,7 @@ def _with_scale(config: Config, scale: Literal["ratio", "skill"]) -> Config:
 
 def arm_names(config: Config) -> list[str]:
     """The dense reference, and the arms that are relative to it."""
-    return ["dense", *(name for name in config.arms if name != "dense")]
+    return [REFERENCE, *(name for name in config.arms if name != REFERENCE)]
 
 
 def streams_of(experiment: Experiment) -> list[Stream]:
@@ -111,7 +108,8 @@ def streams_of(experiment: Experiment) -> list[Stream]:
                     f"{least / one:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / one - 1e-9)}, "
                     "or leave the arm out"
                 )
-            streams.append(Stream(name, seed, config.space, limit, arm.winners, _planned(arm, limit, needed, one)))
+            planned = _planned(arm, limit, needed, one)
+            streams.append(Stream(name, seed, config.space, limit, arm.winners, planned, arm.role))
     return streams
 
 
@@ -153,7 +151,8 @@ def assemble(
     tasks = experiment.data(config.first_seed).tasks
     comparison = Comparison(config.objective, tasks, streams, ledger, clock=clock)
     samplers = {
-        stream.name: ARMS[stream.arm].sampler(Stage(config, space, stream.seed, studies)) for stream in streams
+        stream.name: ARMS[stream.arm].sampler(SamplerInputs(config, space, stream.seed, studies))
+        for stream in streams
     }
     reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
     most = config.resources.concurrency_per_stream
@@ -183,4 +182,4 @@ def one_trial(experiment: Experiment, comparison: Comparison) -> float:
     unit, seed = comparison.ledger.unit, experiment.config.first_seed
     if unit.planned:
         return unit.total(experiment.plan("fixed_lambda", seed))
-    return comparison.ledger.totals(f"dense-{seed}").spent or 1.0
+    return comparison.ledger.totals(comparison.reference_streams[seed].name).spent or 1.0

@@ -23,6 +23,7 @@ from ms_automl.cli import sigterm_kept, undisturbed
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.rows import reference_lines
+from ms_automl.comparison.run import Status
 from ms_automl.comparison.selection import best_of_each_arm, compacted, first_line, keep_best, real_images
 from ms_automl.comparison.state import FORMAT, Comparison
 from ms_automl.config import Config
@@ -33,6 +34,7 @@ from ms_automl.driver.outcome import say_outcome, warn
 from ms_automl.environment.provenance import git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError
 from ms_automl.models.onnx_form import to_onnx
+from ms_automl.samplers.arms import REFERENCE
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage.files import alone, from_here, writable, write_json
 from ms_automl.storage.remote import Storage, storage_of
@@ -127,7 +129,7 @@ def _compare(
         console.print(line, markup=False, soft_wrap=True)
     screen, journal = Screen(console), Journal(out)
     journal.comparison = comparison
-    comparison.recorders += [tracker, screen, journal]
+    comparison.callbacks += [tracker, screen, journal]
     content: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -147,7 +149,7 @@ def _compare(
         write_json(out / "comparison.json", content | {"rows": []})
         try:
             if backup is not None:
-                comparison.recorders.append(backup)
+                comparison.callbacks.append(backup)
                 backup.begin()
             for stream in comparison.streams.values():
                 tracker.stream_opened(stream)
@@ -172,10 +174,10 @@ def _compare(
         except KeyboardInterrupt as error:
             quiet.enter_context(undisturbed())
             stopped = error
-            comparison.stop("KILLED", "stopped by Ctrl-C or SIGTERM")
+            comparison.stop(Status.KILLED, "stopped by Ctrl-C or SIGTERM")
         except Exception as error:  # what is recorded so far is kept, whatever happens
             stopped = error
-            comparison.stop("KILLED", f"the comparison broke off: {type(error).__name__}")
+            comparison.stop(Status.KILLED, f"the comparison broke off: {type(error).__name__}")
         finally:
             screen.end()
     try:
@@ -213,10 +215,16 @@ def _finish(
     models: dict[str, Path | None],
     stopped: BaseException | None,
 ) -> int:
-    status = "FINISHED" if stopped is None else "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
+    status = (
+        Status.FINISHED
+        if stopped is None
+        else Status.KILLED
+        if isinstance(stopped, KeyboardInterrupt)
+        else Status.FAILED
+    )
     for stream in comparison.streams.values():
         row, model = comparison.row(stream), models[stream.name]
-        ended = status if not stream.closed else "FAILED" if row["status"] == "failed" else "FINISHED"
+        ended = status if not stream.closed else Status.FAILED if row["status"] == "failed" else Status.FINISHED
         tracker.stream_closed(stream, row, model, ended)
     useful = comparison.useful_share / slots
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -241,7 +249,7 @@ def _finish(
         return 130
     if stopped is not None:
         raise stopped
-    valid = any(row["status"] == "ok" for row in content["rows"] if row["arm"] != "dense")
+    valid = any(row["status"] == "ok" for row in content["rows"] if row["arm"] != REFERENCE)
     return 0 if valid and not lacks else 1
 
 

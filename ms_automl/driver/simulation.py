@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Entry
-from ms_automl.comparison.run import Report, Trial
+from ms_automl.comparison.registry import METHODS
+from ms_automl.comparison.run import Report, Status, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.assembly import assemble, plan_of
@@ -139,7 +140,7 @@ class Script:
         sparsifying = min(end, settings.prox_steps) - min(begin, settings.prox_steps)
         whole, probe = self.plan(trial.method), 0
         if trial.params.get("probe") or (
-            trial.method == "meta_sparsity" and interval < settings.sparsifying_reports
+            METHODS[trial.method].learns_lambda and interval < settings.sparsifying_reports
         ):
             probe = settings.probe_samples(self.data)
         evaluated = len(self.data.val) + probe + (len(self.data.test) if end == settings.steps else 0)
@@ -176,7 +177,7 @@ class Script:
         """Share of each layer's groups that a whole trial takes away."""
         low, high = map(math.log, self.bounds)
         schedule = trial.params.get("schedule")
-        if trial.method == "meta_sparsity":
+        if METHODS[trial.method].learns_lambda:
             return dict.fromkeys(self.layers, 0.5)
         if schedule is None or not trial.params.get("freeze", True):
             return dict.fromkeys(self.layers, float(trial.params.get("level", 0.0)))
@@ -278,7 +279,7 @@ class Rehearsal:
             busy_seconds=busy,
             evaluation_seconds=busy * passes["forward"] / sum(passes.values()),
             done=done,
-            schedule=self.script.learned() if done and trial.method == "meta_sparsity" else None,
+            schedule=self.script.learned() if done and METHODS[trial.method].learns_lambda else None,
         )
         heapq.heappush(self._events, (self.clock.now + seconds, next(self._numbers), trial_id, report))
 
@@ -297,7 +298,7 @@ class Rehearsal:
         self.outcome.arms[self.comparison.streams[trial.stream].arm].add(
             Share(
                 trials=int(not again),
-                stopped=int(trial.status == "STOPPED"),
+                stopped=int(trial.status == Status.STOPPED),
                 retrainings=int(again),
                 passes=trial.passes,
                 device_seconds=trial.device_seconds,

@@ -1,4 +1,7 @@
-"""The arms: ways of choosing λ, each a sampler, the methods whose trials may win, and a line about itself."""
+"""The arms: ways of choosing λ, a row each, in the order in which tables show them.
+
+What a row needs is imported when its sampler is built: the table itself is read by ``--help`` and by reports.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,24 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ms_automl.comparison.experiment import Suggestion
-from ms_automl.config import Config
-from ms_automl.environment.siblings import ours
-from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers import optuna as optuna_search
-from ms_automl.samplers.base import ListedTrials, RandomSearch, Sampler, fixed_lambda, grid, pruned
-from ms_automl.samplers.meta import MetaOptunaSearch, MetaSparsitySearcher
-from ms_automl.samplers.multi_fidelity import Path as WarmPath
-from ms_automl.samplers.multi_fidelity import TopK
-from ms_automl.samplers.optuna import OptunaSearch
+from ms_automl.comparison.run import Role
 
-with ours():
-    from search_spaces import Parameter, Space
-
-PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
-WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
-REGULARISING = 4
-"""Values of λ that `dense-reg` tries: the lower half of the bounds, where no group dies."""
+if TYPE_CHECKING:
+    from ms_automl.comparison.registry import Space
+    from ms_automl.config import Config
+    from ms_automl.samplers.base import Sampler
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What an arm's sampler is made for: one seed of a comparison.
+class SamplerInputs:
+    """What an arm's sampler is built from, for one seed of a comparison.
 
     Attributes:
         config: the whole configuration.
         space: what λ may be.
-        seed: of the stream.
+        seed: of the run.
         journal: file that Optuna's studies are kept in; None keeps none.
     """
 
@@ -50,7 +42,7 @@ class Stage:
 
     @property
     def reports(self) -> int:
-        """Of a whole trial."""
+        """How many a whole trial makes."""
         return self.config.training.reports
 
 
@@ -60,7 +52,8 @@ class Arm:
 
     Attributes:
         about: one line for ``--help`` and reports.
-        sampler: proposes the trials of one stream.
+        role: what it stands for in the comparison; its place in tables and its colour follow from that.
+        sampler: builds what proposes the trials of one seed.
         first: the method of its first trial, which the budget must afford.
         winners: the methods whose trials may be selected.
         single: whether it runs one trial whatever the budget.
@@ -68,138 +61,67 @@ class Arm:
     """
 
     about: str
-    sampler: Callable[[Stage], Sampler]
-    first: str
-    winners: tuple[str, ...]
+    role: Role
+    sampler: Callable[[SamplerInputs], Sampler]
+    first: str = "fixed_lambda"
+    winners: tuple[str, ...] = ("fixed_lambda",)
     single: bool = False
     share: float = 1.0
 
 
-def _dense(stage: Stage) -> Sampler:
-    return ListedTrials([Suggestion("dense", {"probe": True}, {})])
+def _built_by(name: str) -> Callable[[SamplerInputs], Sampler]:
+    """A function of :mod:`ms_automl.samplers.builders`."""
 
+    def build(given: SamplerInputs) -> Sampler:
+        from ms_automl.samplers import builders
 
-def _dense_reg(stage: Stage) -> Sampler:
-    decays = [Suggestion("dense", {"weight_decay": decay}, {"weight_decay": decay}) for decay in WEIGHT_DECAYS]
-    low, high = stage.config.lambda_.low, stage.config.lambda_.high
-    thawed = []
-    for index in range(REGULARISING):
-        value = low * (high / low) ** (index / (2 * (REGULARISING - 1)))
-        schedule = _constant(stage.space, value)
-        thawed.append(
-            Suggestion("fixed_lambda", {"schedule": schedule.to_dict(), "freeze": False}, {"lambda": value})
-        )
-    return ListedTrials([*decays, *thawed])
-
-
-def _fixed(stage: Stage) -> Sampler:
-    value = stage.config.lambda_.fixed
-    params = {"schedule": _constant(stage.space, value).to_dict()}
-    return ListedTrials([Suggestion("fixed_lambda", params, {"lambda": value})])
-
-
-def _constant(space: Space, value: float) -> LambdaSchedule:
-    """One λ for every layer."""
-    return LambdaSchedule.constant({layer: value for layers in space.layers.values() for layer in layers})
-
-
-def _random(stage: Stage) -> Sampler:
-    return RandomSearch(stage.space.parameters, fixed_lambda(stage.space), stage.seed)
-
-
-def _grid(stage: Stage) -> Sampler:
-    return grid(stage.space.parameters, fixed_lambda(stage.space), stage.trials)
-
-
-def _path(stage: Stage) -> Sampler:
-    return WarmPath(grid(stage.space.parameters, fixed_lambda(stage.space), stage.trials))
-
-
-def _top_k(stage: Stage) -> Sampler:
-    rung = max(1, round(stage.reports / 3))
-    training = stage.config.training
-    # The last report may come after fewer steps than the others.
-    share = min(1.0, rung * training.report_every / training.steps)
-    return TopK(stage.space.parameters, fixed_lambda(stage.space), stage.seed, stage.trials, rung, share)
-
-
-def _optuna(
-    name: str, sampler: optuna_search.MakeSampler = optuna_search.tpe, halving: bool = False
-) -> Callable[[Stage], Sampler]:
-    def build(stage: Stage) -> Sampler:
-        return OptunaSearch(
-            stage.space.parameters,
-            fixed_lambda(stage.space),
-            stage.seed,
-            stage.trials,
-            sampler=sampler,
-            rungs=optuna_search.rungs(stage.reports) if halving else (),
-            journal=stage.journal,
-            name=f"{name}-{stage.seed}",
-        )
+        function: Callable[[SamplerInputs], Sampler] = getattr(builders, name)
+        return function(given)
 
     return build
 
 
-def _prune(criterion: str) -> Callable[[Stage], Sampler]:
-    def build(stage: Stage) -> Sampler:
-        render = pruned(criterion)
-        if stage.config.objective.kind == "target":
-            # The ramp removes at least what is asked, so one trial at the target is the whole search.
-            return ListedTrials([render({"level": stage.config.objective.target})])
-        return OptunaSearch(
-            PRUNING_LEVEL,
-            render,
-            stage.seed,
-            stage.trials,
-            journal=stage.journal,
-            name=f"prune-{criterion}-{stage.seed}",
-        )
-
-    return build
-
-
-def _meta(stage: Stage) -> Sampler:
-    return ListedTrials([Suggestion("meta_sparsity", {}, {})])
-
-
-def _meta_search(stage: Stage) -> Sampler:
-    return MetaSparsitySearcher(stage.space, stage.seed)
-
-
-def _meta_optuna(stage: Stage) -> Sampler:
-    return MetaOptunaSearch(
-        stage.space, stage.seed, stage.trials, journal=stage.journal, name=f"meta-optuna-{stage.seed}"
-    )
-
-
-_FIXED = "fixed_lambda"
+_FIXED, _META = "fixed_lambda", "meta_sparsity"
+_LEARNED, _SEARCHED, _PRUNED = Role.LEARNED, Role.SEARCHED, Role.PRUNED
 ARMS: dict[str, Arm] = {
-    "dense": Arm("λ = 0: the reference, charged to nobody", _dense, "dense", ("dense",), True, math.inf),
+    "meta": Arm("λ learned in one training", _LEARNED, _built_by("meta"), _META, (_META,), single=True),
+    "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built_by("meta_search"), _META),
+    "meta-optuna": Arm("Optuna's TPE around the learned λ", _LEARNED, _built_by("meta_optuna"), _META),
+    "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built_by("optuna_tpe")),
+    "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built_by("optuna_gp")),
+    "optuna-asha": Arm("Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built_by("optuna_halving")),
+    "topk": Arm("many candidates for a third of a trial, the best to the end", _SEARCHED, _built_by("top_k")),
+    "random": Arm("random search over λ", _SEARCHED, _built_by("random_search")),
+    "random-2x": Arm("random search with twice the budget", _SEARCHED, _built_by("random_search"), share=2.0),
+    "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built_by("grid_search")),
+    "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built_by("warm_path")),
+    "fixed": Arm("the λ that the preset states", _SEARCHED, _built_by("stated"), single=True),
+    "prune-taylor": Arm(
+        "gradual Taylor pruning, no λ; TPE over its level",
+        _PRUNED,
+        _built_by("prune_taylor"),
+        "pruned",
+        ("pruned",),
+    ),
+    "prune-magnitude": Arm(
+        "the same by LAMP scores of the weights", _PRUNED, _built_by("prune_magnitude"), "pruned", ("pruned",)
+    ),
     "dense-reg": Arm(
         "dense at the best of 4 weight decays, and of 4 λ whose zeros are not frozen",
-        _dense_reg,
+        Role.CONTROL,
+        _built_by("dense_regularised"),
         "dense",
         ("dense", _FIXED),
     ),
-    "fixed": Arm("the λ that the preset states", _fixed, _FIXED, (_FIXED,), True),
-    "random": Arm("random search over λ", _random, _FIXED, (_FIXED,)),
-    "random-2x": Arm("random search with twice the budget", _random, _FIXED, (_FIXED,), share=2.0),
-    "grid": Arm("log-spaced values of one λ for all layers", _grid, _FIXED, (_FIXED,)),
-    "path": Arm("the same values upward, each from the weights of the last", _path, _FIXED, (_FIXED,)),
-    "topk": Arm("many candidates for a third of a trial, the best to the end", _top_k, _FIXED, (_FIXED,)),
-    "optuna": Arm("Optuna's TPE over λ", _optuna("optuna"), _FIXED, (_FIXED,)),
-    "optuna-gp": Arm(
-        "Optuna's Gaussian process over λ", _optuna("optuna-gp", optuna_search.gp), _FIXED, (_FIXED,)
+    "dense": Arm(
+        "λ = 0: the reference, charged to nobody",
+        Role.REFERENCE,
+        _built_by("dense"),
+        "dense",
+        ("dense",),
+        True,
+        math.inf,
     ),
-    "optuna-asha": Arm(
-        "Optuna's TPE, two thirds stopped at each rung", _optuna("optuna-asha", halving=True), _FIXED, (_FIXED,)
-    ),
-    "prune-taylor": Arm(
-        "gradual Taylor pruning, no λ; TPE over its level", _prune("taylor"), "pruned", ("pruned",)
-    ),
-    "prune-magnitude": Arm("the same by LAMP scores of the weights", _prune("magnitude"), "pruned", ("pruned",)),
-    "meta": Arm("λ learned in one training", _meta, "meta_sparsity", ("meta_sparsity",), True),
-    "meta-search": Arm("the learned λ tried and refined as a fixed λ", _meta_search, "meta_sparsity", (_FIXED,)),
-    "meta-optuna": Arm("Optuna's TPE around the learned λ", _meta_optuna, "meta_sparsity", (_FIXED,)),
 }
+REFERENCE = next(name for name, arm in ARMS.items() if arm.role is Role.REFERENCE)
+"""The arm that all others are relative to."""

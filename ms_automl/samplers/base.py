@@ -21,11 +21,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.comparison.experiment import Suggestion
-from ms_automl.environment.siblings import ours
+from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.meta import LambdaSchedule
-
-with ours():
-    from search_spaces import Parameter, Space
 
 Render = Callable[[dict[str, float]], Suggestion]
 

@@ -7,10 +7,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution
 from ray import tune
 
-from ms_automl.environment.siblings import ours
-
-with ours():
-    from search_spaces import Parameter
+from ms_automl.comparison.registry import Parameter
 
 
 def optuna_distributions(parameters: tuple[Parameter, ...]) -> dict[str, BaseDistribution]:

@@ -10,13 +10,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.comparison.experiment import Suggestion
-from ms_automl.environment.siblings import ours
+from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.base import Sampler
 from ms_automl.samplers.optuna import OptunaSearch
-
-with ours():
-    from search_spaces import Parameter, Space
 
 STEP = 0.25
 """Width of the search around the learned λ, in log λ: a factor of 1.28."""

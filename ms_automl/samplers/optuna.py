@@ -16,12 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from ms_automl.comparison.experiment import Suggestion
-from ms_automl.environment.siblings import ours
+from ms_automl.comparison.registry import Parameter
 from ms_automl.samplers.base import Render, Sampler
 from ms_automl.samplers.distributions import optuna_distributions
-
-with ours():
-    from search_spaces import Parameter
 
 STARTUP = 10
 """Optuna's own number of random trials before its model; fewer where the budget is small."""

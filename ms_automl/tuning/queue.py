@@ -45,7 +45,7 @@ class StreamQueue:
             heapq.heappush(self._closed, (number, stream))
         else:
             done = len(stream.trials) - stream.planned_trials
-            heapq.heappush(self._free, (stream.arm != "dense", done, number, stream))
+            heapq.heappush(self._free, (not stream.is_reference, done, number, stream))
 
     def pop(self) -> Stream | None:
         """Take out the one that is asked next; None where there is none."""
@@ -63,7 +63,7 @@ class StreamQueue:
     def freed(self, stream: Stream) -> None:
         """Put back a stream of which a trial has ended; with a reference, all that are parked for it."""
         self.push(stream)
-        if stream.arm == "dense":
+        if stream.is_reference:
             for waiting in self._parked.pop(stream.seed, []):
                 self._here.remove(waiting.name)
                 self.push(waiting)

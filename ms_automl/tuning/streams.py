@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from ms_automl.comparison.experiment import Start, Suggestion
 from ms_automl.comparison.journal import Entry
-from ms_automl.comparison.run import Report, Stream, Trial
+from ms_automl.comparison.run import Report, Status, Stream, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.samplers.base import Sampler
 from ms_automl.tuning.queue import StreamQueue
@@ -99,9 +99,9 @@ class StreamRouter(Searcher):
         return None
 
     def _waits_for_reference(self, stream: Stream) -> bool:
-        if stream.arm == "dense" or stream.seed in self.comparison.references:
+        if stream.is_reference or stream.seed in self.comparison.references:
             return False
-        return not self.comparison.streams[f"dense-{stream.seed}"].closed
+        return not self.comparison.reference_streams[stream.seed].closed
 
     def _next(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
         """A stream's next trial; where there is none with what its sampler knows, with what it then is told."""
@@ -111,7 +111,7 @@ class StreamRouter(Searcher):
                 return config
 
     def _with_what_is_told(self, stream: Stream, trial_id: str) -> dict[str, Any] | None:
-        if stream.arm != "dense" and (trouble := self.comparison.trouble(stream.seed)) is not None:
+        if not stream.is_reference and (trouble := self.comparison.trouble(stream.seed)) is not None:
             return self._close(stream, trouble)
         if self.telling.failed[stream.name] >= stream.planned_trials:
             return self._close(stream, "gave up")  # the budget alone would allow endlessly many
@@ -185,7 +185,7 @@ class StreamRouter(Searcher):
         return next(trial for trial in stream.trials if trial.name == suggestion.start.trial)
 
     def _retrains(self, stream: Stream) -> bool:
-        wanted = stream.arm != "dense" and stream.best is not None and stream.best.status == "FINISHED"
+        wanted = not stream.is_reference and stream.best is not None and stream.best.status == Status.FINISHED
         return wanted and len(stream.retrained) < self.retrain
 
     def _again(self, stream: Stream, trial_id: str) -> dict[str, Any]:
@@ -255,11 +255,13 @@ class StreamRouter(Searcher):
     def reported(self, trial_id: str, report: Report) -> bool:
         """Charge and judge a report; True where the trial is to be stopped. The same one again changes nothing."""
         trial = self.comparison.trials[trial_id]
-        if trial.status != "RUNNING":  # what it repeats for the sake of its model leads to where it was stopped
+        if (
+            trial.status != Status.RUNNING
+        ):  # what it repeats for the sake of its model leads to where it was stopped
             self.comparison.repeated(trial, report)
-            return trial.status == "STOPPED" and report.interval >= trial.reports - 1
+            return trial.status == Status.STOPPED and report.interval >= trial.reports - 1
         news = self.comparison.report(trial_id, report)
-        if trial.status != "RUNNING" or not report.metrics or not news:
+        if trial.status != Status.RUNNING or not report.metrics or not news:
             return False
         reason = self._stops(trial)
         if reason:
@@ -315,7 +317,7 @@ class StreamRouter(Searcher):
 
     def _set_limits(self, dense: Stream) -> None:
         """In a unit that is measured, limits are multiples of what the dense reference took."""
-        if dense.arm != "dense" or self.comparison.ledger.unit.planned:
+        if not dense.is_reference or self.comparison.ledger.unit.planned:
             return
         unit = self.comparison.ledger.totals(dense.name).spent
         for stream in self.comparison.streams.values():
@@ -370,7 +372,9 @@ class StreamRouter(Searcher):
 
 def _needs_process(trial: Trial) -> bool:
     """Whether a trial has not ended, or has not stored its model yet."""
-    return trial.status == "RUNNING" or (trial.status in ("FINISHED", "STOPPED") and trial.checkpoint is None)
+    return trial.status == Status.RUNNING or (
+        trial.status in (Status.FINISHED, Status.STOPPED) and trial.checkpoint is None
+    )
 
 
 def _name(stream: Stream) -> str:

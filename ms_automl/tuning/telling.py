@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Status, Stream, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.samplers.base import Sampler
 
@@ -76,7 +76,7 @@ class Telling:
         if not untold or not untold[0].over:
             return False
         trial = untold.pop(0).trial
-        self.failed[stream.name] += trial.status == "FAILED"
+        self.failed[stream.name] += trial.status == Status.FAILED
         told = self._told(trial)
         began = time.perf_counter()
         self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
@@ -93,12 +93,12 @@ class Telling:
 
     def _told(self, trial: Trial) -> dict[str, Any] | None:
         """What a sampler hears of a trial that has ended; None where it failed."""
-        if trial.status not in ("FINISHED", "STOPPED") or "val/objective" not in trial.metrics:
+        if trial.status not in (Status.FINISHED, Status.STOPPED) or "val/objective" not in trial.metrics:
             return None
         return {
             "objective": trial.metrics["val/objective"],
             "violation": self.comparison.objective.violation(trial.metrics["density"]),
             "schedule": trial.schedule,
-            "stopped": trial.status == "STOPPED",
+            "stopped": trial.status == Status.STOPPED,
             "at_rungs": trial.at_rungs,
         }

@@ -144,7 +144,7 @@ class Factory:
             settings = replace(settings, **WORDS.get(word, {}))
         data = changes.pop("data", self.data)
         network = self.network() if method != "transfer" else self.sparse(settings)
-        return METHODS[method](data, network, settings, seed, **(arguments | changes))
+        return METHODS[method].build(data, network, settings, seed, **(arguments | changes))
 
     def sparse(self, settings: TrainingSettings) -> MultiTaskNet:
         """A network with a head for a new task, in which a third of the groups is zero."""

@@ -11,7 +11,7 @@ from ms_automl.comparison.run import Report, Stream
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule, Objective
-from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.arms import ARMS, SamplerInputs
 from ms_automl.tasks import classification
 from ms_automl.tuning.streams import StreamRouter
 from search_spaces import SPACES
@@ -65,7 +65,7 @@ class Bench:
                 planned = 1 if arm.single else round(trials * arm.share)
                 stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned)
                 streams.append(stream)
-                samplers[stream.name] = arm.sampler(Stage(config, layers, seed, folder / "optuna.journal"))
+                samplers[stream.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
         known, left = read(folder) if resumed else ([], {})
         limits = {stream.name: stream.limit for stream in streams} if measure.planned else {}
         ledger = Ledger(folder / "ledger.jsonl", limits, measure)

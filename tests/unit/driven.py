@@ -2,7 +2,7 @@
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.arms import ARMS, SamplerInputs
 from search_spaces import SPACES
 
 LAYERS = ("stem", "block1.conv1", "block1.conv2")
@@ -23,7 +23,7 @@ class Driven:
 
     def __init__(self, arm, journal=None, trials=16, seed=0):
         config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5"])
-        stage = Stage(config, make_space("per_layer"), seed, journal)
+        stage = SamplerInputs(config, make_space("per_layer"), seed, journal)
         self.sampler, self.reports = ARMS[arm].sampler(stage), stage.reports
         self.records = []
 

@@ -263,7 +263,7 @@ def test_it_trains_and_loses_groups(tiny_data, grouping: str) -> None:
     names = build_groups(network, grouping, shape).names
     settings = TrainingSettings(steps=8, batch_size=6, report_every=4, grouping=grouping)
     schedule = LambdaSchedule.constant(dict.fromkeys(names, 30.0))
-    method = METHODS["fixed_lambda"](tiny_data, network, settings, 0, schedule=schedule)
+    method = METHODS["fixed_lambda"].build(tiny_data, network, settings, 0, schedule=schedule)
     reports = [method.step(), method.step()]
     assert method.done
     assert 0 < reports[-1]["density"] < 1

@@ -78,7 +78,7 @@ FAULTS = {
 def test_a_training_loss_that_is_not_finite_says_of_which_task_and_why(fault, patient, tiny_data, tiny_network):
     change, message = FAULTS[fault]
     data, network = change(tiny_data, tiny_network())
-    method = METHODS["dense"](data, network, SHORT, 0)
+    method = METHODS["dense"].build(data, network, SHORT, 0)
     method.loop.patient = patient  # as on a GPU
     with pytest.raises(DivergenceError, match=f"loss not finite (at|by) step [0-4]: {message}") as error:
         while not method.done:
@@ -91,7 +91,7 @@ def test_a_training_loss_that_is_not_finite_says_of_which_task_and_why(fault, pa
 def test_a_measured_loss_that_is_not_finite_says_in_which_samples_too(split, fault, tiny_data, tiny_network):
     what = "depth" if fault == "target" else fault
     data = replace(tiny_data, **{split: spoiled(getattr(tiny_data, split), what)})
-    method = METHODS["dense"](data, tiny_network(), replace(SHORT, eval_batch_size=4), 0)
+    method = METHODS["dense"].build(data, tiny_network(), replace(SHORT, eval_batch_size=4), 0)
     last = 11 if split == "val" else 9
     message = rf"{split} loss not finite at step [24]: {FAULTS[fault][1]}.*, in samples 8 to {last}"
     with pytest.raises(DivergenceError, match=message):

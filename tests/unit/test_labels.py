@@ -144,7 +144,7 @@ def test_nan_at_labels_that_do_not_count_trains_as_any_number_there_does(loss):
         data = MultiTaskData("own", *splits, tasks=[task])
         torch.manual_seed(0)
         network = small_resnet((2, 8, 8), head_specs([task]), width=4, hidden=4)
-        method = METHODS["dense"](data, network, SHORT, 0)
+        method = METHODS["dense"].build(data, network, SHORT, 0)
         while not method.done:
             reports.append(method.step())
         networks.append(copy.deepcopy(network.state_dict()))

@@ -127,7 +127,7 @@ def test_inner_settings_out_of_range_are_refused(
     bad: dict[str, float], condition: str, tiny_data: MultiTaskData, tiny_network: Build
 ) -> None:
     with pytest.raises(ConfigError, match=condition):
-        METHODS["mtml"](tiny_data, tiny_network(), SETTINGS, 0, **bad)
+        METHODS["mtml"].build(tiny_data, tiny_network(), SETTINGS, 0, **bad)
 
 
 def test_an_inner_step_too_long_ends_the_trial_naming_the_loss(

@@ -202,7 +202,7 @@ def test_groups_of_zeros_stay_exactly_zero_and_no_other_becomes_so(tiny_network:
 
 def test_training_moves_every_factor(tiny_network: Build, tiny_data: MultiTaskData) -> None:
     network = tiny_network()
-    method = METHODS["overparam"](tiny_data, network, SETTINGS, 0)
+    method = METHODS["overparam"].build(tiny_data, network, SETTINGS, 0)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     method.step()
     for name, parameter in network.named_parameters():
@@ -215,7 +215,7 @@ def test_a_trained_network_is_saved_contracted_with_its_zeros(
     network = tiny_network()
     layers = ChannelGroups(network).names
     schedule = LambdaSchedule.constant(dict.fromkeys(layers, 15.0))
-    report = METHODS["overparam"](tiny_data, network, SETTINGS, 0, schedule=schedule).step()
+    report = METHODS["overparam"].build(tiny_data, network, SETTINGS, 0, schedule=schedule).step()
     heads = head_specs(tiny_data.tasks)
     args = {"width": 4, "hidden": 4}
     save_model(network, tmp_path, Architecture("small_resnet", args, (2, 8, 8), heads))

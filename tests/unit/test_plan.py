@@ -14,7 +14,7 @@ from ms_automl.driver.plan import STOPPING, plan, show
 from ms_automl.driver.simulation import rehearse
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
-from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.arms import ARMS, SamplerInputs
 from ms_automl.samplers.base import Sampler
 from ms_automl.search import main
 from ms_automl.storage.tensors import save
@@ -119,7 +119,7 @@ def test_the_arms_that_stop_trials_are_known_as_such():
     space = SPACES["scalar"](("stem",), (0.05, 5.0))
     stopping = set()
     for arm in smart:
-        sampler: Sampler = ARMS[arm].sampler(Stage(one, space, 0))
+        sampler: Sampler = ARMS[arm].sampler(SamplerInputs(one, space, 0))
         if sampler.rungs or arm == "topk":
             stopping.add(arm)
     assert stopping == set(STOPPING)

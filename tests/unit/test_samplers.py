@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.arms import ARMS, Stage
+from ms_automl.samplers.arms import ARMS, SamplerInputs
 from ms_automl.samplers.base import ListedTrials, RandomSearch, fixed_lambda, grid, pruned
 from ms_automl.samplers.meta import STEP, MetaSparsitySearcher
 from ms_automl.samplers.optuna import OptunaSearch
@@ -195,14 +195,14 @@ def test_it_is_finished_where_meta_training_failed(space):
 @pytest.mark.parametrize("kind", ["tradeoff", "target"])
 def test_the_first_trial_of_an_arm_is_of_the_method_that_the_budget_reckons_with(name, kind):
     config = load_config("smoke", settings=[f"objective.kind={kind}"])
-    sampler = ARMS[name].sampler(Stage(config, make_space(config.space), 0))
+    sampler = ARMS[name].sampler(SamplerInputs(config, make_space(config.space), 0))
     assert sampler.suggest("a")["suggestion"].method == ARMS[name].first
 
 
 def test_pruning_under_a_target_is_one_trial_at_that_target():
     config = load_config("smoke", settings=["objective.kind=target", "objective.target=0.6"])
     for criterion in ("taylor", "magnitude"):
-        sampler = ARMS[f"prune-{criterion}"].sampler(Stage(config, make_space("scalar"), 0))
+        sampler = ARMS[f"prune-{criterion}"].sampler(SamplerInputs(config, make_space("scalar"), 0))
         assert sampler.suggest("a")["suggestion"].params == {"level": 0.6, "criterion": criterion}
         assert sampler.suggest("b") == Searcher.FINISHED
 

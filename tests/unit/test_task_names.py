@@ -52,7 +52,7 @@ def test_a_task_of_any_name_trains_as_it_does_under_another(name, tiny_data, tin
         network = network_of(data.tasks)
         layers = build_groups(network, "input_channel", (2, 8, 8)).names
         schedule = LambdaSchedule.constant(dict.fromkeys(layers, 0.1))
-        method = METHODS["fixed_lambda"](data, network, SHORT, 0, schedule=schedule)
+        method = METHODS["fixed_lambda"].build(data, network, SHORT, 0, schedule=schedule)
         while not method.done:
             report = method.step()
         found = {key.replace(f"/{called}/", "/<task>/"): value for key, value in report.items()}
@@ -60,7 +60,7 @@ def test_a_task_of_any_name_trains_as_it_does_under_another(name, tiny_data, tin
         reports.append(found)
     assert reports[0] == reports[1]
     state = method.state_dict()
-    fresh = METHODS["fixed_lambda"](data, network_of(data.tasks), SHORT, 0, schedule=schedule)
+    fresh = METHODS["fixed_lambda"].build(data, network_of(data.tasks), SHORT, 0, schedule=schedule)
     fresh.load_state_dict(state)
     assert list(network.heads) == [name, "kind"] and name in network.heads
     network.uncertainty = None
@@ -84,7 +84,7 @@ def test_an_unseen_task_of_any_name_is_taken_up_and_a_head_can_be_taken_off(name
             assert f"val/{name}/loss" in method.step()
         assert (list(network.heads) == [name]) == (mode != "joint")
     alone = network_of((*data.tasks, *data.unseen_tasks))
-    METHODS["single_task"](data, alone, settings, 0, task="kind").step()
+    METHODS["single_task"].build(data, alone, settings, 0, task="kind").step()
     assert list(alone.heads) == ["kind"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from ms_automl.comparison.run import Trial
+from ms_automl.comparison.run import Status, Trial
 
 LARGEST = 1e308
 """From here on a store may have written infinity, which databases do not hold."""
@@ -16,7 +16,7 @@ LARGEST = 1e308
 
 def ended_as(trial: Trial) -> str:
     """The status of a trial's run in MLflow, which has no word of its own for one that was stopped."""
-    return "KILLED" if trial.status == "STOPPED" else trial.status
+    return Status.KILLED if trial.status == Status.STOPPED else trial.status
 
 
 def lacks(run: Run | None, trial: Trial, params: Mapping[str, str]) -> bool:

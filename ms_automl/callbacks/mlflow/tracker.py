@@ -19,7 +19,7 @@ from ms_automl.callbacks.mlflow.models import LoggedOnnx
 from ms_automl.callbacks.mlflow.opening import understood
 from ms_automl.callbacks.mlflow.runs import Runs, milliseconds
 from ms_automl.callbacks.mlflow.views import arms_view
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Callback, Status, Stream, Trial
 from ms_automl.comparison.state import FORMAT
 from ms_automl.config import flat
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 CURVE = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
 
 
-class Tracker(Runs):
-    """Tells an MLflow store what happens in a comparison: a recorder of it. No run exists before :meth:`begin`."""
+class Tracker(Runs, Callback):
+    """Tells an MLflow store what happens in a comparison. No run exists before :meth:`begin`."""
 
     def begin(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
         """Make the parent run.
@@ -93,17 +93,11 @@ class Tracker(Runs):
         self._tag(lambda: run_id, "ms_automl.resumed", "true")
         self._describe(run.info.run_name, config, run.data.params, experiment.tags)
 
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
-        """Nothing: the selected model is logged at the end."""
-
     def stream_opened(self, stream: Stream) -> None:
         """Make an arm's run."""
         self._points[stream.name] = len(stream.anytime)
         params = {"arm": stream.arm, "seed": str(stream.seed), "space": stream.space}
         self._create(stream.name, self.run_id, "arm", params)
-
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
-        """Nothing: it has a run once it has a device."""
 
     def trial_started(self, stream: Stream, trial: Trial) -> None:
         """Make a trial's run."""
@@ -119,7 +113,7 @@ class Tracker(Runs):
         """End a trial's run, and log the arm's anytime curve."""
         status = trial.status
         told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
-        told["ms_automl.stopped" if status == "STOPPED" else "ms_automl.error"] = (trial.error or "")[:5000]
+        told["ms_automl.stopped" if status == Status.STOPPED else "ms_automl.error"] = (trial.error or "")[:5000]
         told["ms_automl.interruptions"] = str(trial.interruptions or "")
         told["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
         tags = [RunTag(key, value) for key, value in told.items() if value]
@@ -140,7 +134,7 @@ class Tracker(Runs):
         count = 0
         for trial in (*stream.trials, *stream.retrained):
             run = self.there.get(trial.name)
-            if trial.status == "RUNNING" or not lacks(run, trial, _params_of(stream, trial)):
+            if trial.status == Status.RUNNING or not lacks(run, trial, _params_of(stream, trial)):
                 continue
             count += 1
             self.trial_started(stream, trial)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ms_automl.comparison.journal import entries
+from ms_automl.comparison.run import Status
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.errors import ConfigError
@@ -68,7 +69,7 @@ class TransferJournal:
         own, done = set(self._rows), self.done()
         for row in rows:
             uptake = _uptake(row)
-            if uptake not in own or (row["status"] == "FINISHED" and uptake not in done):
+            if uptake not in own or (row["status"] == Status.FINISHED and uptake not in done):
                 self.uptake_ended(uptake, row)
 
     def _check(self, head: dict[str, Any], where: str) -> None:
@@ -103,7 +104,7 @@ class TransferJournal:
 
     def finished(self) -> list[tuple[Uptake, dict[str, Any]]]:
         """What need not be run again, each with its row."""
-        return [(uptake, row) for uptake, row in self._rows.items() if row["status"] == "FINISHED"]
+        return [(uptake, row) for uptake, row in self._rows.items() if row["status"] == Status.FINISHED]
 
     def content(self, data: MultiTaskData, present: Mapping[tuple[str, int], str]) -> dict[str, Any]:
         """What ``transfer.json`` holds: every row but those of models that have been replaced since.
@@ -119,7 +120,7 @@ class TransferJournal:
         rows = [
             row
             for one, row in self._rows.items()
-            if row["status"] != "KILLED" and present.get((one.arm, one.seed), one.digest) == one.digest
+            if row["status"] != Status.KILLED and present.get((one.arm, one.seed), one.digest) == one.digest
         ]
         return self.head | {"data": data.name, "tasks": tasks, "rows": rows}
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from ms_automl.comparison.experiment import Suggestion
-from ms_automl.comparison.run import Report
+from ms_automl.comparison.run import Report, Status
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.tuning.trouble import LOST
 
@@ -82,7 +82,8 @@ class TransferQueue(Searcher):
             return None if self.running else Searcher.FINISHED
         uptake, now = self.pending.pop(0), self.clock()
         row = asdict(uptake) | {
-            "status": "RUNNING", "error": None, "curve": [], "metrics": {}, "passes": 0.0, "device_seconds": 0.0,
+            "status": Status.RUNNING, "error": None, "curve": [], "metrics": {}, "passes": 0.0,
+            "device_seconds": 0.0,
             "lost_passes": sum(self.lost.get(uptake, [])),
         }  # fmt: skip
         self.running[trial_id] = _Running(uptake, now, now, row)
@@ -133,7 +134,7 @@ class TransferQueue(Searcher):
             for recorder in self.recorders:
                 recorder.uptake_reported(one.uptake, report.metrics)
         if report.done:
-            self._end(trial_id, "FAILED" if report.error else "FINISHED", report.error)
+            self._end(trial_id, Status.FAILED if report.error else Status.FINISHED, report.error)
         return False
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -162,7 +163,7 @@ class TransferQueue(Searcher):
         if one is None:
             return
         self._charge_interval(one)
-        self._end(trial_id, "FAILED", message)
+        self._end(trial_id, Status.FAILED, message)
 
     def _charge_interval(self, one: _Running) -> None:
         if one.started:
@@ -172,7 +173,7 @@ class TransferQueue(Searcher):
     def stop(self, message: str) -> None:
         """End whatever still runs."""
         for trial_id in list(self.running):
-            self._end(trial_id, "KILLED", message)
+            self._end(trial_id, Status.KILLED, message)
 
     def _end(self, trial_id: str, status: str, error: str | None) -> None:
         self.started(trial_id)  # its process never came up, yet it has a record

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ms_automl.callbacks.mlflow import short_timeouts
 from ms_automl.cli import undisturbed
+from ms_automl.comparison.run import Status
 from ms_automl.driver.transfer.journal import TransferJournal
 from ms_automl.driver.transfer.queue import TransferQueue
 from ms_automl.driver.transfer.stored import TransferBackup, store_models
@@ -84,7 +85,7 @@ def run_transfer(
         pending, places, primary, experiment.settings.reports, experiment.passes,
         [journal, *([backup] if backup else ()), tracker, screen], experiment.config.resources.retries,
     )  # fmt: skip
-    status, stopped = "FINISHED", None
+    status, stopped = Status.FINISHED, None
     try:
         if backup is not None:
             backup.begin()
@@ -98,9 +99,9 @@ def run_transfer(
                     say=lambda line: console.print(line, style="red", markup=False, soft_wrap=True),
                 )  # fmt: skip
     except KeyboardInterrupt as error:
-        status, stopped = "KILLED", error
+        status, stopped = Status.KILLED, error
     except Exception:
-        status = "FAILED"
+        status = Status.FAILED
         raise
     finally:
         with undisturbed():
