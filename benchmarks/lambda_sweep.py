@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule, Reference
 

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config, load_config
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference

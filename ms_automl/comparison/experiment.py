@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Unit, flops
 from ms_automl.comparison.registry import METHODS, SPACES, Space, arguments_of
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, on_device
 from ms_automl.data.factories import build_data
@@ -19,43 +20,6 @@ from ms_automl.models.archive import Architecture, save_model
 from ms_automl.models.factories import build_network
 from ms_automl.sparsity import build_groups, remark
 from ms_automl.training import Trainable
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a trial begins that does not begin at the beginning.
-
-    Attributes:
-        what: ``state``: the other trial goes on where it was stopped; ``weights``: a whole training from its
-            weights.
-        trial: name of the other trial, of the same stream.
-    """
-
-    what: Literal["state", "weights"]
-    trial: str
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One trial to run.
-
-    Attributes:
-        method: a key of :data:`trainables.METHODS`.
-        params: the method's own arguments, as JSON.
-        values: what a sampler chose, by parameter name; for the record.
-        until: the report at which it stops; None for its end.
-        share: of a whole trial, what it takes at most.
-        start: where it begins; None for the initialisation of its seed.
-        profile: whether arithmetic and time of its compact network are measured at its end.
-    """
-
-    method: str
-    params: dict[str, Any]
-    values: dict[str, float]
-    until: int | None = None
-    share: float = 1.0
-    start: Start | None = None
-    profile: bool = False
 
 
 @dataclass(frozen=True)

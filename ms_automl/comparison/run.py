@@ -1,10 +1,10 @@
-"""A trial, the stream it belongs to, what it reports, and who is told."""
+"""A trial: what is suggested, what it reports, the stream it belongs to, and who is told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class Role(StrEnum):
@@ -22,6 +22,43 @@ class Role(StrEnum):
     """What else could explain a difference to the reference."""
     REFERENCE = "reference"
     """The dense network that every objective is relative to."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a trial begins that does not begin at the beginning.
+
+    Attributes:
+        what: ``state``: the other trial goes on where it was stopped; ``weights``: a whole training from its
+            weights.
+        trial: name of the other trial, of the same stream.
+    """
+
+    what: Literal["state", "weights"]
+    trial: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One trial to run.
+
+    Attributes:
+        method: a key of :data:`trainables.METHODS`.
+        params: the method's own arguments, as JSON.
+        values: what a sampler chose, by parameter name; for the record.
+        until: the report at which it stops; None for its end.
+        share: of a whole trial, what it takes at most.
+        start: where it begins; None for the initialisation of its seed.
+        profile: whether arithmetic and time of its compact network are measured at its end.
+    """
+
+    method: str
+    params: dict[str, Any]
+    values: dict[str, float]
+    until: int | None = None
+    share: float = 1.0
+    start: Start | None = None
+    profile: bool = False
 
 
 class Status(StrEnum):
@@ -77,7 +114,7 @@ class Trial:
     """One trial of a stream.
 
     Attributes:
-        start: name of the trial it began from, and how (:class:`~ms_automl.comparison.experiment.Start`).
+        start: name of the trial it began from, and how (:class:`Start`).
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
         profile: whether its compact network is measured at its end.

@@ -20,8 +20,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Suggestion
 from ms_automl.comparison.registry import Parameter, Space
+from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
 
 Render = Callable[[dict[str, float]], Suggestion]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ms_automl.comparison.experiment import Suggestion
 from ms_automl.comparison.registry import Parameter, Space
+from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers import optuna
 from ms_automl.samplers.arms import SamplerInputs

@@ -9,8 +9,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Suggestion
 from ms_automl.comparison.registry import Parameter, Space
+from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.base import Sampler
 from ms_automl.samplers.optuna import OptunaSearch

@@ -8,8 +8,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Start, Suggestion
 from ms_automl.comparison.registry import Parameter
+from ms_automl.comparison.run import Start, Suggestion
 from ms_automl.samplers.base import ListedTrials, Render, Sampler, draw
 
 

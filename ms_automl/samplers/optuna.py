@@ -15,8 +15,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from ms_automl.comparison.experiment import Suggestion
 from ms_automl.comparison.registry import Parameter
+from ms_automl.comparison.run import Suggestion
 from ms_automl.samplers.base import Render, Sampler
 from ms_automl.samplers.distributions import optuna_distributions
 

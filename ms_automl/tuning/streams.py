@@ -9,9 +9,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Start, Suggestion
 from ms_automl.comparison.journal import Entry
-from ms_automl.comparison.run import Report, Status, Stream, Trial
+from ms_automl.comparison.run import Report, Start, Status, Stream, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.samplers.base import Sampler
 from ms_automl.tuning.queue import StreamQueue

@@ -6,7 +6,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Start
+from ms_automl.comparison.run import Start
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.arms import ARMS
 from ms_automl.samplers.base import fixed_lambda

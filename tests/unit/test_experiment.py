@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models.archive import load

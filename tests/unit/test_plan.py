@@ -6,8 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Journal
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.driver.pace import pace_of
 from ms_automl.driver.plan import STOPPING, plan, show

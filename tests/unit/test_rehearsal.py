@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Journal, read
-from ms_automl.comparison.run import Trial
+from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.simulation import Script, rehearse
 from ms_automl.meta import LambdaSchedule, Reference

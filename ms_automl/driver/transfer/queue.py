@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from ms_automl.comparison.experiment import Suggestion
-from ms_automl.comparison.run import Report, Status
+from ms_automl.comparison.run import Report, Status, Suggestion
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.tuning.trouble import LOST
 

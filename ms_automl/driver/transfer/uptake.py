@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ms_automl.comparison.experiment import Experiment, Suggestion
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Suggestion
 from ms_automl.data import on_device
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import DataError
