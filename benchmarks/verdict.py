@@ -27,6 +27,7 @@ from ms_automl.config import Config, load_config
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
 from ms_automl.samplers.arms import ARMS, SamplerInputs
+from ms_automl.samplers.base import Answer, Observation, Result
 from ms_automl.tasks import Task
 
 RUNS = Path(__file__).parent / "runs"
@@ -103,22 +104,22 @@ def run(stream: Stream, path: Path) -> None:
     arm = ARMS[stream.arm]
     sampler = arm.sampler(SamplerInputs(stream.config, experiment.space(), stream.seed))
     known = rows(path, stream)
-    for index, row in enumerate(known):
-        sampler.recall(f"{index:02d}", Suggestion(row["method"], {}, row["values"]), told(row))
+    trials = [
+        observed(index, Suggestion(row["method"], {}, row["values"]), row) for index, row in enumerate(known)
+    ]
     for index in range(len(known), 1 if arm.single else stream.config.budget.trials):
-        name = f"{index:02d}"
-        suggested = sampler.suggest(name)
-        if not isinstance(suggested, dict):
+        answer = sampler.ask(trials)
+        if isinstance(answer, Answer):
             return
-        suggestion = suggested["suggestion"]
-        row = new(path, experiment, stream, suggestion, index, dense)
+        row = new(path, experiment, stream, answer, index, dense)
         append(path, row)
-        sampler.on_trial_complete(name, told(row), error=told(row) is None)
+        trials.append(observed(index, answer, row))
 
 
-def told(row: Row) -> Row | None:
-    """What a sampler hears of a trial; None where it failed."""
-    return None if row["error"] else {key: row[key] for key in ("objective", "violation", "schedule")}
+def observed(index: int, suggestion: Suggestion, row: Row) -> Observation:
+    """A trial that has ended, as its sampler knows it."""
+    result = None if row["error"] else Result(row["objective"], row["violation"], row["schedule"])
+    return Observation(f"{index:02d}", suggestion, index, True, result)
 
 
 def reference(stream: Stream, path: Path) -> Row:

@@ -1,4 +1,4 @@
-"""What λ may be: one file per space, as plain data (samplers' own types: ``ms_automl.samplers.distributions``)."""
+"""What λ may be: one file per space, as plain data."""
 
 from collections.abc import Callable
 

@@ -25,7 +25,7 @@ class Charge:
         interval: 0, 1, … within the trial.
         kind: train, outer, hessian or forward; ``lost`` for what a trial had begun that its process's death
             ended, ``interrupted`` where another process went on with it; ``searcher/suggest`` and
-            ``searcher/tell`` for the time a sampler took.
+            ``searcher/record`` for the time a sampler took.
         passes: of this kind.
         device_seconds: that the trial held its device.
         searcher_seconds: that the sampler took in the driver.

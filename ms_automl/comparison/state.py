@@ -259,7 +259,7 @@ class Comparison:
         Args:
             stream: whose sampler.
             trial: name of the trial it was about.
-            what: ``suggest`` or ``tell``.
+            what: ``suggest`` or ``record``.
             seconds: it took.
         """
         self.ledger.add(Charge(stream.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))

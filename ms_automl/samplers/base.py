@@ -1,28 +1,119 @@
-"""Samplers: each proposes the trials of one stream, as Ray Searchers that see ``objective`` and ``violation``.
+"""What a sampler is: from a run's trials so far to the next one.
 
-A sampler's ``suggest`` gives ``{"suggestion": Suggestion}``, None while it waits for a running trial, or
-``Searcher.FINISHED`` when it has nothing more to try; the budget may end it before. ``on_trial_complete`` is told
-``{"objective": J, "violation": v, "schedule": {...} | None}`` of a finished trial, or ``error=True``; one that was
-stopped on the way is told the same with ``"stopped": True``. ``"at_rungs"`` has J by report where it was compared.
-
-The n-th suggestion depends on the seed, on n and on what was told, and on nothing else: a comparison that goes on
-after a kill hands back what is known by :meth:`Sampler.resume`, and the next suggestion is the one that would have
-come. Several may be asked for before the first of them ends; their ends are told in the order of the suggestions.
+A sampler is a function. What :meth:`Sampler.ask` answers depends on seed, space and the trials that it is given,
+and on nothing else: going on after a stop, replaying a comparison and several trials at a time follow from that.
+What it keeps between two calls only saves it from working the same out again.
 """
 
 from __future__ import annotations
 
-import math
-import random
+import enum
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from ray.tune.search import Searcher
-
-from ms_automl.comparison.registry import Parameter, Space
+from ms_automl.comparison.registry import Space
 from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
+
+
+class Answer(enum.Enum):
+    """What a sampler answers where it suggests nothing."""
+
+    WAIT = enum.auto()
+    """It must know how a trial that runs comes out."""
+    DONE = enum.auto()
+    """It has nothing more to try."""
+
+
+WAIT: Literal[Answer.WAIT] = Answer.WAIT
+DONE: Literal[Answer.DONE] = Answer.DONE
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended.
+
+    Attributes:
+        objective: J on the validation split.
+        violation: by how much its sparsity misses the target; at most 0 where it may win.
+        schedule: the λ that it has learned, or None.
+        stopped: whether it was stopped on the way.
+    """
+
+    objective: float
+    violation: float = 0.0
+    schedule: dict[str, Any] | None = None
+    stopped: bool = False
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Lower is better: first what misses the target, then J."""
+        return max(0.0, self.violation), self.objective
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial as its sampler may know it.
+
+    Attributes:
+        name: of the trial.
+        suggestion: what was suggested; that a sampler of another version would suggest something else does not
+            matter.
+        known: of how many trials before it the end was known when it was suggested.
+        ended: whether its end may be known.
+        result: how it ended; None where it failed, or where its end may not be known.
+        at_rungs: J by report, where it was compared with others.
+    """
+
+    name: str
+    suggestion: Suggestion
+    known: int = 0
+    ended: bool = False
+    result: Result | None = None
+    at_rungs: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without a result."""
+        return self.ended and self.result is None
+
+
+class Sampler:
+    """Suggests the trials of one run.
+
+    Attributes:
+        least: what its cheapest next trial costs, as a share of a fixed-λ trial: with less left the run ends.
+        rungs: reports at which it decides whether a trial goes on.
+        sequential: whether each trial builds on the one before, so that no two can run at a time.
+    """
+
+    least = 1.0
+    rungs: tuple[int, ...] = ()
+    sequential = False
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """What is to run next.
+
+        Args:
+            trials: all that were suggested so far, in their order; the ends of a first part of them are known.
+        """
+        raise NotImplementedError
+
+    def stops(self, trials: Sequence[Observation], index: int, report: int, objective: float) -> bool:
+        """Whether a trial that runs is to stop at a report.
+
+        Args:
+            trials: as above.
+            index: of the trial among them.
+            report: 1, 2, … within the trial.
+            objective: J at the report.
+        """
+        return False
+
+    def record(self, trial: Observation) -> None:
+        """Keep the end of a trial for those who look at it; nothing that is asked depends on that."""
+
 
 Render = Callable[[dict[str, float]], Suggestion]
 
@@ -44,107 +135,3 @@ def pruned(criterion: str) -> Render:
         return Suggestion("pruned", {"level": values["level"], "criterion": criterion}, values)
 
     return render
-
-
-class Sampler(Searcher):
-    """What the samplers here share: no state of Ray's is needed.
-
-    Attributes:
-        least: what its cheapest next trial costs, as a share of a fixed-λ trial: with less left the stream ends.
-        rungs: reports at which it decides whether a trial goes on.
-        in_turn: whether each trial builds on the one before, so that no two can run at a time.
-    """
-
-    least = 1.0
-    rungs: tuple[int, ...] = ()
-    in_turn = False
-
-    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
-        """Take over a trial that was suggested before this process began, as if it had been suggested now.
-
-        Args:
-            trial_id: as :meth:`suggest` had it.
-            suggestion: what was suggested then.
-        """
-        self.suggest(trial_id)
-
-    def recall(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
-        """Take over a trial that ended before this process began, in the order in which trials were suggested.
-
-        Args:
-            trial_id: as above.
-            suggestion: likewise.
-            result: as :meth:`on_trial_complete` would be told; None for a failed trial.
-        """
-        self.resume(trial_id, suggestion)
-        self.on_trial_complete(trial_id, result, error=result is None)
-
-    def on_report(self, trial_id: str, report: int, objective: float) -> bool:
-        """Hear of a report of a running trial; True stops it there.
-
-        Args:
-            trial_id: of the trial.
-            report: 1, 2, … within the trial.
-            objective: J at the report.
-        """
-        return False
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a stream's state is rebuilt from its trials."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hear how a trial ended."""
-
-
-class ListedTrials(Sampler):
-    """Trials that are known beforehand, in their order."""
-
-    def __init__(self, suggestions: Sequence[Suggestion]) -> None:
-        super().__init__()
-        self.suggestions = list(suggestions)
-        self.asked = 0
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next one."""
-        if self.asked == len(self.suggestions):
-            return Searcher.FINISHED
-        self.asked += 1
-        return {"suggestion": self.suggestions[self.asked - 1]}
-
-
-class RandomSearch(Sampler):
-    """Uniform draws, on a log scale where the parameter has one (Bergstra & Bengio 2012)."""
-
-    def __init__(self, parameters: tuple[Parameter, ...], render: Render, seed: int) -> None:
-        super().__init__()
-        self.parameters = parameters
-        self.render = render
-        self.random = random.Random(seed)
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next draw; never finished."""
-        values = {parameter.name: draw(parameter, self.random) for parameter in self.parameters}
-        return {"suggestion": self.render(values)}
-
-
-def draw(parameter: Parameter, source: random.Random) -> float:
-    """One uniform draw, of the logarithm where the parameter has a log scale."""
-    if parameter.scale == "linear":
-        return source.uniform(parameter.low, parameter.high)
-    return math.exp(source.uniform(math.log(parameter.low), math.log(parameter.high)))
-
-
-def grid(parameters: tuple[Parameter, ...], render: Render, count: int) -> ListedTrials:
-    """``count`` values of one λ for all layers, from the lower bound to the upper, evenly on the log scale.
-
-    In a space of several parameters all of them take the same value: a full grid of fourteen would never end. Each
-    network is compacted and timed: the trials show what λ does.
-    """
-    low, high = parameters[0].low, parameters[0].high
-    steps = [index / max(1, count - 1) for index in range(count)]
-    values = [low ** (1 - step) * high**step for step in steps] if count > 1 else [math.sqrt(low * high)]
-    trials = [render({parameter.name: value for parameter in parameters}) for value in values]
-    return ListedTrials([replace(trial, profile=True) for trial in trials])

@@ -7,10 +7,11 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers import optuna
 from ms_automl.samplers.arms import SamplerInputs
-from ms_automl.samplers.base import ListedTrials, RandomSearch, Sampler, fixed_lambda, grid, pruned
-from ms_automl.samplers.meta import MetaOptunaSearch, MetaSparsitySearcher
-from ms_automl.samplers.multi_fidelity import Path, TopK
+from ms_automl.samplers.base import Sampler, fixed_lambda, pruned
+from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
+from ms_automl.samplers.multi_fidelity import TopK, WarmPath
 from ms_automl.samplers.optuna import MakeSampler, OptunaSearch
+from ms_automl.samplers.random import ListedTrials, RandomSearch, grid
 
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -61,7 +62,7 @@ def grid_search(given: SamplerInputs) -> Sampler:
 
 def warm_path(given: SamplerInputs) -> Sampler:
     """The same grid, each from the weights of the one before."""
-    return Path(grid(given.space.parameters, fixed_lambda(given.space), given.trials))
+    return WarmPath(grid(given.space.parameters, fixed_lambda(given.space), given.trials))
 
 
 def top_k(given: SamplerInputs) -> Sampler:
@@ -127,11 +128,11 @@ def meta(given: SamplerInputs) -> Sampler:
 
 def meta_search(given: SamplerInputs) -> Sampler:
     """The learned λ tried and refined as a fixed λ."""
-    return MetaSparsitySearcher(given.space, given.seed)
+    return MetaSparsity(given.space, given.seed)
 
 
 def meta_optuna(given: SamplerInputs) -> Sampler:
     """TPE around the learned λ."""
-    return MetaOptunaSearch(
+    return MetaOptuna(
         given.space, given.seed, given.trials, journal=given.journal, name=f"meta-optuna-{given.seed}"
     )

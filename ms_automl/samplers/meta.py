@@ -1,18 +1,16 @@
-"""The meta-sparsity trainer as a searcher: learn λ once, then try it, and around it, as a fixed λ."""
+"""The meta-sparsity trainer as a sampler: learn λ once, then try it, and around it, as a fixed λ."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from ray.tune.search import Searcher
 
 from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.base import Sampler
+from ms_automl.samplers.base import DONE, WAIT, Answer, Observation, Sampler
 from ms_automl.samplers.optuna import OptunaSearch
 
 STEP = 0.25
@@ -21,85 +19,80 @@ REACH = math.log(10)
 """How far Optuna may go from the learned λ, in log λ; the bounds of λ hold besides."""
 
 
-class MetaSparsitySearcher(Sampler):
-    """First a meta-training trial, then the learned course of λ as it is, then courses around it.
+class LearnedFirst(Sampler):
+    """First a training that learns λ, then trials with shifts of what it has learned; done where it failed.
+
+    Args:
+        space: its parameters say which λ move together, its bounds hold.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """The training that learns λ; later a fixed-λ trial around that."""
+        if not trials:
+            return Suggestion("meta_sparsity", {}, {})
+        first, *others = trials
+        if not first.ended:
+            return WAIT
+        if first.result is None or first.result.schedule is None:
+            return DONE
+        learned = LambdaSchedule.from_dict(first.result.schedule)
+        return shifted(self.space, learned, self.shifts(others))
+
+    def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
+        """Shift of log λ by parameter of the space.
+
+        Args:
+            trials: around the learned λ, so far.
+        """
+        raise NotImplementedError
+
+
+class MetaSparsity(LearnedFirst):
+    """The learned course of λ as it is, then courses around it.
 
     Around it: the whole course a step up, a step down, then further in the better direction while that helps;
     after that Gaussian steps of each parameter of the space around the best. Says whether a learned λ carries
     over to a training that does not learn it.
 
     Args:
-        space: its parameters say which λ move together, its bounds hold.
+        space: as above.
         seed: of the Gaussian steps.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
-        super().__init__()
-        self.space = space
+        super().__init__(space)
         self.seed = seed
-        self.learning: str | None = None
-        self.learned: LambdaSchedule | None = None
-        self.failed = False
-        self.proposed: dict[str, dict[str, float]] = {}
-        self.tried: list[tuple[tuple[float, float], dict[str, float]]] = []
-        self.asked = 0
 
-    def suggest(self, trial_id: str) -> Any:
-        """The meta-training trial, then fixed-λ trials; finished where the first one failed."""
-        if self.learning is None:
-            self.learning = trial_id
-            return {"suggestion": Suggestion("meta_sparsity", {}, {})}
-        if self.failed:
-            return Searcher.FINISHED
-        if self.learned is None:  # still learning
-            return None
-        shifts = self._next_shifts()
-        self.asked += 1
-        self.proposed[trial_id] = shifts
-        return {"suggestion": shifted(self.space, self.learned, shifts)}
-
-    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
-        """Take over the meta-training trial, or one around it."""
-        if self.learning is None:
-            self.learning = trial_id
-            return
-        self.asked += 1
-        names = [parameter.name for parameter in self.space.parameters]
-        self.proposed[trial_id] = {name: suggestion.values[shift_of(name)] for name in names}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take over the learned λ, or a tried one's result."""
-        if trial_id == self.learning:
-            schedule = None if error or result is None else result["schedule"]
-            self.failed = schedule is None
-            if schedule is not None:
-                self.learned = LambdaSchedule.from_dict(schedule)
-        elif not error and result is not None:
-            rank = (max(0.0, result["violation"]), result["objective"])
-            self.tried.append((rank, self.proposed[trial_id]))
-
-    def _next_shifts(self) -> dict[str, float]:
-        """Shift of log λ by parameter."""
+    def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
+        """None, a step up, a step down, then around the best."""
         names = [parameter.name for parameter in self.space.parameters]
         first = (0.0, STEP, -STEP)
-        if self.asked < len(first):
-            return dict.fromkeys(names, first[self.asked])
-        best = min(self.tried, key=lambda entry: entry[0])[1] if self.tried else dict.fromkeys(names, 0.0)
+        if len(trials) < len(first):
+            return dict.fromkeys(names, first[len(trials)])
+        tried = [trial for trial in trials if trial.result is not None]
+        best = dict.fromkeys(names, 0.0)
+        if tried:
+            winner = min(tried, key=lambda trial: trial.result.rank if trial.result is not None else (0.0, 0.0))
+            best = self._shifts_of(winner)
         common = set(best.values())
         further = 2 * next(iter(common)) if len(common) == 1 else 0.0
-        if further and all(set(shifts.values()) != {further} for shifts in self.proposed.values()):
+        if further and all(set(self._shifts_of(trial).values()) != {further} for trial in trials):
             return dict.fromkeys(names, further)
-        source = random.Random(f"{self.seed}/{self.asked}")
+        source = random.Random(f"{self.seed}/{len(trials)}")
         return {name: best[name] + source.gauss(0, STEP) for name in names}
 
+    def _shifts_of(self, trial: Observation) -> dict[str, float]:
+        return {one.name: trial.suggestion.values[shift_of(one.name)] for one in self.space.parameters}
 
-class MetaOptunaSearch(Sampler):
-    """First a meta-training trial, then a study of Optuna's over shifts of the learned course of λ.
 
-    Its first suggestion is no shift at all: the learned λ itself.
+class MetaOptuna(LearnedFirst):
+    """The learned course of λ as it is, then a study of Optuna's over shifts of it.
 
     Args:
-        space: its parameters say which λ move together, its bounds hold.
+        space: as above.
         seed: of Optuna's sampler.
         trials: how many the budget allows.
         journal: file that keeps the study; None keeps none.
@@ -109,44 +102,20 @@ class MetaOptunaSearch(Sampler):
     def __init__(
         self, space: Space, seed: int, trials: int, *, journal: Path | None = None, name: str = "study"
     ) -> None:
-        super().__init__()
-        self.space = space
-        self.learning: str | None = None
-        self.learned: LambdaSchedule | None = None
-        self.failed = False
-        shifts = tuple(Parameter(shift_of(p.name), -REACH, REACH, "linear") for p in space.parameters)
-        first = {parameter.name: 0.0 for parameter in shifts}
-        self.search = OptunaSearch(shifts, self._render, seed, trials, first=first, journal=journal, name=name)
+        super().__init__(space)
+        bounds = tuple(Parameter(shift_of(p.name), -REACH, REACH, "linear") for p in space.parameters)
+        first = {parameter.name: 0.0 for parameter in bounds}
+        self.search = OptunaSearch(bounds, None, seed, trials, first=first, journal=journal, name=name)
 
-    def suggest(self, trial_id: str) -> Any:
-        """The meta-training trial, then what Optuna says; finished where the first one failed."""
-        if self.learning is None:
-            self.learning = trial_id
-            return {"suggestion": Suggestion("meta_sparsity", {}, {})}
-        if self.failed:
-            return Searcher.FINISHED
-        return None if self.learned is None else self.search.suggest(trial_id)
+    def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
+        """What Optuna says."""
+        values = self.search.values(trials)
+        return {parameter.name: values[shift_of(parameter.name)] for parameter in self.space.parameters}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take over the learned λ, or hand a tried one on to the study."""
-        if trial_id != self.learning:
-            self.search.on_trial_complete(trial_id, result, error)
-            return
-        schedule = None if error or result is None else result["schedule"]
-        self.failed = schedule is None
-        self.learned = None if schedule is None else LambdaSchedule.from_dict(schedule)
-
-    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
-        """Take over the meta-training trial, or have the study take over another."""
-        if self.learning is None:
-            self.learning = trial_id
-        else:
-            self.search.resume(trial_id, suggestion)
-
-    def _render(self, shifts: dict[str, float]) -> Suggestion:
-        assert self.learned is not None
-        by_parameter = {parameter.name: shifts[shift_of(parameter.name)] for parameter in self.space.parameters}
-        return shifted(self.space, self.learned, by_parameter)
+    def record(self, trial: Observation) -> None:
+        """Keep the end of a trial around the learned λ in the study's file."""
+        if trial.suggestion.values:
+            self.search.record(trial)
 
 
 def shifted(space: Space, learned: LambdaSchedule, shifts: dict[str, float]) -> Suggestion:

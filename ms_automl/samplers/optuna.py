@@ -1,33 +1,30 @@
-"""Optuna's samplers as streams' samplers: constraints, failed and stopped trials are told as such."""
+"""Optuna's samplers: constraints, failed and stopped trials are told as such."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ms_automl.comparison.registry import Parameter
 from ms_automl.comparison.run import Suggestion
-from ms_automl.samplers.base import Render, Sampler
-from ms_automl.samplers.distributions import optuna_distributions
+from ms_automl.samplers.base import Answer, Observation, Render, Sampler
 
 STARTUP = 10
 """Optuna's own number of random trials before its model; fewer where the budget is small."""
 
 _OPEN: WeakValueDictionary[str, JournalStorage] = WeakValueDictionary()
 """By file. A storage of its own for each study would read what all the others write, over and over."""
-
-FAILED = "failed"
-"""Attribute of a study's trial that did; without it, one that the study has as failed was interrupted."""
 
 MakeSampler = Callable[[int, int], BaseSampler]
 """From (seed, random trials at the start)."""
@@ -37,7 +34,7 @@ def tpe(seed: int, startup: int) -> TPESampler:
     """Tree-structured Parzen estimator (Bergstra et al. 2011), its arguments pinned.
 
     Optuna's defaults differ between 4.x and 5.x, so none that does is relied on. Trials that run at a time know
-    nothing of each other: a constant liar would make a suggestion depend on more than what was told.
+    nothing of each other.
     """
     return TPESampler(
         n_startup_trials=startup,
@@ -61,15 +58,15 @@ def rungs(reports: int) -> tuple[int, ...]:
 
 
 class OptunaSearch(Sampler):
-    """A study of Optuna's behind a stream.
+    """Optuna's search over some parameters.
 
     A quarter of the trials (at least 2, at most Optuna's 10) start at random. Every suggestion has a sampler of
-    its own, seeded by the stream's seed and the trial's number, so that a study that goes on after a kill goes on
-    as it would have.
+    Optuna's of its own, seeded by the run's seed and the trial's number. The study lies in memory and follows the
+    trials that :meth:`ask` is given; the one in a file is there to be looked at.
 
     Args:
         parameters: what is searched.
-        render: values to a trial.
+        render: values to a trial; None where :meth:`values` alone is asked for.
         seed: of the sampler.
         trials: how many the budget allows.
         sampler: Optuna's.
@@ -83,7 +80,7 @@ class OptunaSearch(Sampler):
     def __init__(
         self,
         parameters: tuple[Parameter, ...],
-        render: Render,
+        render: Render | None,
         seed: int,
         trials: int,
         *,
@@ -93,111 +90,157 @@ class OptunaSearch(Sampler):
         journal: Path | None = None,
         name: str = "study",
     ) -> None:
-        super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.study = optuna.create_study(
-            storage=None if journal is None else open_journal(journal),
-            study_name=name,
-            load_if_exists=True,
-            direction="minimize",
-        )
-        self.distributions = optuna_distributions(parameters)
+        self.distributions: dict[str, BaseDistribution] = {
+            p.name: FloatDistribution(p.low, p.high, log=p.scale == "log") for p in parameters
+        }
         self.render = render
         self.seed = seed
         self.make_sampler = sampler
-        # A study that grows by a larger budget keeps the start it had.
-        attributes = self.study.user_attrs
-        if "startup" not in attributes:
-            self.study.set_user_attr("startup", min(STARTUP, max(2, trials // 4)))
-        self.startup: int = self.study.user_attrs["startup"]
         self.rungs = rungs
-        self.at_rungs: dict[int, dict[str, float]] = {rung: {} for rung in rungs}
-        self.told: list[str] = []
-        self.known: dict[str, int] = {}  # by trial: how many had been told when it was suggested
         self.first = first
-        self.asked = 0
-        self.running: dict[str, optuna.trial.Trial | Suggestion] = {}
-        for stale in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            self.study.tell(stale.number, state=TrialState.FAIL)
-        over = [
-            t
-            for t in self.study.get_trials(deepcopy=False)
-            if t.state != TrialState.FAIL or FAILED in t.user_attrs
-        ]
-        self.kept = {trial.user_attrs.get("trial") for trial in over}
+        self.kept = None if journal is None else KeptStudy(journal, name, self.distributions)
+        startup = min(STARTUP, max(2, trials // 4))
+        # A study that grows by a larger budget keeps the start it had.
+        self.startup = startup if self.kept is None else self.kept.attribute("startup", startup)
+        self._begin()
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial; never finished."""
-        number = np.random.SeedSequence([self.seed, self.asked]).generate_state(1)[0]
-        self.study.sampler = self.make_sampler(int(number), self.startup)
-        if self.asked == 0 and self.first is not None:
+    def _begin(self) -> None:
+        self.study = optuna.create_study(direction="minimize")
+        self._taken: list[Observation] = []  # whose ends the study has
+        self._open: dict[int, optuna.trial.Trial] = {}  # by index, of those that it has as running
+        self._asked: tuple[int, dict[str, float]] | None = None  # with so many ends
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """The next trial; never done."""
+        assert self.render is not None
+        return self.render(self.values(trials))
+
+    def values(self, trials: Sequence[Observation]) -> dict[str, float]:
+        """The parameters of the next trial."""
+        self._follow(trials)
+        number = len(trials)
+        if number in self._open:
+            assert self._asked is not None
+            ends, values = self._asked
+            if ends == len(self._taken):  # asked again
+                return values
+            self.study.tell(self._open.pop(number), state=TrialState.FAIL)
+        own = np.random.SeedSequence([self.seed, number]).generate_state(1)[0]
+        self.study.sampler = self.make_sampler(int(own), self.startup)
+        if number == 0 and self.first is not None:
             self.study.enqueue_trial(self.first)
-        self.asked += 1
-        trial = self.study.ask(self.distributions)
-        trial.set_user_attr("trial", trial_id)
-        self.running[trial_id] = trial
-        self.known[trial_id] = len(self.told)
-        return {"suggestion": self.render(dict(trial.params))}
+        trial = self._open[number] = self.study.ask(self.distributions)
+        self._asked = len(self._taken), dict(trial.params)
+        return dict(trial.params)
 
-    def on_report(self, trial_id: str, report: int, objective: float) -> bool:
-        """On a rung, stop a trial that is not among the best third there, of those known when it was suggested."""
+    def _follow(self, trials: Sequence[Observation]) -> None:
+        """Have the study hold these trials and no others, each as far as it may be known."""
+        if self._taken and (len(self._taken) > len(trials) or trials[len(self._taken) - 1] is not self._taken[-1]):
+            self._begin()
+        for index in range(len(self._taken), len(trials)):
+            trial = trials[index]
+            ours = self._open.get(index)
+            if ours is None or ours.params != self._parameters(trial):
+                if ours is not None:
+                    self.study.tell(ours, state=TrialState.FAIL)
+                self.study.add_trial(_frozen(trial, self.distributions, TrialState.RUNNING))
+                added = self.study.get_trials(deepcopy=False)[-1]
+                self._open[index] = optuna.trial.Trial(self.study, added._trial_id)
+            if trial.ended and len(self._taken) == index:
+                self._tell(self._open.pop(index), trial)
+                self._taken.append(trial)
+
+    def _parameters(self, trial: Observation) -> dict[str, float]:
+        return {name: trial.suggestion.values[name] for name in self.distributions}
+
+    def _tell(self, running: optuna.trial.Trial, trial: Observation) -> None:
+        """Tell the study: a failed trial as failed and a stopped one as pruned, never as a value."""
+        for report, objective in trial.at_rungs.items():
+            running.report(objective, report)
+        if trial.result is None:
+            self.study.tell(running, state=TrialState.FAIL)
+            return
+        running.set_constraint("target", trial.result.violation)
+        state = _state(trial)
+        self.study.tell(running, trial.result.objective if state == TrialState.COMPLETE else None, state=state)
+
+    def stops(self, trials: Sequence[Observation], index: int, report: int, objective: float) -> bool:
+        """Whether a trial on a rung is not among the best third there, of those known when it was suggested."""
         if report not in self.rungs:
             return False
-        trial = self.running[trial_id]
-        if not isinstance(trial, Suggestion):
-            trial.report(objective, report)
-        there = self.at_rungs[report]
-        there[trial_id] = objective
-        values = [objective, *(there[one] for one in self.told[: self.known[trial_id]] if one in there)]
+        there = [trial.at_rungs[report] for trial in trials[: trials[index].known] if report in trial.at_rungs]
+        values = [objective, *there]
         last = sorted(values)[max(0, len(values) // 3 - 1)]
         return objective > last
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study: a failed trial as failed and a stopped one as pruned, never as a value."""
-        trial = self.running.pop(trial_id)
-        self.told.append(trial_id)
-        if isinstance(trial, Suggestion):
-            self._add(trial_id, trial, None if error else result)
-        elif error or result is None:
-            trial.set_user_attr(FAILED, True)
-            self.study.tell(trial, state=TrialState.FAIL)
-        else:
-            trial.set_constraint("target", result["violation"])
-            stopped = result.get("stopped")
-            self.study.tell(trial, None if stopped else result["objective"], state=_state(result))
+    def record(self, trial: Observation) -> None:
+        """Keep the end of a trial in the study's file."""
+        if self.kept is not None:
+            self.kept.add(trial)
 
-    def resume(self, trial_id: str, suggestion: Suggestion) -> None:
-        """Take over a trial; the study hears of it as it ends, or has it in its journal already."""
-        self.asked += 1
-        self.running[trial_id] = suggestion
-        self.known[trial_id] = len(self.told)
 
-    def _add(self, trial_id: str, suggestion: Suggestion, result: dict[str, Any] | None) -> None:
-        """Add a trial that this process did not ask the study for."""
-        rungs: dict[int, float] = (result or {}).get("at_rungs", {})
-        for rung, value in rungs.items():
-            self.at_rungs[rung][trial_id] = value
-        if trial_id in self.kept:
-            return
-        state = _state(result)
-        trial = optuna.trial.create_trial(
-            params={name: suggestion.values[name] for name in self.distributions},
-            distributions=self.distributions,
-            value=result["objective"] if result is not None and state == TrialState.COMPLETE else None,
-            state=state,
-            intermediate_values=rungs,
-            user_attrs={"trial": trial_id} | ({FAILED: True} if result is None else {}),
-            constraints=None if result is None else {"target": result["violation"]},
+class KeptStudy:
+    """A study in a file, for those who look at it: no suggestion depends on the trials in it.
+
+    Args:
+        journal: the file; several studies may lie in it.
+        name: of the study.
+        distributions: of its trials.
+    """
+
+    def __init__(self, journal: Path, name: str, distributions: Mapping[str, BaseDistribution]) -> None:
+        self.study = optuna.create_study(
+            storage=open_journal(journal), study_name=name, load_if_exists=True, direction="minimize"
         )
-        self.study.add_trial(trial)
+        self.distributions = distributions
+
+    def attribute(self, name: str, value: int) -> int:
+        """What the study has by that name; what is given where it has nothing yet."""
+        attributes = self.study.user_attrs
+        if name not in attributes:
+            self.study.set_user_attr(name, value)
+            return value
+        return int(attributes[name])
+
+    @cached_property
+    def _names(self) -> set[str]:
+        trials = self.study.get_trials(deepcopy=False)
+        for stale in (trial for trial in trials if not trial.state.is_finished()):  # of an earlier version
+            self.study.tell(stale.number, state=TrialState.FAIL)
+        return {
+            trial.user_attrs["trial"]
+            for trial in trials
+            if trial.state.is_finished() and "trial" in trial.user_attrs
+        }
+
+    def add(self, trial: Observation) -> None:
+        """Keep a trial that has ended, once."""
+        if trial.name not in self._names:
+            self.study.add_trial(_frozen(trial, self.distributions, _state(trial)))
+            self._names.add(trial.name)
 
 
-def _state(result: dict[str, Any] | None) -> TrialState:
-    """What a trial's end is to the study: one that was stopped is pruned, and never has a value."""
-    if result is None:
+def _frozen(trial: Observation, distributions: Mapping[str, BaseDistribution], state: TrialState) -> FrozenTrial:
+    """A trial as Optuna has it, in a state."""
+    over = state != TrialState.RUNNING
+    return optuna.trial.create_trial(
+        params={name: trial.suggestion.values[name] for name in distributions},
+        distributions=dict(distributions),
+        value=trial.result.objective if trial.result is not None and state == TrialState.COMPLETE else None,
+        state=state,
+        intermediate_values=trial.at_rungs if over else {},
+        user_attrs={"trial": trial.name},
+        constraints={"target": trial.result.violation} if trial.result is not None and over else None,
+    )
+
+
+def _state(trial: Observation) -> TrialState:
+    """What a trial's end is to a study: one that was stopped is pruned, and never has a value."""
+    if trial.result is None:
         return TrialState.FAIL
-    return TrialState.PRUNED if result.get("stopped") else TrialState.COMPLETE
+    return TrialState.PRUNED if trial.result.stopped else TrialState.COMPLETE
 
 
 def open_journal(path: Path) -> BaseStorage:

@@ -10,11 +10,11 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ms_automl.comparison.journal import Entry
-from ms_automl.comparison.run import Report, Start, Status, Stream, Suggestion, Trial
+from ms_automl.comparison.run import Report, Status, Stream, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.samplers.base import Sampler
+from ms_automl.samplers.base import DONE, Answer, Sampler
 from ms_automl.tuning.queue import StreamQueue
-from ms_automl.tuning.telling import Telling
+from ms_automl.tuning.telling import Telling, suggestion_of
 from ms_automl.tuning.trouble import LOST
 
 Plan = Callable[[str, int], Mapping[str, float]]
@@ -152,16 +152,14 @@ class StreamRouter(Searcher):
             return self.waiting.pop(stream.name)
         name = _name(stream)
         began = time.perf_counter()
-        answer: Any = self.samplers[stream.name].suggest(name)  # Ray types FINISHED away
+        answer = self.samplers[stream.name].ask(self.telling.observations[stream.name])
         took = time.perf_counter() - began
-        if answer is None:
-            return None
-        if answer == Searcher.FINISHED:
+        if answer is DONE:
             self._close(stream)
+        if isinstance(answer, Answer):
             return None
         self.comparison.searched(stream, name, "suggest", took)
-        suggestion: Suggestion = answer["suggestion"]
-        return suggestion
+        return answer
 
     def _needed(self, stream: Stream, suggestion: Suggestion) -> float:
         """What a suggested trial costs, in the budget's unit."""
@@ -276,7 +274,8 @@ class StreamRouter(Searcher):
         if not ledger.unit.planned and ledger.totals(trial.stream).spent >= ledger.limit(trial.stream):
             return f"stopped at report {trial.reports}: the budget is spent"
         sampler = self.samplers[trial.stream]
-        if sampler.on_report(trial.name, trial.reports, trial.metrics["val/objective"]):
+        trials = self.telling.observations[trial.stream]
+        if sampler.stops(trials, trial.index, trial.reports, trial.metrics["val/objective"]):
             return f"stopped at report {trial.reports}: others were better there"
         return ""
 
@@ -341,11 +340,10 @@ class StreamRouter(Searcher):
 
     def _resume(self, stream: Stream, one: Entry, ended: bool) -> None:
         """Take over a stream's next trial."""
-        trial, suggestion = one.trial, _suggestion(one.trial)
+        trial, suggestion = one.trial, suggestion_of(one.trial)
         self.telling.due(stream)
         while self.telling.number(stream) < trial.told and self.telling.more(stream):
             pass
-        self.samplers[stream.name].resume(trial.name, suggestion)
         needed = self._needed(stream, suggestion)
         if ended:
             self.comparison.restore(trial, one.course, one.elapsed)
@@ -387,17 +385,3 @@ def _trial(trial_id: str, stream: Stream, index: int, one: Suggestion) -> Trial:
     )
     trial.start = None if one.start is None else asdict(one.start)
     return trial
-
-
-def _suggestion(trial: Trial) -> Suggestion:
-    """What a trial was suggested as."""
-    start = None if trial.start is None else Start(**trial.start)  # type: ignore[arg-type]
-    return Suggestion(
-        trial.method,
-        trial.params,
-        trial.values,
-        trial.until,
-        share=trial.share,
-        start=start,
-        profile=trial.profile,
-    )

@@ -1,4 +1,4 @@
-"""What each stream's sampler has been told: the ends of its trials, in the order in which they were suggested."""
+"""What each stream's sampler may know: the ends of its trials, in the order in which they were suggested."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ms_automl.comparison.run import Status, Stream, Trial
+from ms_automl.comparison.run import Start, Status, Stream, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.samplers.base import Sampler
+from ms_automl.samplers.base import Observation, Result, Sampler
 
 
 @dataclass
@@ -28,7 +27,7 @@ class Untold:
 
 
 class Telling:
-    """Tells samplers how trials ended, so that it does not matter which of several at a time ends first.
+    """Lets samplers know how trials ended, so that it does not matter which of several at a time ends first.
 
     With ``at_a_time`` = k the sampler of a stream is asked for its n-th trial once those to n - k have ended, and
     has been told of these, in their order, and of no later one; what the trials in between may still cost is set
@@ -44,21 +43,28 @@ class Telling:
         self.comparison = comparison
         self.samplers = samplers
         self.at_a_time = at_a_time
+        self.observations: dict[str, list[Observation]] = defaultdict(list)  # by stream: what its sampler is given
         self.untold: dict[str, list[Untold]] = defaultdict(list)  # by stream
         self.failed: dict[str, int] = defaultdict(int)  # by stream, of those that were told
 
     def add(self, stream: Stream, trial: Trial, needed: float, *, over: bool = False) -> None:
         """A trial was suggested."""
+        self.observations[stream.name].append(Observation(trial.name, suggestion_of(trial), trial.told))
         self.untold[stream.name].append(Untold(trial, needed, over))
+        if over:
+            self.samplers[stream.name].record(self._observed(trial))
 
     def over(self, stream: Stream, trial: Trial) -> None:
         """A trial has ended, its model stored."""
         next(one for one in self.untold[stream.name] if one.trial is trial).over = True
+        began = time.perf_counter()
+        self.samplers[stream.name].record(self._observed(trial))
+        self.comparison.searched(stream, trial.name, "record", time.perf_counter() - began)
         self.due(stream)
 
     def room(self, stream: Stream) -> bool:
         """Whether a stream may run one more trial with what its sampler has been told."""
-        most = 1 if self.samplers[stream.name].in_turn else self.at_a_time
+        most = 1 if self.samplers[stream.name].sequential else self.at_a_time
         return len(self.untold[stream.name]) < most
 
     def number(self, stream: Stream) -> int:
@@ -77,10 +83,7 @@ class Telling:
             return False
         trial = untold.pop(0).trial
         self.failed[stream.name] += trial.status == Status.FAILED
-        told = self._told(trial)
-        began = time.perf_counter()
-        self.samplers[stream.name].on_trial_complete(trial.name, told, error=told is None)
-        self.comparison.searched(stream, trial.name, "tell", time.perf_counter() - began)
+        self.observations[stream.name][trial.index] = self._observed(trial)
         return True
 
     def affords(self, stream: Stream, amount: float) -> bool:
@@ -91,14 +94,26 @@ class Telling:
             aside = sum(max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in untold)
         return ledger.affords(stream.name, amount + aside)
 
-    def _told(self, trial: Trial) -> dict[str, Any] | None:
-        """What a sampler hears of a trial that has ended; None where it failed."""
-        if trial.status not in (Status.FINISHED, Status.STOPPED) or "val/objective" not in trial.metrics:
-            return None
-        return {
-            "objective": trial.metrics["val/objective"],
-            "violation": self.comparison.objective.violation(trial.metrics["density"]),
-            "schedule": trial.schedule,
-            "stopped": trial.status == Status.STOPPED,
-            "at_rungs": trial.at_rungs,
-        }
+    def _observed(self, trial: Trial) -> Observation:
+        """A trial that has ended, as its sampler may know it."""
+        result = None
+        if trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics:
+            violation = self.comparison.objective.violation(trial.metrics["density"])
+            stopped = trial.status == Status.STOPPED
+            result = Result(trial.metrics["val/objective"], violation, trial.schedule, stopped)
+        at_rungs = dict(trial.at_rungs)
+        return Observation(trial.name, suggestion_of(trial), trial.told, True, result, at_rungs)
+
+
+def suggestion_of(trial: Trial) -> Suggestion:
+    """What a trial was suggested as."""
+    start = None if trial.start is None else Start(**trial.start)  # type: ignore[arg-type]
+    return Suggestion(
+        trial.method,
+        trial.params,
+        trial.values,
+        trial.until,
+        share=trial.share,
+        start=start,
+        profile=trial.profile,
+    )

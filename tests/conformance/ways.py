@@ -48,17 +48,24 @@ TRADEOFF = Objective("tradeoff", price=3.0)
 TARGET = Objective("target", target=0.5)
 
 
+SETTINGS_OF_LEARNERS = {field.name for entry in LEARNERS.values() for field in fields(entry.settings)}
+
+
+def learning(learner: str, **changes: Any) -> LearnerSettings:
+    kind: Any = LEARNERS[learner].settings if learner in LEARNERS else LearnerSettings
+    taken = {field.name for field in fields(kind)}
+    usual = {name: value for name, value in {"lambda_lr": 0.3, "unroll": 3}.items() if name in taken}
+    return kind(learner=learner, **(usual | changes))
+
+
 def meta(
     learner: str = "forward",
     objective: Objective = TRADEOFF,
     bounds: tuple[float, float] = (0.5, 50.0),
     ties: Sequence[int] | None = None,
-    **learning: Any,
+    **changes: Any,
 ) -> tuple[str, dict[str, Any]]:
-    kind: Any = LEARNERS[learner].settings if learner in LEARNERS else LearnerSettings
-    taken = {field.name for field in fields(kind)}
-    usual = {name: value for name, value in {"lambda_lr": 0.3, "unroll": 3}.items() if name in taken}
-    settings = kind(learner=learner, **(usual | learning))
+    settings = learning(learner, **changes)
     return "meta_sparsity", {
         "reference": REFERENCE, "objective": objective, "bounds": bounds, "ties": ties, "learning": settings
     }  # fmt: skip
@@ -137,9 +144,10 @@ class Factory:
 
     def __call__(self, case: str, seed: int = 0, settings: TrainingSettings = SETTINGS, **changes: Any) -> Any:
         method, arguments = CASES[case]
-        own = {name: changes.pop(name) for name in [*changes] if hasattr(arguments.get("learning"), name)}
+        own = {name: changes.pop(name) for name in [*changes] if name in SETTINGS_OF_LEARNERS}
         if own:
-            changes["learning"] = replace(arguments["learning"], **own)
+            learner = own.pop("learner", arguments["learning"].learner)
+            changes["learning"] = learning(learner, **own)
         for word in case.split(", "):
             settings = replace(settings, **WORDS.get(word, {}))
         data = changes.pop("data", self.data)

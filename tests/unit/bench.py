@@ -63,7 +63,7 @@ class Bench:
             for name in ("dense", *(arm for arm in arms if arm != "dense")):
                 arm = ARMS[name]
                 planned = 1 if arm.single else round(trials * arm.share)
-                stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned)
+                stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
                 streams.append(stream)
                 samplers[stream.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
         known, left = read(folder) if resumed else ([], {})

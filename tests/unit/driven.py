@@ -1,8 +1,11 @@
-"""Samplers of arms, driven through a budget by hand."""
+"""Samplers, driven through a budget by hand."""
+
+from dataclasses import replace
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.arms import ARMS, SamplerInputs
+from ms_automl.samplers.base import Answer, Observation, Result
 from search_spaces import SPACES
 
 LAYERS = ("stem", "block1.conv1", "block1.conv2")
@@ -18,38 +21,70 @@ def lambdas(suggestion):
     return [value for row in suggestion.params["schedule"]["values"] for value in row]
 
 
+def usual(suggestion):
+    """An objective that depends on what is suggested and on nothing else."""
+    values = list(suggestion.values.values())
+    return sum((v - 0.3) ** 2 for v in values) + len(values)
+
+
 class Driven:
-    """An arm's sampler, told an objective that depends on what it suggests and on nothing else."""
+    """A sampler with the trials that it has suggested.
 
-    def __init__(self, arm, journal=None, trials=16, seed=0):
-        config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5"])
-        stage = SamplerInputs(config, make_space("per_layer"), seed, journal)
-        self.sampler, self.reports = ARMS[arm].sampler(stage), stage.reports
-        self.records = []
+    Args:
+        sampler: what is asked; asked twice, it must say the same.
+        reports: of a whole trial.
+    """
 
-    def step(self):
-        name = f"t{len(self.records):02d}"
-        answer = self.sampler.suggest(name)
-        if not isinstance(answer, dict):
-            return answer
-        suggestion = answer["suggestion"]
-        values = list(suggestion.values.values())
-        told = {"objective": sum((v - 0.3) ** 2 for v in values) + len(values), "violation": 0.0, "schedule": None}
-        if suggestion.method == "meta_sparsity":
-            told["schedule"] = LEARNED.to_dict()
-        last = suggestion.until or self.reports
-        told["at_rungs"] = {}
-        stopped = False
-        for report in range(1, last + 1):
-            stopped = self.sampler.on_report(name, report, told["objective"])
-            if report in self.sampler.rungs:
-                told["at_rungs"][report] = told["objective"]
-            if stopped:
-                break
-        told["stopped"] = stopped or suggestion.until is not None
-        self.records.append((name, suggestion, told))
-        self.sampler.on_trial_complete(name, told)
+    def __init__(self, sampler, reports=8):
+        self.sampler, self.reports = sampler, reports
+        self.trials = []
+
+    def ask(self):
+        """The next trial, which runs then."""
+        answer = self.sampler.ask(self.trials)
+        assert self.sampler.ask(self.trials) == answer
+        if not isinstance(answer, Answer):
+            self.trials.append(Observation(f"t{len(self.trials):02d}", answer, self.known))
+        return answer
+
+    @property
+    def known(self):
+        return next((n for n, trial in enumerate(self.trials) if not trial.ended), len(self.trials))
+
+    def end(self, index, objective=None, **result):
+        """A trial ends; it failed without an objective."""
+        trial = self.trials[index]
+        if trial.suggestion.method == "meta_sparsity":
+            result = {"schedule": LEARNED.to_dict()} | result
+        ended = None if objective is None else Result(objective, **result)
+        self.trials[index] = replace(trial, ended=True, result=ended)
+        self.sampler.record(self.trials[index])
+
+    def rung(self, index, report, objective):
+        """A trial is at a report; whether it stops there."""
+        stops = self.sampler.stops(self.trials, index, report, objective)
+        if report in self.sampler.rungs:
+            trial = self.trials[index]
+            self.trials[index] = replace(trial, at_rungs=trial.at_rungs | {report: objective})
+        return stops
+
+    def step(self, objective=usual):
+        """The next trial, from its beginning to its end."""
+        suggestion = self.ask()
+        if isinstance(suggestion, Answer):
+            return suggestion
+        index, value = len(self.trials) - 1, objective(suggestion)
+        reports = range(1, (suggestion.until or self.reports) + 1)
+        stopped = any(self.rung(index, report, value) for report in reports)
+        self.end(index, value, stopped=stopped or suggestion.until is not None)
         return suggestion
 
-    def run(self, count):
-        return [self.step() for _ in range(count)]
+    def run(self, count, objective=usual):
+        return [self.step(objective) for _ in range(count)]
+
+
+def driven(arm, journal=None, trials=16, seed=0):
+    """The sampler of an arm."""
+    config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5"])
+    given = SamplerInputs(config, make_space("per_layer"), seed, journal)
+    return Driven(ARMS[arm].sampler(given), given.reports)

@@ -1,130 +1,177 @@
-"""Arms as a stream asks them: what they propose when it goes on, and how those end that stop trials on the way."""
+"""Arms as a run asks them: what they propose when it goes on, and how those end that stop trials on the way."""
+
+from dataclasses import replace
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 
 from ms_automl.comparison.run import Start
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.arms import ARMS
-from ms_automl.samplers.base import fixed_lambda
+from ms_automl.samplers.base import DONE, WAIT, Observation, Result, fixed_lambda
 from ms_automl.samplers.multi_fidelity import TopK
 from ms_automl.samplers.optuna import OptunaSearch, open_journal, rungs
-from tests.unit.driven import HIGH, LEARNED, LOW, Driven, lambdas, make_space
+from ms_automl.samplers.random import Draws
+from tests.unit.driven import HIGH, LEARNED, LOW, Driven, driven, lambdas, make_space
 
 
-@pytest.mark.parametrize("journalled", [False, True])
-@pytest.mark.parametrize("arm", [name for name in ARMS if name != "optuna-gp"])
-def test_a_stream_that_goes_on_proposes_what_it_would_have(arm, journalled, tmp_path):
-    whole = Driven(arm, tmp_path / "whole" if journalled else None)
-    wanted = whole.run(14)
-    journal = tmp_path / "cut" if journalled else None
-    before = Driven(arm, journal)
-    before.run(9)
-    before.sampler.suggest("t09")  # was running when the driver died
-    after = Driven(arm, journal)
-    for name, suggestion, told in before.records:
-        after.sampler.recall(name, suggestion, told)
-    after.records = list(before.records)
-    assert after.run(5) == wanted[9:14]
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_is_proposed_depends_on_seed_and_trials_alone(arm):
+    """A sampler that is made anew for every question, or was asked other questions before, says the same."""
+    whole = driven(arm)
+    wanted = whole.run(14 if arm != "optuna-gp" else 8)
+    other = driven(arm)
+    other.run(3, lambda suggestion: 7.0)
+    other.ask()
+    for count in range(len(whole.trials)):
+        assert driven(arm).sampler.ask(whole.trials[:count]) == wanted[count]
+        assert other.sampler.ask(whole.trials[:count]) == wanted[count]
+
+
+@pytest.mark.parametrize("arm", ["random", "optuna", "optuna-asha", "prune-taylor"])
+def test_a_trial_that_runs_says_no_more_than_one_that_failed(arm):
+    run = driven(arm)
+    run.run(8)
+    failed = [replace(trial, result=None, at_rungs={}) for trial in run.trials[6:]]
+    running = [replace(trial, ended=False) for trial in failed]
+    assert run.sampler.ask([*run.trials[:6], *running]) == run.sampler.ask([*run.trials[:6], *failed])
+
+
+def test_a_recorded_suggestion_wins_over_what_would_be_suggested():
+    """A trial of another version of Optuna, or of ours, is one like any other."""
+    space = make_space("scalar")
+    foreign = [fixed_lambda(space)({"lambda": value}) for value in (0.02, 0.5, 0.31, 0.9)]
+    runs = [Driven(OptunaSearch(space.parameters, fixed_lambda(space), seed, 8)) for seed in (0, 0)]
+    for run in runs:
+        for index, suggestion in enumerate(foreign):
+            run.trials.append(Observation(f"t{index:02d}", suggestion, index))
+            run.end(index, float(index))
+    assert runs[0].ask() == runs[1].ask()
+    assert [trial.params["lambda"] for trial in runs[0].sampler.study.trials[:4]] == [0.02, 0.5, 0.31, 0.9]
+    assert runs[0].ask() != Driven(OptunaSearch(space.parameters, fixed_lambda(space), 0, 8)).ask()
+
+
+def test_a_draw_depends_on_its_number_alone():
+    parameters = make_space("per_layer").parameters
+    forward, backward = Draws(parameters, 3), Draws(parameters, 3)
+    assert [forward[n] for n in range(9)] == [backward[n] for n in reversed(range(9))][::-1]
+    assert forward[0] != Draws(parameters, 4)[0]
 
 
 def test_a_study_lies_in_its_journal_as_optuna_keeps_them(tmp_path):
-    driven = Driven("optuna", tmp_path / "optuna.journal", seed=3)
-    driven.run(6)
+    run = driven("optuna", tmp_path / "optuna.journal", seed=3)
+    run.run(6)
     study = optuna.load_study(storage=open_journal(tmp_path / "optuna.journal"), study_name="optuna-3")
-    assert [trial.value for trial in study.trials] == [told["objective"] for _, _, told in driven.records]
-    assert [trial.user_attrs["trial"] for trial in study.trials] == [name for name, _, _ in driven.records]
+    assert [trial.value for trial in study.trials] == [trial.result.objective for trial in run.trials]
+    assert [trial.user_attrs["trial"] for trial in study.trials] == [trial.name for trial in run.trials]
+    assert [trial.params for trial in study.trials] == [trial.suggestion.values for trial in run.trials]
     assert study.trials[0].constraints == {"target": 0.0}
 
 
-def test_a_trial_that_no_process_ended_is_failed_in_the_study_and_none_is_doubled(tmp_path):
-    before = Driven("optuna", tmp_path / "j")
+def test_a_study_in_a_journal_changes_nothing_and_keeps_each_trial_once(tmp_path):
+    before = driven("optuna", tmp_path / "j")
     before.run(3)
-    before.sampler.suggest("t03")
-    after = Driven("optuna", tmp_path / "j")
-    for name, suggestion, told in before.records:
-        after.sampler.recall(name, suggestion, told)
-    states = [trial.state for trial in after.sampler.study.trials]
-    assert states == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
+    before.ask()
+    after = driven("optuna", tmp_path / "j")
+    for trial in before.trials[:3]:
+        after.sampler.record(trial)
+    after.trials = before.trials[:3]
+    assert after.run(5) == driven("optuna").run(8)[3:]
+    study = optuna.load_study(storage=open_journal(tmp_path / "j"), study_name="optuna-0")
+    assert [trial.user_attrs["trial"] for trial in study.trials] == [f"t{index:02d}" for index in range(8)]
+
+
+def test_a_trial_that_an_earlier_version_left_running_in_a_study_is_failed(tmp_path):
+    study = optuna.create_study(storage=open_journal(tmp_path / "j"), study_name="optuna-0")
+    study.ask().set_user_attr("trial", "t00")
+    driven("optuna", tmp_path / "j").run(1)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_a_study_that_grows_keeps_its_random_start(tmp_path):
-    Driven("optuna", tmp_path / "j", trials=16).run(2)
-    assert Driven("optuna", tmp_path / "j", trials=40).sampler.startup == 4
-    assert Driven("optuna", tmp_path / "other", trials=40).sampler.startup == 10
+    driven("optuna", tmp_path / "j", trials=16).run(2)
+    assert driven("optuna", tmp_path / "j", trials=40).sampler.startup == 4
+    assert driven("optuna", tmp_path / "other", trials=40).sampler.startup == 10
 
 
-def test_a_failed_and_a_stopped_trial_are_taken_over_as_what_they_were():
+def test_a_failed_and_a_stopped_trial_are_to_optuna_what_they_were():
     space = make_space("scalar")
-    sampler = OptunaSearch(space.parameters, fixed_lambda(space), 0, 12)
-    suggestion = fixed_lambda(space)({"lambda": 0.1})
-    sampler.recall("a", suggestion, None)
-    sampler.recall("b", suggestion, {"objective": 0.1, "violation": 0.0, "schedule": None, "stopped": True})
-    sampler.recall("c", suggestion, {"objective": 3.0, "violation": 0.0, "schedule": None, "stopped": False})
-    assert [trial.state for trial in sampler.study.trials] == [
-        TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE
-    ]  # fmt: skip
-    assert sampler.study.best_value == 3.0
+    run = Driven(OptunaSearch(space.parameters, fixed_lambda(space), 0, 12))
+    for index, result in enumerate((None, Result(0.1, stopped=True), Result(3.0))):
+        trial = Observation(f"t{index:02d}", fixed_lambda(space)({"lambda": 0.1}), index, True, result)
+        run.trials.append(trial)
+    run.ask()
+    states = [trial.state for trial in run.sampler.study.trials]
+    assert states == [TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE, TrialState.RUNNING]
+    assert run.sampler.study.best_value == 3.0
 
 
 def test_a_path_begins_each_trial_from_the_last_that_came_to_its_end():
-    driven = Driven("path", trials=4)
-    first, second = driven.run(2)
+    run = driven("path", trials=4)
+    first, second = run.run(2)
     assert (first.start, second.start) == (None, Start("weights", "t00"))
-    driven.sampler.suggest("t02")
-    driven.sampler.on_trial_complete("t02", error=True)
-    assert driven.sampler.suggest("t03")["suggestion"].start == Start("weights", "t01")
+    run.ask()
+    run.end(2)
+    assert run.ask().start == Start("weights", "t01")
 
 
 def test_topk_spends_its_budget_on_many_short_candidates_and_takes_the_best_to_the_end():
-    driven = Driven("topk", trials=16)
-    sampler = driven.sampler
+    run = driven("topk", trials=16)
+    sampler = run.sampler
     share = sampler.short["share"]
     spent, rest = sampler.candidates * share, sampler.kept * (1 - share)
     assert spent + rest <= 16 < spent + rest + share
-    candidates = driven.run(sampler.candidates)
+    candidates = run.run(sampler.candidates)
     assert {(one.until, one.share) for one in candidates} == {(sampler.rung, share)}
-    last = driven.run(sampler.kept)
-    ranked = sorted(driven.records[: sampler.candidates], key=lambda record: record[2]["objective"])
-    assert [s.start for s in last] == [Start("state", name) for name, _, _ in ranked[: sampler.kept]]
-    assert all(s.until is None and s.values == c.values for s, (_, c, _) in zip(last, ranked, strict=False))
-    assert driven.step() == Searcher.FINISHED
+    last = run.run(sampler.kept)
+    ranked = sorted(run.trials[: sampler.candidates], key=lambda trial: trial.result.objective)
+    assert [s.start for s in last] == [Start("state", trial.name) for trial in ranked[: sampler.kept]]
+    both = zip(last, ranked, strict=False)
+    assert all(s.until is None and s.values == trial.suggestion.values for s, trial in both)
+    assert run.step() is DONE
 
 
 def test_topk_waits_for_its_candidates_and_passes_over_those_that_failed():
     space = make_space("scalar")
-    sampler = TopK(space.parameters, fixed_lambda(space), 0, trials=2, rung=1, share=0.5)
-    names = [f"c{i}" for i in range(sampler.candidates)]
-    for name in names:
-        sampler.suggest(name)
-    assert sampler.suggest("early") is None
-    for name in names:
-        sampler.on_trial_complete(name, error=True)
-    assert sampler.suggest("late") == Searcher.FINISHED
+    run = Driven(TopK(space.parameters, fixed_lambda(space), 0, trials=2, rung=1, share=0.5))
+    for _ in range(run.sampler.candidates):
+        run.ask()
+    assert run.ask() is WAIT
+    for index in range(run.sampler.candidates):
+        run.end(index)
+    assert run.ask() is DONE
 
 
 def test_halving_lets_a_third_of_the_trials_go_on():
     assert rungs(10) == (1, 3) and rungs(2) == (1,) and rungs(40) == (4, 12)
     space = make_space("scalar")
-    sampler = OptunaSearch(space.parameters, fixed_lambda(space), 0, 12, rungs=(1,))
+    run = Driven(OptunaSearch(space.parameters, fixed_lambda(space), 0, 12, rungs=(1,)))
     stopped = []
     for index, objective in enumerate([5.0, 1.0, 3.0, 9.0, 2.0, 8.0, 0.5, 7.0, 6.0]):
-        sampler.suggest(f"t{index}")
-        stopped.append(sampler.on_report(f"t{index}", 1, objective))
-        assert not sampler.on_report(f"t{index}", 2, 1e9), "there is no rung at the second report"
-        told = {"objective": objective, "violation": 0.0, "schedule": None, "stopped": stopped[-1]}
-        sampler.on_trial_complete(f"t{index}", told)
+        run.ask()
+        stopped.append(run.rung(index, 1, objective))
+        assert not run.rung(index, 2, 1e9), "there is no rung at the second report"
+        run.end(index, objective, stopped=stopped[-1])
+    run.ask()
     assert stopped[1] is False and stopped[6] is False  # the best so far goes on
     assert sum(stopped) >= 5
-    assert {t.state for t in sampler.study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert {t.state for t in run.sampler.study.trials[:-1]} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_halving_compares_with_those_that_were_known_when_a_trial_was_suggested():
+    space = make_space("scalar")
+    sampler = OptunaSearch(space.parameters, fixed_lambda(space), 0, 12, rungs=(1,))
+    suggestion = fixed_lambda(space)({"lambda": 0.1})
+    better = [Observation(f"t{n}", suggestion, n, True, Result(0.1), {1: 0.1}) for n in range(4)]
+    assert sampler.stops([*better, Observation("t4", suggestion, 4)], 4, 1, 0.5)
+    assert not sampler.stops([*better, Observation("t4", suggestion, 0)], 4, 1, 0.5)
 
 
 def test_optuna_around_the_learned_lambda_begins_with_it_and_stays_within_the_bounds():
-    driven = Driven("meta-optuna")
-    first, second, *others = driven.run(12)
+    first, second, *others = driven("meta-optuna").run(12)
     assert first.method == "meta_sparsity"
     assert LambdaSchedule.from_dict(second.params["schedule"]) == LEARNED and set(second.values.values()) == {0.0}
     assert len({tuple(s.values.values()) for s in others}) == len(others)
@@ -132,14 +179,14 @@ def test_optuna_around_the_learned_lambda_begins_with_it_and_stays_within_the_bo
 
 
 def test_dense_reg_tries_weight_decays_then_lambdas_whose_zeros_are_not_frozen():
-    suggestions = Driven("dense-reg").run(8)
-    assert [s.method for s in suggestions] == ["dense"] * 4 + ["fixed_lambda"] * 4
-    assert all(s.params["freeze"] is False for s in suggestions[4:])
-    assert Driven("dense-reg").run(9)[-1] == Searcher.FINISHED
+    suggestions = driven("dense-reg").run(9)
+    assert [s.method for s in suggestions[:8]] == ["dense"] * 4 + ["fixed_lambda"] * 4
+    assert all(s.params["freeze"] is False for s in suggestions[4:8])
+    assert suggestions[8] is DONE
 
 
 def test_twice_the_budget_of_random_search_begins_with_the_same_draws():
-    assert Driven("random-2x").run(6) == Driven("random").run(6)
+    assert driven("random-2x").run(6) == driven("random").run(6)
 
 
 def test_studies_in_one_journal_read_what_the_others_write_once(tmp_path, monkeypatch):
@@ -152,13 +199,16 @@ def test_studies_in_one_journal_read_what_the_others_write_once(tmp_path, monkey
             yield log
 
     monkeypatch.setattr(JournalFileBackend, "read_logs", counted)
-    searches = [
-        OptunaSearch(space.parameters, fixed_lambda(space), 0, 8, journal=tmp_path / "journal", name=f"s{number}")
+    runs = [
+        Driven(
+            OptunaSearch(
+                space.parameters, fixed_lambda(space), 0, 8, journal=tmp_path / "journal", name=f"s{number}"
+            )
+        )
         for number in range(6)
     ]
-    for trial in range(3):
-        for search in searches:
-            search.suggest(f"trial-{trial}")
-            search.on_trial_complete(f"trial-{trial}", {"objective": 1.0, "violation": 0.0})
+    for _ in range(3):
+        for run in runs:
+            run.step()
     written = (tmp_path / "journal").read_text().count("\n")
     assert written <= len(read) <= 1.2 * written

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Report, Stream, Trial
+from ms_automl.comparison.run import Report, Role, Stream, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.meta import Objective
 from ms_automl.storage.files import write_json
@@ -45,7 +45,7 @@ class Bench:
 
     def __init__(self, folder, objective=None):
         self.clock, self.spy = Clock(), Spy()
-        self.dense = Stream("dense", 0, "scalar", math.inf, ("dense",), 1)
+        self.dense = Stream("dense", 0, "scalar", math.inf, ("dense",), 1, Role.REFERENCE)
         self.arm = Stream("optuna", 0, "scalar", 1000.0, ("fixed_lambda",), 3)
         ledger = Ledger(folder / "ledger.jsonl", {"optuna-0": 1000.0})
         self.state = Comparison(

@@ -52,7 +52,8 @@ def test_only_rows_with_something_to_say_have_a_note():
 @pytest.fixture
 def comparison(tmp_path):
     streams = [
-        Stream(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4) for arm in ARMS
+        Stream(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4, ARMS[arm].role)
+        for arm in ARMS
     ]
     return Comparison(Objective(), [], streams, Ledger(tmp_path / "ledger.jsonl", {}))
 

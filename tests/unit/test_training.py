@@ -67,7 +67,7 @@ def test_a_plan_counts_what_a_whole_trial_does(tiny_data: MultiTaskData) -> None
 )
 def test_a_setting_out_of_range_is_refused_with_its_condition(bad: dict[str, float]) -> None:
     name = next(reversed(bad))
-    with pytest.raises(ConfigError, match=rf"training: `.*{name}.*` must hold, but got .*{name}={bad[name]}"):
+    with pytest.raises(ConfigError, match=rf"`.*{name}.*` must hold, but got .*{name}={bad[name]}"):
         TrainingSettings(**bad)  # type: ignore[arg-type]
 
 
