@@ -66,7 +66,7 @@ def with_seconds(anytime: pd.DataFrame, trials: pd.DataFrame, rows: pd.DataFrame
     """Add `seconds`: the wall-clock an arm and seed needs by itself to come as far.
 
     The recorded `wall_seconds` run since the comparison began, with other arms in the same slots, so they say who
-    came first. Here the wall-clock of the stream's trials, failed ones included, is added up in their order, and
+    came first. Here the wall-clock of the run's trials, failed ones included, is added up in their order, and
     its searcher's time is spread evenly over them; in between, seconds go with passes. Where trials have no
     wall-clock, the recorded one is kept.
     """
@@ -89,7 +89,7 @@ def with_seconds(anytime: pd.DataFrame, trials: pd.DataFrame, rows: pd.DataFrame
 
 
 def from_target_on(anytime: pd.DataFrame, trials: pd.DataFrame, target: float | None) -> pd.DataFrame:
-    """Leave out the points before a stream has a model of the asked sparsity: their J is of another problem.
+    """Leave out the points before a run has a model of the asked sparsity: their J is of another problem.
 
     Args:
         anytime: Columns arm, seed, passes, ….

@@ -271,7 +271,8 @@ def _reproduce(findings: Findings) -> str:
     command = tags.get(
         "command", f"python -m ms_automl.search{preset} --arms {','.join(arms)} --seeds {len(seeds)}"
     )
-    most = (comparison.config.get("resources") or {}).get("concurrency_per_stream", 1)
+    resources = comparison.config.get("resources") or {}
+    most = resources.get("concurrency_per_run", resources.get("concurrency_per_stream", 1))  # as it was called
     facts = {
         "Seeds": ", ".join(str(seed) for seed in seeds),
         "Git revision": tags.get("git_revision", ""),

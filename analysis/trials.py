@@ -31,11 +31,11 @@ def selected(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
     if "val/objective" not in trials:
         return chosen
     valid = trials[(trials["status"] != "FAILED") & trials["val/objective"].notna()]
-    by_stream = rows.set_index(["arm", "seed"])
+    by_run = rows.set_index(["arm", "seed"])
     for key, group in valid.groupby(["arm", "seed"]):
-        if key not in by_stream.index:
+        if key not in by_run.index:
             continue
-        row = by_stream.loc[[key]].iloc[0]
+        row = by_run.loc[[key]].iloc[0]
         named = group[group["index"] == _index(row["selected_trial"])]
         finished = group[full_fidelity(group)]
         if len(named):

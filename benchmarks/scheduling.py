@@ -2,9 +2,9 @@
 
     python benchmarks/scheduling.py [--trials 1000,3000,10000] [--slots 1000] [--json FILE]
 
-Trials are rehearsed (ms_automl/driver/simulation.py): searchers, StreamRouter, Comparison, Ledger and Journal on
+Trials are rehearsed (ms_automl/driver/simulation.py): searchers, RunRouter, Comparison, Ledger and Journal on
 disk and Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is
-trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its streams fill
+trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its runs fill
 the slots; a trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own
 process:
 
@@ -186,8 +186,8 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     )
     durations = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())
-    for stream in comparison.streams.values():
-        tracker.stream_opened(stream)
+    for run in comparison.runs.values():
+        tracker.run_opened(run)
     gc.collect()
     resident, profiler = _resident(), cProfile.Profile()
     if profile:
@@ -203,7 +203,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     return {
         "kind": kind,
         "trials": count,
-        "streams": len(comparison.streams),
+        "runs": len(comparison.runs),
         "slots": slots,
         "most": outcome.most,
         "makespan": outcome.seconds,
@@ -245,7 +245,7 @@ def shown(found: dict[str, Any]) -> str:
     parts = [1000 * found["seconds"][part] / trials for part in PARTS]
     cells = [1000 * found["driver_seconds"] / trials, *parts]
     return (
-        f"{found['kind']:<7}{trials:>7}{found['streams']:>8}{found['most']:>6} "
+        f"{found['kind']:<7}{trials:>7}{found['runs']:>8}{found['most']:>6} "
         + "".join(f"{cell:>8.2f}" for cell in cells)
         + f"{found['memory_mb']:>8.0f}{found['grown_kb_per_trial']:>7.1f}"
     )
@@ -280,7 +280,7 @@ def main() -> None:
     options = ["--profile"] if args.profile else []
     results = []
     heads = ("all", *PARTS)
-    print(f"{'':<7}{'trials':>7}{'streams':>8}{'busy':>6} " + "".join(f"{head:>8}" for head in heads), end="")
+    print(f"{'':<7}{'trials':>7}{'runs':>8}{'busy':>6} " + "".join(f"{head:>8}" for head in heads), end="")
     print(f"{'peak MB':>8}{'kB':>7}")
     print(f"{'':<29}" + f"{'driver, ms a trial':^{8 * len(heads)}}" + f"{'':>8}{'a trial':>7}")
     with TemporaryDirectory() as temporary:

@@ -93,7 +93,7 @@ class ResourcesSection(_Section):
     begun at all, it ends a comparison on this machine. One that is silent for ``report_timeout`` seconds is
     stopped. One whose process or host is lost goes on in another process, ``retries`` times at most, from the
     state that it stored: one at the first report that comes ``checkpoint_every`` seconds after the last. Of an arm
-    and seed ``concurrency_per_stream`` trials run at a time; with more than one its sampler knows that many fewer
+    and seed ``concurrency_per_run`` trials run at a time; with more than one its sampler knows that many fewer
     results when it suggests.
     """
 
@@ -103,7 +103,7 @@ class ResourcesSection(_Section):
     report_timeout: float = Field(3600, gt=0)
     checkpoint_every: float = Field(600, ge=0)
     retries: int = Field(2, ge=0)
-    concurrency_per_stream: int = Field(1, ge=1)
+    concurrency_per_run: int = Field(1, ge=1)
 
     @property
     def device(self) -> torch.device:
@@ -214,13 +214,16 @@ def parse(values: dict[str, Any]) -> Config:
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a comparison has recorded it, in the form of this version.
 
-    Earlier ones knew one scale of the objective, and recorded every learner's settings.
+    Earlier ones knew one scale of the objective, recorded every learner's settings, and called a run a stream.
 
     Args:
         values: of ``comparison.json``; left as they are.
     """
     values = copy.deepcopy(values)
     values.setdefault("objective", {}).setdefault("scale", "ratio")
+    resources = values.setdefault("resources", {})
+    if "concurrency_per_stream" in resources:
+        resources["concurrency_per_run"] = resources.pop("concurrency_per_stream")
     meta = values.setdefault("meta", {})
     entry = LEARNERS.get(meta.get("learner", DEFAULT_LEARNER))
     if entry is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison.run import Callback, Stream, Trial
+from ms_automl.comparison.run import Callback, Run, Trial
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import alone, write_json
 from ms_automl.storage.remote import Storage, shown
@@ -196,23 +196,23 @@ class Backup(Copier, Callback):
     def __init__(self, folder: Path, storage: Storage, every: float = EVERY, beat: float = BEAT) -> None:
         super().__init__(folder, storage, FILES, RESULTS, every, beat)
 
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+    def trial_suggested(self, run: Run, trial: Trial) -> None:
         """See what there is to copy."""
         self.look()
 
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
+    def trial_started(self, run: Run, trial: Trial) -> None:
         """See what there is to copy."""
         self.look()
 
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+    def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """See what there is to copy."""
         self.look()
 
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+    def trial_ended(self, run: Run, trial: Trial) -> None:
         """Have it copied."""
         self.have_copied()
 
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+    def trial_kept(self, run: Run, trial: Trial) -> None:
         """Have it copied."""
         self.have_copied()
 

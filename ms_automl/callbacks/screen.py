@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ms_automl.comparison.run import Callback, Status, Stream, Trial
+from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import Comparison
 
 OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
@@ -41,7 +41,7 @@ class Screen(Callback):
         assert self.comparison is not None
         return progress_table(self.comparison)
 
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+    def trial_ended(self, run: Run, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
         if trial.error and trial.status == Status.FAILED:
             self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
@@ -56,25 +56,25 @@ class Screen(Callback):
 
 
 def progress_table(comparison: Comparison) -> Table:
-    """The state of every stream, with the time that is left."""
+    """The state of every run, with the time that is left."""
     elapsed = time.monotonic() - comparison.began
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left"
     )
     for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
         table.add_column(name, justify="left" if name in ("arm", "now") else "right")
-    for stream in comparison.streams.values():
-        running = [trial for trial in stream.trials if trial.status == Status.RUNNING]
+    for run in comparison.runs.values():
+        running = [trial for trial in run.trials if trial.status == Status.RUNNING]
         if running and "step" in running[0].metrics:
             now = f"step {running[0].metrics['step']:.0f}"
         else:
-            now = "running" if running else "done" if stream.closed else "waiting"
-        best = stream.best.metrics if stream.best else None
+            now = "running" if running else "done" if run.closed else "waiting"
+        best = run.best.metrics if run.best else None
         table.add_row(
-            stream.arm,
-            str(stream.seed),
-            f"{sum(t.status != 'RUNNING' for t in stream.trials)}/{stream.planned_trials}",
-            _share(comparison.ledger.totals(stream.name).spent, comparison.ledger.limit(stream.name)),
+            run.arm,
+            str(run.seed),
+            f"{sum(t.status != 'RUNNING' for t in run.trials)}/{run.planned_trials}",
+            _share(comparison.ledger.totals(run.name).spent, comparison.ledger.limit(run.name)),
             f"{best['val/objective']:.3f}" if best else "-",
             f"{100 * best['sparsity/param']:.0f} %" if best else "-",
             now,
@@ -134,7 +134,7 @@ def _eta(comparison: Comparison) -> str:
     here = len(ended) - comparison.restored
     if here <= 0 or comparison.first_start is None:
         return "time left not known yet"
-    planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.streams.values() if not s.closed)
-    planned += sum(len(s.trials) for s in comparison.streams.values() if s.closed)
+    planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.runs.values() if not s.closed)
+    planned += sum(len(s.trials) for s in comparison.runs.values() if s.closed)
     rate = here / (time.monotonic() - comparison.first_start)
     return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"

@@ -49,7 +49,7 @@ class Experiment:
         return SPACES[self.config.space](layers, self.bounds)
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
-        """What has a λ of its own, by name: layers, or streams of coupled channels."""
+        """What has a λ of its own, by name: layers, or runs of coupled channels."""
         image_shape = self.data(self.config.first_seed).image_shape
         return build_groups(network, self.config.training.grouping, image_shape).names
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison.run import Callback, Status, Stream, Trial
+from ms_automl.comparison.ledger import renamed
+from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.errors import DataError
 from ms_automl.storage.remote import remote
@@ -48,25 +49,25 @@ class Journal(Callback):
         self.path = folder / FILE
         self.comparison: Comparison | None = None
 
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+    def trial_suggested(self, run: Run, trial: Trial) -> None:
         """Keep what is to be run: of several at a time, a later one may end first."""
-        self._keep(stream, trial)
+        self._keep(run, trial)
 
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+    def trial_ended(self, run: Run, trial: Trial) -> None:
         """Keep all of it."""
         if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
-            self._keep(stream, trial)
+            self._keep(run, trial)
 
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+    def trial_kept(self, run: Run, trial: Trial) -> None:
         """Keep where its model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
-            self._keep(stream, trial)
+            self._keep(run, trial)
         elif trial.status != Status.KILLED:
             self._write({"name": trial.name, "checkpoint": self._relative(trial.checkpoint)})
 
-    def _keep(self, stream: Stream, trial: Trial) -> None:
+    def _keep(self, run: Run, trial: Trial) -> None:
         assert self.comparison is not None
-        course = self.comparison.courses.get(stream.seed, {}) if stream.is_reference else {}
+        course = self.comparison.courses.get(run.seed, {}) if run.is_reference else {}
         kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
         elapsed = self.comparison.clock() - self.comparison.began
         self._write({"trial": kept, "course": list(course.items()), "elapsed": elapsed})
@@ -103,7 +104,7 @@ def read(folder: Path) -> tuple[list[Entry], dict[str, Entry]]:
                 if entry["name"] in found:
                     found[entry["name"]].trial.checkpoint = seen(entry["checkpoint"])
                 continue
-            values = entry["trial"]
+            values = renamed(entry["trial"])
             values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
             values["states"] = tuple(seen(place) for place in values.get("states", ()))
             values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ms_automl.errors import BudgetError
 
@@ -19,7 +20,7 @@ class Charge:
     """One event of the ledger: what one report interval of one attempt at a trial cost.
 
     Attributes:
-        stream: who pays.
+        run: who pays.
         trial: name of the trial.
         attempt: 0 for its first start.
         interval: 0, 1, … within the trial.
@@ -31,7 +32,7 @@ class Charge:
         searcher_seconds: that the sampler took in the driver.
     """
 
-    stream: str
+    run: str
     trial: str
     attempt: int
     interval: int
@@ -80,7 +81,7 @@ UNITS = ("passes", "device_seconds", "flops")
 
 @dataclass
 class Totals:
-    """Sums over a stream's charges.
+    """Sums over a run's charges.
 
     Attributes:
         spent: in the budget's unit.
@@ -110,7 +111,7 @@ class Ledger:
 
     Args:
         path: JSON-lines file the events are appended to; one that exists is read first.
-        limits: what each stream may spend, in the unit; a stream that is not named has no limit.
+        limits: what each run may spend, in the unit; a run that is not named has no limit.
         unit: what limits are counted in.
     """
 
@@ -140,7 +141,7 @@ class Ledger:
         if _key(charge) in self._charges:
             return
         self._charges[_key(charge)] = charge
-        total = self._totals.setdefault(charge.stream, Totals())
+        total = self._totals.setdefault(charge.run, Totals())
         work = charge.trial, charge.interval, charge.kind
         if charge.kind == INTERRUPTED or work in self._paid:
             total.lost_passes += charge.passes
@@ -158,17 +159,17 @@ class Ledger:
     def __iter__(self) -> Iterator[Charge]:
         return iter(self._charges.values())
 
-    def totals(self, stream: str) -> Totals:
-        """What a stream has spent, failed attempts included."""
-        return self._totals.get(stream, Totals())
+    def totals(self, run: str) -> Totals:
+        """What a run has spent, failed attempts included."""
+        return self._totals.get(run, Totals())
 
-    def limit(self, stream: str) -> float:
-        """What a stream may spend, in the unit."""
-        return self.limits.get(stream, float("inf"))
+    def limit(self, run: str) -> float:
+        """What a run may spend, in the unit."""
+        return self.limits.get(run, float("inf"))
 
-    def overshoot(self, stream: str) -> float:
-        """By how much a stream has spent more than its limit; 0 within 1e-9 of it, which is rounding."""
-        limit, spent = self.limit(stream), self.totals(stream).spent
+    def overshoot(self, run: str) -> float:
+        """By how much a run has spent more than its limit; 0 within 1e-9 of it, which is rounding."""
+        limit, spent = self.limit(run), self.totals(run).spent
         return spent - limit if spent > limit * (1 + 1e-9) else 0.0
 
     def spent_on(self, trial: str) -> float:
@@ -179,13 +180,22 @@ class Ledger:
         """How often a trial has begun to cost something."""
         return self._attempts.get(trial, 0)
 
-    def affords(self, stream: str, amount: float) -> bool:
+    def affords(self, run: str, amount: float) -> bool:
         """Whether ``amount`` more stays within the limit (to 1e-9 of it: rounding is not overspending).
 
         In a unit that is not known beforehand: whether anything is left.
         """
-        limit, spent = self.limit(stream), self.totals(stream).spent
+        limit, spent = self.limit(run), self.totals(run).spent
         return spent + amount <= limit * (1 + 1e-9) if self.unit.planned else spent < limit
+
+
+def renamed(entry: dict[str, Any]) -> dict[str, Any]:
+    """A recorded trial or charge with the names of this version: a run was called a stream."""
+    return (
+        {"run": entry["stream"], **{k: v for k, v in entry.items() if k != "stream"}}
+        if "stream" in entry
+        else entry
+    )
 
 
 def _key(charge: Charge) -> tuple[str, int, int, str]:
@@ -201,7 +211,7 @@ def _read(path: Path) -> Iterator[Charge]:
         os.truncate(path, whole)
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            yield Charge(**json.loads(line))
+            yield Charge(**renamed(json.loads(line)))
         except (ValueError, TypeError) as error:
             raise BudgetError(
                 f"{path.name}: line {number} is not a charge: restore the file from a copy"

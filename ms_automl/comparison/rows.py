@@ -1,4 +1,4 @@
-"""What a stream has come to: its row of ``comparison.json``."""
+"""What a run has come to: its row of ``comparison.json``."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Status, Stream, Trial
+from ms_automl.comparison.run import Run, Status, Trial
 from ms_automl.meta import Objective, watch
 from ms_automl.meta.objective import without_change
 from ms_automl.meta.reference import learned
 from ms_automl.tasks import Task
 
 
-def row_of(stream: Stream, ledger: Ledger, objective: Objective) -> dict[str, Any]:
-    """A stream's row: what its selected model reaches, what it cost, and what a reader must know.
+def row_of(run: Run, ledger: Ledger, objective: Objective) -> dict[str, Any]:
+    """A run's row: what its selected model reaches, what it cost, and what a reader must know.
 
     Args:
-        stream: the arm and seed.
+        run: the arm and seed.
         ledger: what work was charged to.
         objective: J.
     """
-    best, spent = stream.best, ledger.totals(stream.name)
+    best, spent = run.best, ledger.totals(run.name)
     metrics = best.metrics if best else {}
-    limit = ledger.limit(stream.name)
-    trials = stream.trials
+    limit = ledger.limit(run.name)
+    trials = run.trials
     return {
-        "arm": stream.arm,
-        "seed": stream.seed,
-        "space": stream.space,
-        "status": _status(stream, objective),
+        "arm": run.arm,
+        "seed": run.seed,
+        "space": run.space,
+        "status": _status(run, objective),
         "objective": metrics.get("val/objective"),
         "test_objective": metrics.get("test/objective"),
         "delta_m": _finite(metrics.get("delta_m")),
         "sparsity_group": metrics.get("sparsity/group"),
         "sparsity_param": metrics.get("sparsity/param"),
-        "macs_ratio": stream.macs_ratio,
-        "latency_ratio": stream.latency_ratio,
+        "macs_ratio": run.macs_ratio,
+        "latency_ratio": run.latency_ratio,
         "lambda": _lambda_of(best),
-        **_retrained(stream),
+        **_retrained(run),
         "unit": ledger.unit.name,
         "limit": limit if math.isfinite(limit) else None,
         "spent": spent.spent,
-        "overshoot": ledger.overshoot(stream.name),
+        "overshoot": ledger.overshoot(run.name),
         "passes": spent.passes,
         "lost_passes": spent.lost_passes,
         "device_seconds": spent.device_seconds,
@@ -56,7 +56,7 @@ def row_of(stream: Stream, ledger: Ledger, objective: Objective) -> dict[str, An
         "failed_trials": sum(trial.status == Status.FAILED for trial in trials),
         "stopped_trials": sum(trial.status == Status.STOPPED for trial in trials),
         "selected_trial": best.name if best else None,
-        "note": "; ".join(_notes(stream, objective)),
+        "note": "; ".join(_notes(run, objective)),
     }
 
 
@@ -64,41 +64,41 @@ def _reached(best: Trial, objective: Objective) -> bool:
     return objective.violation(best.metrics["density"]) <= 1e-9
 
 
-def _status(stream: Stream, objective: Objective) -> str:
-    if stream.best is None:
+def _status(run: Run, objective: Objective) -> str:
+    if run.best is None:
         return "failed"
-    whole = stream.closed and stream.best.status == Status.FINISHED and _reached(stream.best, objective)
+    whole = run.closed and run.best.status == Status.FINISHED and _reached(run.best, objective)
     return "ok" if whole else "partial"
 
 
-def _notes(stream: Stream, objective: Objective) -> list[str]:
-    best, failed = stream.best, sum(trial.status == Status.FAILED for trial in stream.trials)
-    notes = [stream.note] if stream.note else []
+def _notes(run: Run, objective: Objective) -> list[str]:
+    best, failed = run.best, sum(trial.status == Status.FAILED for trial in run.trials)
+    notes = [run.note] if run.note else []
     if best is not None and not _reached(best, objective):
         notes.append(f"target sparsity {objective.target:g} not reached")
     if best is not None and best.status == Status.STOPPED:
         notes.append("no trial came to its end")
     if best is not None:
         notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
-    if best is not None and best.status == Status.FINISHED and best.checkpoint is None and stream.closed:
+    if best is not None and best.status == Status.FINISHED and best.checkpoint is None and run.closed:
         notes.append("its model was not stored: --resume trains it again")
     if failed:
         notes.append(f"{failed} trial{'s' if failed > 1 else ''} failed")
-    trials = (*stream.trials, *stream.retrained)
+    trials = (*run.trials, *run.retrained)
     if lost := sum(trial.interruptions for trial in trials):
         went_on = any(trial.status != Status.FAILED for trial in trials)
         notes.append(f"{lost} process{'es' if lost > 1 else ''} lost{', others went on' if went_on else ''}")
     return notes
 
 
-def _retrained(stream: Stream) -> dict[str, Any]:
+def _retrained(run: Run) -> dict[str, Any]:
     names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
     names["sparsity_param"] = "sparsity/param"
-    ended = [trial for trial in stream.retrained if trial.status == Status.FINISHED]
+    ended = [trial for trial in run.retrained if trial.status == Status.FINISHED]
     ended.sort(key=lambda trial: trial.index)
     again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
-    for run, trial in zip(again, ended, strict=True):
-        run["training_seed"] = trial.training_seed
+    for entry, trial in zip(again, ended, strict=True):
+        entry["training_seed"] = trial.training_seed
     return {
         "retrained": again,
         "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),

@@ -1,4 +1,4 @@
-"""A trial: what is suggested, what it reports, the stream it belongs to, and who is told."""
+"""A trial: what is suggested, what it reports, the run it belongs to, and who is told."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Start:
     Attributes:
         what: ``state``: the other trial goes on where it was stopped; ``weights``: a whole training from its
             weights.
-        trial: name of the other trial, of the same stream.
+        trial: name of the other trial, of the same run.
     """
 
     what: Literal["state", "weights"]
@@ -111,14 +111,14 @@ class Report:
 
 @dataclass
 class Trial:
-    """One trial of a stream.
+    """One trial of a run.
 
     Attributes:
         start: name of the trial it began from, and how (:class:`Start`).
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
         profile: whether its compact network is measured at its end.
-        told: of how many of its stream's trials its sampler had been told when it was suggested.
+        told: of how many of its run's trials its sampler had been told when it was suggested.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
         attempt: how often it had begun before its process did.
@@ -133,7 +133,7 @@ class Trial:
     """
 
     id: str
-    stream: str
+    run: str
     index: int
     method: str
     values: dict[str, float]
@@ -169,23 +169,23 @@ class Trial:
     @property
     def name(self) -> str:
         """As tables and records show it."""
-        return f"{self.stream}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
+        return f"{self.run}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
 
     @property
     def payer(self) -> str:
         """Whose account its work goes to: retraining is charged to nobody."""
-        return self.stream if self.training_seed is None else f"{self.stream}/again"
+        return self.run if self.training_seed is None else f"{self.run}/again"
 
 
 @dataclass
-class Stream:
+class Run:
     """One arm with one seed: its trials come one after another.
 
     Attributes:
         role: of its arm.
         winners: the methods whose trials may be selected.
         limit: in the budget's unit; not known yet (inf) where it is a multiple of what the dense reference took.
-        planned_trials: how many whole trials the budget allows; after as many failures the stream gives up.
+        planned_trials: how many whole trials the budget allows; after as many failures the run gives up.
         retrained: the selected model's method again, on fresh training seeds.
         settled: how many of its trials, in the order in which they were suggested, have ended without a gap. Best
             and curve are those of these: they do not depend on which of several trials at a time ended first.
@@ -226,17 +226,17 @@ class Stream:
 class Callback:
     """Is told what happens, in order; a subclass has the methods that concern it."""
 
-    def trial_suggested(self, stream: Stream, trial: Trial) -> None:
+    def trial_suggested(self, run: Run, trial: Trial) -> None:
         """A trial is to run, or to go on."""
 
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
+    def trial_started(self, run: Run, trial: Trial) -> None:
         """A trial has its device."""
 
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+    def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """A trial has made a report."""
 
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+    def trial_ended(self, run: Run, trial: Trial) -> None:
         """A trial is over, whichever way."""
 
-    def trial_kept(self, stream: Stream, trial: Trial) -> None:
+    def trial_kept(self, run: Run, trial: Trial) -> None:
         """The model of a trial that is over is stored, or a state of one that runs."""

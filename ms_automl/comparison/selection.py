@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import MsAutomlError
 from ms_automl.models import MultiTaskNet
@@ -42,26 +42,26 @@ class Compacted:
     why: str = ""
 
 
-def keep_best(stream: Stream, out: Path) -> Path | None:
-    """Copy a stream's selected model to ``<out>/best/<arm>-<seed>``; None where it has none."""
-    best = stream.best
+def keep_best(run: Run, out: Path) -> Path | None:
+    """Copy a run's selected model to ``<out>/best/<arm>-<seed>``; None where it has none."""
+    best = run.best
     if best is None or best.checkpoint is None:
         return None
     with as_folder(best.checkpoint) as model:
         if not (model / "model.json").exists():
             return None
-        folder = out / "best" / stream.name
+        folder = out / "best" / run.name
         shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     return folder
 
 
-def best_of_each_arm(streams: Iterable[Stream], better: Callable[[Trial, Trial | None], bool]) -> list[Stream]:
-    """One stream of each arm: the seed whose selected model is best on validation."""
-    best: dict[str, Stream] = {}
-    for stream in streams:
-        other = best.get(stream.arm)
-        if stream.best is not None and (other is None or better(stream.best, other.best)):
-            best[stream.arm] = stream
+def best_of_each_arm(runs: Iterable[Run], better: Callable[[Trial, Trial | None], bool]) -> list[Run]:
+    """One run of each arm: the seed whose selected model is best on validation."""
+    best: dict[str, Run] = {}
+    for run in runs:
+        other = best.get(run.arm)
+        if run.best is not None and (other is None or better(run.best, other.best)):
+            best[run.arm] = run
     return list(best.values())
 
 

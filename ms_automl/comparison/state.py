@@ -1,6 +1,6 @@
-"""What has happened so far: trials, what they cost, each stream's best, and the rows of the table.
+"""What has happened so far: trials, what they cost, each run's best, and the rows of the table.
 
-A stream is one arm with one seed. Everything that judges a model (objective, Δm, who is best) happens here and
+A run is one arm with one seed. Everything that judges a model (objective, Δm, who is best) happens here and
 nowhere else.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ms_automl.comparison.ledger import INTERRUPTED, Charge, Ledger
 from ms_automl.comparison.rows import row_of
-from ms_automl.comparison.run import Callback, Report, Status, Stream, Trial
+from ms_automl.comparison.run import Callback, Report, Run, Status, Trial
 from ms_automl.meta import Objective, Reference
 from ms_automl.meta.objective import delta_m
 from ms_automl.tasks import Task
@@ -36,7 +36,7 @@ class Comparison:
     Args:
         objective: J.
         tasks: the trained tasks.
-        streams: all of them, the dense references included.
+        runs: all of them, the dense references included.
         ledger: what work is charged to.
         callbacks: told of everything, in order.
         clock: seconds; injected in tests.
@@ -46,15 +46,15 @@ class Comparison:
         self,
         objective: Objective,
         tasks: Sequence[Task],
-        streams: Sequence[Stream],
+        runs: Sequence[Run],
         ledger: Ledger,
         callbacks: Sequence[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.objective = objective
         self.tasks = tasks
-        self.streams = {stream.name: stream for stream in streams}
-        self.reference_streams = {stream.seed: stream for stream in streams if stream.is_reference}
+        self.runs = {run.name: run for run in runs}
+        self.reference_runs = {run.seed: run for run in runs if run.is_reference}
         self.ledger = ledger
         self.callbacks = list(callbacks)
         self.clock = clock
@@ -90,16 +90,16 @@ class Comparison:
     def register(self, trial: Trial) -> None:
         """A trial was suggested."""
         self.trials[trial.id] = trial
-        stream = self.streams[trial.stream]
+        run = self.runs[trial.run]
         if trial.training_seed is None:
-            stream.trials.append(trial)
+            run.trials.append(trial)
         else:
-            bisect.insort(stream.retrained, trial, key=lambda other: other.index)
+            bisect.insort(run.retrained, trial, key=lambda other: other.index)
 
     def suggested(self, trial: Trial) -> None:
         """A trial that is registered is complete: with the state that it goes on from, where there is one."""
         for callback in self.callbacks:
-            callback.trial_suggested(self.streams[trial.stream], trial)
+            callback.trial_suggested(self.runs[trial.run], trial)
 
     def started(self, trial_id: str) -> None:
         """A trial has its device; said again where another process goes on with it."""
@@ -111,7 +111,7 @@ class Comparison:
         if self.first_start is None:
             self.first_start = trial.started
         for callback in self.callbacks:
-            callback.trial_started(self.streams[trial.stream], trial)
+            callback.trial_started(self.runs[trial.run], trial)
 
     def report(self, trial_id: str, report: Report) -> bool:
         """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing.
@@ -121,17 +121,17 @@ class Comparison:
             it had reported before.
         """
         trial = self.trials[trial_id]
-        stream = self.streams[trial.stream]
+        run = self.runs[trial.run]
         news = report.interval >= trial.reports
         if not self._charge(trial, report, news):
             return False
         trial.heard = self.clock()
         trial.reports = max(trial.reports, report.interval + 1)
         if report.metrics and news:
-            trial.metrics = dict(report.metrics) | self._judge(stream, report)
+            trial.metrics = dict(report.metrics) | self._judge(run, report)
             trial.schedule, trial.warnings = report.schedule, report.warnings
-            if stream.is_reference:
-                course = self.courses.setdefault(stream.seed, {})
+            if run.is_reference:
+                course = self.courses.setdefault(run.seed, {})
                 course[int(report.metrics["step"])] = self._losses(report.metrics, "probe")
             costs = {
                 "cost/passes": trial.passes,
@@ -148,7 +148,7 @@ class Comparison:
             if trial.at_rungs:
                 trial.metrics["rung/objective"] = trial.at_rungs[max(trial.at_rungs)]
             for callback in self.callbacks:
-                callback.trial_reported(stream, trial, trial.metrics)
+                callback.trial_reported(run, trial, trial.metrics)
         if report.done:
             self._end(trial, Status.FAILED if report.error else Status.FINISHED, report.error)
         return news
@@ -199,7 +199,7 @@ class Comparison:
             setattr(trial, name, getattr(before, name))
         trial.at_rungs |= before.at_rungs
         if course:
-            self.courses[self.streams[trial.stream].seed] = course
+            self.courses[self.runs[trial.run].seed] = course
 
     def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
         """A trial's process died.
@@ -244,7 +244,7 @@ class Comparison:
         else:
             trial.checkpoint, trial.states = checkpoint, ()
         for callback in self.callbacks:
-            callback.trial_kept(self.streams[trial.stream], trial)
+            callback.trial_kept(self.runs[trial.run], trial)
         return tuple(place for place in states if place not in trial.states)
 
     def cut(self, trial_id: str, reason: str) -> None:
@@ -253,25 +253,25 @@ class Comparison:
         if trial.status == Status.RUNNING:
             self._end(trial, Status.STOPPED, reason)
 
-    def searched(self, stream: Stream, trial: str, what: str, seconds: float) -> None:
-        """Charge the time that a stream's sampler took.
+    def searched(self, run: Run, trial: str, what: str, seconds: float) -> None:
+        """Charge the time that a run's sampler took.
 
         Args:
-            stream: whose sampler.
+            run: whose sampler.
             trial: name of the trial it was about.
             what: ``suggest`` or ``record``.
             seconds: it took.
         """
-        self.ledger.add(Charge(stream.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
+        self.ledger.add(Charge(run.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
     def stop(self, status: Status, message: str) -> None:
-        """End whatever still runs; streams that are not at their end say why."""
+        """End whatever still runs; runs that are not at their end say why."""
         for trial in list(self.trials.values()):
             if trial.status == Status.RUNNING:
                 self._end(trial, status, message)
-        for stream in self.streams.values():
-            if not stream.closed:
-                stream.note = message
+        for run in self.runs.values():
+            if not run.closed:
+                run.note = message
 
     def _charge(self, trial: Trial, report: Report, news: bool) -> bool:
         new = self.ledger.add(
@@ -303,16 +303,16 @@ class Comparison:
         """
         self.register(trial)
         self.restored += trial.status == Status.FINISHED
-        stream = self.streams[trial.stream]
+        run = self.runs[trial.run]
         if course:
-            self.courses[stream.seed] = course
+            self.courses[run.seed] = course
         self.last_end = max(self.last_end or self.began, self.began + elapsed)
-        self._settle(stream, elapsed)
+        self._settle(run, elapsed)
 
-    def _judge(self, stream: Stream, report: Report) -> dict[str, float]:
+    def _judge(self, run: Run, report: Report) -> dict[str, float]:
         metrics = report.metrics
         # The dense reference is relative to itself, and final values are what others are relative to.
-        base = metrics if stream.is_reference else self.references[stream.seed]
+        base = metrics if run.is_reference else self.references[run.seed]
         judged = {"val/objective": self._objective(metrics, base, "val")}
         if any(key.startswith("test/") for key in metrics):
             judged["test/objective"] = self._objective(metrics, base, "test")
@@ -324,34 +324,34 @@ class Comparison:
         return self.objective.value(self._losses(metrics, split), reference, metrics["density"])
 
     def _end(self, trial: Trial, status: Status, error: str | None) -> None:
-        stream = self.streams[trial.stream]
+        run = self.runs[trial.run]
         if trial.started is None:  # its process never came up, yet it has a record
             self.started(trial.id)
         trial.status, trial.error = status, error
         self.last_end = self.clock()
         trial.seconds = self._running_for(trial)
-        self._settle(stream, self.last_end - self.began)
+        self._settle(run, self.last_end - self.began)
         for callback in self.callbacks:
-            callback.trial_ended(stream, trial)
+            callback.trial_ended(run, trial)
 
-    def _settle(self, stream: Stream, seconds: float) -> None:
+    def _settle(self, run: Run, seconds: float) -> None:
         """Take in the trials that have ended since, in the order in which they were suggested."""
-        while stream.settled < len(stream.trials) and stream.trials[stream.settled].status != Status.RUNNING:
-            trial = stream.trials[stream.settled]
-            stream.settled += 1
-            stream.passes += trial.passes
-            self._select(stream, trial, seconds)
+        while run.settled < len(run.trials) and run.trials[run.settled].status != Status.RUNNING:
+            trial = run.trials[run.settled]
+            run.settled += 1
+            run.passes += trial.passes
+            self._select(run, trial, seconds)
 
-    def _select(self, stream: Stream, trial: Trial, seconds: float) -> None:
-        """The reference, the stream's best and its anytime curve, after a trial's end."""
-        if trial.status == Status.FINISHED and stream.is_reference:
-            self.references[stream.seed] = dict(trial.metrics)
+    def _select(self, run: Run, trial: Trial, seconds: float) -> None:
+        """The reference, the run's best and its anytime curve, after a trial's end."""
+        if trial.status == Status.FINISHED and run.is_reference:
+            self.references[run.seed] = dict(trial.metrics)
         scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
-        if scored and trial.method in stream.winners and self.better(trial, stream.best):
-            stream.best = trial
-        if stream.best is not None and stream.best.status == Status.FINISHED:
-            best = stream.best.metrics
-            stream.anytime.append((stream.passes, best["val/objective"], best["test/objective"], seconds))
+        if scored and trial.method in run.winners and self.better(trial, run.best):
+            run.best = trial
+        if run.best is not None and run.best.status == Status.FINISHED:
+            best = run.best.metrics
+            run.anytime.append((run.passes, best["val/objective"], best["test/objective"], seconds))
 
     def _running_for(self, trial: Trial) -> float:
         return 0.0 if trial.started is None else self.clock() - trial.started
@@ -374,13 +374,13 @@ class Comparison:
             return 0.0
         return self.busy_seconds / (self.last_end - self.first_start)
 
-    def row(self, stream: Stream) -> dict[str, Any]:
-        """The stream's row of comparison.json."""
-        return row_of(stream, self.ledger, self.objective)
+    def row(self, run: Run) -> dict[str, Any]:
+        """The run's row of comparison.json."""
+        return row_of(run, self.ledger, self.objective)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, in the order of the streams."""
-        return [self.row(stream) for stream in self.streams.values()]
+        """All rows, in the order of the runs."""
+        return [self.row(run) for run in self.runs.values()]
 
 
 def _split(metrics: dict[str, float], split: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""From a configuration to what a comparison is made of: checks, streams with their limits, the router."""
+"""From a configuration to what a comparison is made of: checks, runs with their limits, the router."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Entry
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.registry import SPACES
-from ms_automl.comparison.run import Stream
+from ms_automl.comparison.run import Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.samplers.arms import ARMS, REFERENCE, Arm, SamplerInputs
 from ms_automl.training.constant import extremes
-from ms_automl.tuning.streams import Plan, StreamRouter
+from ms_automl.tuning.streams import Plan, RunRouter
 
 
 def check_names(config: Config) -> None:
@@ -83,7 +83,7 @@ def arm_names(config: Config) -> list[str]:
     return [REFERENCE, *(name for name in config.arms if name != REFERENCE)]
 
 
-def streams_of(experiment: Experiment) -> list[Stream]:
+def runs_of(experiment: Experiment) -> list[Run]:
     """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured.
 
     Raises:
@@ -95,7 +95,7 @@ def streams_of(experiment: Experiment) -> list[Stream]:
         for method in {"fixed_lambda", *(ARMS[name].first for name in arm_names(config))}
     }
     one = costs["fixed_lambda"]
-    streams = []
+    runs = []
     for seed in config.seed_numbers:
         for name in arm_names(config):
             arm = ARMS[name]
@@ -109,8 +109,8 @@ def streams_of(experiment: Experiment) -> list[Stream]:
                     "or leave the arm out"
                 )
             planned = _planned(arm, limit, needed, one)
-            streams.append(Stream(name, seed, config.space, limit, arm.winners, planned, arm.role))
-    return streams
+            runs.append(Run(name, seed, config.space, limit, arm.winners, planned, arm.role))
+    return runs
 
 
 def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
@@ -126,7 +126,7 @@ def assemble(
     studies: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
     plan: Plan | None = None,
-) -> tuple[Comparison, StreamRouter]:
+) -> tuple[Comparison, RunRouter]:
     """The state of a comparison before its first trial, or before the first one after a stop, and its router.
 
     Args:
@@ -139,24 +139,21 @@ def assemble(
         plan: what a trial of a method and seed costs; None is the experiment's.
 
     Returns:
-        The comparison, which tells nobody yet, and the router over its streams, each with its arm's sampler.
+        The comparison, which tells nobody yet, and the router over its runs, each with its arm's sampler.
 
     Raises:
         BudgetError: where an arm cannot have its first result.
     """
     config, unit, space = experiment.config, experiment.unit(), experiment.space()
-    streams = streams_of(experiment)
-    limits = {stream.name: stream.limit for stream in streams} if unit.planned else {}
+    runs = runs_of(experiment)
+    limits = {run.name: run.limit for run in runs} if unit.planned else {}
     ledger = Ledger(folder / "ledger.jsonl", limits, unit)
     tasks = experiment.data(config.first_seed).tasks
-    comparison = Comparison(config.objective, tasks, streams, ledger, clock=clock)
-    samplers = {
-        stream.name: ARMS[stream.arm].sampler(SamplerInputs(config, space, stream.seed, studies))
-        for stream in streams
-    }
+    comparison = Comparison(config.objective, tasks, runs, ledger, clock=clock)
+    samplers = {run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, studies)) for run in runs}
     reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
-    most = config.resources.concurrency_per_stream
-    router = StreamRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
+    most = config.resources.concurrency_per_run
+    router = RunRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
     router.resume(known or (), left or {})
     if known:
         comparison.began -= max(one.elapsed for one in known)
@@ -182,4 +179,4 @@ def one_trial(experiment: Experiment, comparison: Comparison) -> float:
     unit, seed = comparison.ledger.unit, experiment.config.first_seed
     if unit.planned:
         return unit.total(experiment.plan("fixed_lambda", seed))
-    return comparison.ledger.totals(comparison.reference_streams[seed].name).spent or 1.0
+    return comparison.ledger.totals(comparison.reference_runs[seed].name).spent or 1.0

@@ -151,17 +151,17 @@ def _compare(
             if backup is not None:
                 comparison.callbacks.append(backup)
                 backup.begin()
-            for stream in comparison.streams.values():
-                tracker.stream_opened(stream)
+            for run in comparison.runs.values():
+                tracker.run_opened(run)
             if known:
-                again = sum(tracker.recall(stream) for stream in comparison.streams.values())
+                again = sum(tracker.recall(run) for run in comparison.runs.values())
                 if not goes_on:
                     console.print(f"MLflow has lost the comparison: {again} trials that ended are logged again")
                 elif again:
                     console.print(f"MLflow lacked records of {again} trials that ended: they are logged again")
-            idle = slots - config.resources.concurrency_per_stream * len(comparison.streams)
+            idle = slots - config.resources.concurrency_per_run * len(comparison.runs)
             if idle > 0:
-                remedy = "--set resources.concurrency_per_stream=N uses more"
+                remedy = "--set resources.concurrency_per_run=N uses more"
                 console.print(f"{idle} of {slots} slots have nothing to do: {remedy}", soft_wrap=True)
             screen.begin(comparison)
             run_trials(
@@ -181,7 +181,7 @@ def _compare(
         finally:
             screen.end()
     try:
-        kept = {stream.name: keep_best(stream, out) for stream in comparison.streams.values()}
+        kept = {run.name: keep_best(run, out) for run in comparison.runs.values()}
         if stopped is None:
             try:
                 _compact(console, comparison, tracker, experiment, kept)
@@ -222,10 +222,10 @@ def _finish(
         if isinstance(stopped, KeyboardInterrupt)
         else Status.FAILED
     )
-    for stream in comparison.streams.values():
-        row, model = comparison.row(stream), models[stream.name]
-        ended = status if not stream.closed else Status.FAILED if row["status"] == "failed" else Status.FINISHED
-        tracker.stream_closed(stream, row, model, ended)
+    for run in comparison.runs.values():
+        row, model = comparison.row(run), models[run.name]
+        ended = status if not run.closed else Status.FAILED if row["status"] == "failed" else Status.FINISHED
+        tracker.run_closed(run, row, model, ended)
     useful = comparison.useful_share / slots
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     trials = [trial.peak_memory for trial in comparison.trials.values()]
@@ -264,28 +264,28 @@ def _compact(
     data, grouping = experiment.data(experiment.config.first_seed), experiment.config.training.grouping
     images = real_images(data)
     torch.set_num_threads(experiment.config.resources.cpus_per_trial)  # as in a trial
-    streams = comparison.streams.values()
-    logged = {stream.name for stream in best_of_each_arm(streams, comparison.better)}
+    runs = comparison.runs.values()
+    logged = {run.name for run in best_of_each_arm(runs, comparison.better)}
     troubles: dict[str, list[str]] = {}
-    for stream in streams:
-        model = models[stream.name]
+    for run in runs:
+        model = models[run.name]
         if model is None:
             continue
         try:
             small = compacted(model, grouping, images)
         except Exception as error:  # such as a factory that fails when it is called again
-            troubles.setdefault(f"not compacted: {first_line(error)}", []).append(stream.name)
+            troubles.setdefault(f"not compacted: {first_line(error)}", []).append(run.name)
             continue
-        stream.macs_ratio, stream.latency_ratio = small.macs_ratio, small.latency_ratio
+        run.macs_ratio, run.latency_ratio = small.macs_ratio, small.latency_ratio
         if small.why:
-            troubles.setdefault(f"not compacted: {small.why}", []).append(stream.name)
-        if stream.name in logged:
+            troubles.setdefault(f"not compacted: {small.why}", []).append(run.name)
+        if run.name in logged:
             try:
                 form = to_onnx(small.network, data.image_shape)
             except Exception as error:  # a stranger's network may do anything
-                troubles.setdefault(f"not in MLflow as ONNX: {first_line(error)}", []).append(stream.name)
+                troubles.setdefault(f"not in MLflow as ONNX: {first_line(error)}", []).append(run.name)
             else:
-                tracker.model_exported(stream, form)
+                tracker.model_exported(run, form)
     for trouble, names in troubles.items():
         console.print(f"{', '.join(names)}: {trouble}", markup=False, soft_wrap=True)
 

@@ -42,7 +42,7 @@ def say_outcome(console: Console, content: dict[str, Any], out: Path, tracker: T
     say(
         f"zeros: share of the weights that λ acts on. cost: {unit}, in units of one fixed-λ trial.", soft_wrap=True
     )
-    most = content["config"]["resources"]["concurrency_per_stream"]
+    most = content["config"]["resources"]["concurrency_per_run"]
     if most > 1:
         say(
             f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer.",

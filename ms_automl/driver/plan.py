@@ -152,7 +152,7 @@ def plan_lines(plan: Plan) -> list[str]:
     }[config.budget.unit]
     lines = [
         f"{seeds}. cost: {unit} ({_number(plan.one)}). hours: of the device that a trial trains on. Each arm and "
-        f"seed runs {_at_a_time(resources.concurrency_per_stream)}."
+        f"seed runs {_at_a_time(resources.concurrency_per_run)}."
     ]
     if plan.ended:
         lines.insert(0, f"This is what is left to run: {plan.ended} trials have ended and are not in it.")

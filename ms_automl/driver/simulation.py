@@ -1,4 +1,4 @@
-"""A comparison without training: its real streams, samplers, router and ledger, on a virtual clock.
+"""A comparison without training: its real runs, samplers, router and ledger, on a virtual clock.
 
 Trials are events on a heap: what one takes and costs is what a real one would, what comes out of it is made up. So
 a rehearsal says in seconds how many trials a comparison has, what they cost, and how long they keep slots busy.
@@ -158,7 +158,7 @@ class Script:
         share = min(1.0, step / settings.prox_steps)
         gone = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
         zeros = sum(gone.values()) / len(gone)
-        told = f"{self.seed}/{trial.stream}/{trial.training_seed}/{sorted(trial.values.items())}"
+        told = f"{self.seed}/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
         noise = random.Random(told).gauss(0, 0.02)
         loss = 0.5 * (1 + 0.2 * zeros**3 / (1.05 - zeros) + abs(noise)) * (1 + 1 / (interval + 1))
         metrics = {"step": float(step), "density": 1 - zeros, "sparsity/param": zeros, "sparsity/group": zeros}
@@ -191,7 +191,7 @@ class Script:
 
 
 class Router(Protocol):
-    """What :class:`~ms_automl.tuning.streams.StreamRouter` is here."""
+    """What :class:`~ms_automl.tuning.streams.RunRouter` is here."""
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, or something else where there is none."""
@@ -208,7 +208,7 @@ class Rehearsal:
 
     Args:
         comparison: told of every trial and report; its clock is ``clock``.
-        router: of its streams.
+        router: of its runs.
         script: what trials report.
         durations: how long they take.
         clock: is set forward.
@@ -230,7 +230,7 @@ class Rehearsal:
         self.durations = durations
         self.clock = clock
         self.slots = math.inf if slots is None else slots
-        self.outcome = Outcome({stream.arm: Share() for stream in comparison.streams.values()})
+        self.outcome = Outcome({run.arm: Share() for run in comparison.runs.values()})
         self._events: list[tuple[float, int, str, Report]] = []
         self._numbers = itertools.count()
 
@@ -245,14 +245,14 @@ class Rehearsal:
             else:
                 self._go_on(trial_id)
             self._fill()  # after every event, as Tune asks
-        assert all(stream.closed for stream in self.comparison.streams.values())
+        assert all(run.closed for run in self.comparison.runs.values())
         self.outcome.seconds = self.clock.now - began
         self.outcome.searcher_seconds = self._searched() - searched
         return self.outcome
 
     def _searched(self) -> float:
         ledger = self.comparison.ledger
-        return sum(ledger.totals(name).searcher_seconds for name in self.comparison.streams)
+        return sum(ledger.totals(name).searcher_seconds for name in self.comparison.runs)
 
     def _fill(self) -> None:
         while len(self._events) < self.slots:
@@ -287,7 +287,7 @@ class Rehearsal:
         """The interval that a trial begins with: not the first where it goes on from another's state."""
         if trial.start is None or trial.start["what"] != "state":
             return 0
-        others = self.comparison.streams[trial.stream].trials
+        others = self.comparison.runs[trial.run].trials
         return next(other.reports for other in others if other.name == trial.start["trial"])
 
     def _end(self, trial_id: str, report: Report) -> None:
@@ -295,7 +295,7 @@ class Rehearsal:
         trial = self.comparison.trials[trial_id]
         again = trial.training_seed is not None
         self.comparison.kept(trial_id, str(self.comparison.ledger.path.with_name(trial_id)))
-        self.outcome.arms[self.comparison.streams[trial.stream].arm].add(
+        self.outcome.arms[self.comparison.runs[trial.run].arm].add(
             Share(
                 trials=int(not again),
                 stopped=int(trial.status == Status.STOPPED),

@@ -1,1 +1,1 @@
-"""The rim to Ray and Optuna: trials, samplers, streams."""
+"""The rim to Ray and Optuna: trials, samplers, runs."""

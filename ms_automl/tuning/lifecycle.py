@@ -60,7 +60,7 @@ class Lifecycle(tune.Callback):
         self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in StreamRouter
+        return {}  # as in RunRouter
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill the process of a trial that has been silent for too long, and say where one does not begin.
@@ -97,7 +97,7 @@ class Stopper(tune.Stopper):
         self.router = router
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in StreamRouter
+        return {}  # as in RunRouter
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether the trial that has made a report is to stop."""
@@ -116,7 +116,7 @@ class Order(FIFOScheduler):
         self.router = router
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in StreamRouter
+        return {}  # as in RunRouter
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A trial's process is gone."""

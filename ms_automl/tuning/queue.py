@@ -1,4 +1,4 @@
-"""The order in which streams are asked for their next trial."""
+"""The order in which runs are asked for their next trial."""
 
 from __future__ import annotations
 
@@ -6,70 +6,70 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ms_automl.comparison.run import Stream
+from ms_automl.comparison.run import Run
 
 
-class StreamQueue:
-    """Streams that may run one more trial, in the order of being asked; what a call costs hardly grows with them.
+class RunQueue:
+    """Runs that may run one more trial, in the order of being asked; what a call costs hardly grows with them.
 
     The dense references come first, then whoever is furthest from what its budget allows; ties go by order of
-    definition. Streams that wait for their reference are parked, closed ones stand in line for their retrainings.
+    definition. Runs that wait for their reference are parked, closed ones stand in line for their retrainings.
 
     Args:
-        streams: all of a comparison's, none of them running a trial.
+        runs: all of a comparison's, none of them running a trial.
 
     Attributes:
         open: how many are not closed.
     """
 
-    def __init__(self, streams: Iterable[Stream]) -> None:
+    def __init__(self, runs: Iterable[Run]) -> None:
         self._numbers: dict[str, int] = {}
-        self._free: list[tuple[bool, int, int, Stream]] = []
-        self._parked: dict[int, list[Stream]] = defaultdict(list)  # by seed
-        self._closed: list[tuple[int, Stream]] = []
-        self._here: set[str] = set()  # whichever of the three a stream is in, or has left for good
+        self._free: list[tuple[bool, int, int, Run]] = []
+        self._parked: dict[int, list[Run]] = defaultdict(list)  # by seed
+        self._closed: list[tuple[int, Run]] = []
+        self._here: set[str] = set()  # whichever of the three a run is in, or has left for good
         self.open = 0
-        for number, stream in enumerate(streams):
-            self._numbers[stream.name] = number
+        for number, run in enumerate(runs):
+            self._numbers[run.name] = number
             self.open += 1
-            self.push(stream)
+            self.push(run)
 
-    def push(self, stream: Stream) -> None:
-        """Put back a stream that may run a trial more, or that is closed; one that is here already stays."""
-        if stream.name in self._here:
+    def push(self, run: Run) -> None:
+        """Put back a run that may run a trial more, or that is closed; one that is here already stays."""
+        if run.name in self._here:
             return
-        self._here.add(stream.name)
-        number = self._numbers[stream.name]
-        if stream.closed:
+        self._here.add(run.name)
+        number = self._numbers[run.name]
+        if run.closed:
             self.open -= 1
-            heapq.heappush(self._closed, (number, stream))
+            heapq.heappush(self._closed, (number, run))
         else:
-            done = len(stream.trials) - stream.planned_trials
-            heapq.heappush(self._free, (not stream.is_reference, done, number, stream))
+            done = len(run.trials) - run.planned_trials
+            heapq.heappush(self._free, (not run.is_reference, done, number, run))
 
-    def pop(self) -> Stream | None:
+    def pop(self) -> Run | None:
         """Take out the one that is asked next; None where there is none."""
         if not self._free:
             return None
-        stream = heapq.heappop(self._free)[-1]
-        self._here.remove(stream.name)
-        return stream
+        run = heapq.heappop(self._free)[-1]
+        self._here.remove(run.name)
+        return run
 
-    def park(self, stream: Stream) -> None:
-        """Keep a stream that was taken out until a trial of its seed's reference has ended."""
-        self._here.add(stream.name)
-        self._parked[stream.seed].append(stream)
+    def park(self, run: Run) -> None:
+        """Keep a run that was taken out until a trial of its seed's reference has ended."""
+        self._here.add(run.name)
+        self._parked[run.seed].append(run)
 
-    def freed(self, stream: Stream) -> None:
-        """Put back a stream of which a trial has ended; with a reference, all that are parked for it."""
-        self.push(stream)
-        if stream.is_reference:
-            for waiting in self._parked.pop(stream.seed, []):
+    def freed(self, run: Run) -> None:
+        """Put back a run of which a trial has ended; with a reference, all that are parked for it."""
+        self.push(run)
+        if run.is_reference:
+            for waiting in self._parked.pop(run.seed, []):
                 self._here.remove(waiting.name)
                 self.push(waiting)
 
-    def first_closed(self) -> Stream | None:
-        """The first closed stream in order of definition that was not dropped; None where there is none."""
+    def first_closed(self) -> Run | None:
+        """The first closed run in order of definition that was not dropped; None where there is none."""
         return self._closed[0][1] if self._closed else None
 
     def drop_closed(self) -> None:

@@ -1,4 +1,4 @@
-"""What each stream's sampler may know: the ends of its trials, in the order in which they were suggested."""
+"""What each run's sampler may know: the ends of its trials, in the order in which they were suggested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ms_automl.comparison.run import Start, Status, Stream, Suggestion, Trial
+from ms_automl.comparison.run import Run, Start, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.samplers.base import Observation, Result, Sampler
 
@@ -29,70 +29,70 @@ class Untold:
 class Telling:
     """Lets samplers know how trials ended, so that it does not matter which of several at a time ends first.
 
-    With ``at_a_time`` = k the sampler of a stream is asked for its n-th trial once those to n - k have ended, and
+    With ``at_a_time`` = k the sampler of a run is asked for its n-th trial once those to n - k have ended, and
     has been told of these, in their order, and of no later one; what the trials in between may still cost is set
     aside.
 
     Args:
-        comparison: whose streams and ledger it is about.
-        samplers: by stream name.
-        at_a_time: trials of a stream that may run at a time; of one whose trials build on each other only one may.
+        comparison: whose runs and ledger it is about.
+        samplers: by run name.
+        at_a_time: trials of a run that may run at a time; of one whose trials build on each other only one may.
     """
 
     def __init__(self, comparison: Comparison, samplers: Mapping[str, Sampler], at_a_time: int) -> None:
         self.comparison = comparison
         self.samplers = samplers
         self.at_a_time = at_a_time
-        self.observations: dict[str, list[Observation]] = defaultdict(list)  # by stream: what its sampler is given
-        self.untold: dict[str, list[Untold]] = defaultdict(list)  # by stream
-        self.failed: dict[str, int] = defaultdict(int)  # by stream, of those that were told
+        self.observations: dict[str, list[Observation]] = defaultdict(list)  # by run: what its sampler is given
+        self.untold: dict[str, list[Untold]] = defaultdict(list)  # by run
+        self.failed: dict[str, int] = defaultdict(int)  # by run, of those that were told
 
-    def add(self, stream: Stream, trial: Trial, needed: float, *, over: bool = False) -> None:
+    def add(self, run: Run, trial: Trial, needed: float, *, over: bool = False) -> None:
         """A trial was suggested."""
-        self.observations[stream.name].append(Observation(trial.name, suggestion_of(trial), trial.told))
-        self.untold[stream.name].append(Untold(trial, needed, over))
+        self.observations[run.name].append(Observation(trial.name, suggestion_of(trial), trial.told))
+        self.untold[run.name].append(Untold(trial, needed, over))
         if over:
-            self.samplers[stream.name].record(self._observed(trial))
+            self.samplers[run.name].record(self._observed(trial))
 
-    def over(self, stream: Stream, trial: Trial) -> None:
+    def over(self, run: Run, trial: Trial) -> None:
         """A trial has ended, its model stored."""
-        next(one for one in self.untold[stream.name] if one.trial is trial).over = True
+        next(one for one in self.untold[run.name] if one.trial is trial).over = True
         began = time.perf_counter()
-        self.samplers[stream.name].record(self._observed(trial))
-        self.comparison.searched(stream, trial.name, "record", time.perf_counter() - began)
-        self.due(stream)
+        self.samplers[run.name].record(self._observed(trial))
+        self.comparison.searched(run, trial.name, "record", time.perf_counter() - began)
+        self.due(run)
 
-    def room(self, stream: Stream) -> bool:
-        """Whether a stream may run one more trial with what its sampler has been told."""
-        most = 1 if self.samplers[stream.name].sequential else self.at_a_time
-        return len(self.untold[stream.name]) < most
+    def room(self, run: Run) -> bool:
+        """Whether a run may run one more trial with what its sampler has been told."""
+        most = 1 if self.samplers[run.name].sequential else self.at_a_time
+        return len(self.untold[run.name]) < most
 
-    def number(self, stream: Stream) -> int:
-        """Of how many trials a stream's sampler has been told."""
-        return len(stream.trials) - len(self.untold[stream.name])
+    def number(self, run: Run) -> int:
+        """Of how many trials a run's sampler has been told."""
+        return len(run.trials) - len(self.untold[run.name])
 
-    def due(self, stream: Stream) -> None:
-        """Tell a stream's sampler what it is to know when it is asked next."""
-        while not self.room(stream) and self.more(stream):
+    def due(self, run: Run) -> None:
+        """Tell a run's sampler what it is to know when it is asked next."""
+        while not self.room(run) and self.more(run):
             pass
 
-    def more(self, stream: Stream) -> bool:
-        """Tell a stream's sampler of the first trial that it does not know of; False where that has not ended."""
-        untold = self.untold[stream.name]
+    def more(self, run: Run) -> bool:
+        """Tell a run's sampler of the first trial that it does not know of; False where that has not ended."""
+        untold = self.untold[run.name]
         if not untold or not untold[0].over:
             return False
         trial = untold.pop(0).trial
-        self.failed[stream.name] += trial.status == Status.FAILED
-        self.observations[stream.name][trial.index] = self._observed(trial)
+        self.failed[run.name] += trial.status == Status.FAILED
+        self.observations[run.name][trial.index] = self._observed(trial)
         return True
 
-    def affords(self, stream: Stream, amount: float) -> bool:
+    def affords(self, run: Run, amount: float) -> bool:
         """Whether ``amount`` is left, besides what trials may still cost that the sampler has not been told of."""
         ledger, aside = self.comparison.ledger, 0.0
         if ledger.unit.planned:
-            untold = self.untold[stream.name]
+            untold = self.untold[run.name]
             aside = sum(max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in untold)
-        return ledger.affords(stream.name, amount + aside)
+        return ledger.affords(run.name, amount + aside)
 
     def _observed(self, trial: Trial) -> Observation:
         """A trial that has ended, as its sampler may know it."""

@@ -31,7 +31,7 @@ def spent(search):
     passes = dict.fromkeys(ARMS, 0.0)
     for line in (search.out / "ledger.jsonl").read_text().splitlines():
         charge = json.loads(line)
-        passes[charge["stream"].removesuffix("/again").removesuffix("-0")] += charge["passes"]
+        passes[charge["run"].removesuffix("/again").removesuffix("-0")] += charge["passes"]
     return passes
 
 

@@ -67,7 +67,7 @@ def test_every_trial_has_one_run_and_all_have_ended(resumed):
 def test_the_ledger_keeps_what_was_lost_and_limits_nobody_for_it(resumed):
     lines = [json.loads(line) for line in (resumed.out / "ledger.jsonl").read_text().splitlines()]
     for arm, row in resumed.rows.items():
-        charged = sum(line["passes"] for line in lines if line["stream"] == f"{arm}-0")
+        charged = sum(line["passes"] for line in lines if line["run"] == f"{arm}-0")
         assert charged == pytest.approx(row["passes"] + row["lost_passes"])
     assert sum(row["lost_passes"] for row in resumed.rows.values()) > 0
 

@@ -54,7 +54,7 @@ def test_the_record_says_where_its_store_lies(search):
 def test_the_ledger_adds_up_to_the_rows(search):
     lines = [json.loads(line) for line in (search.out / "ledger.jsonl").read_text().splitlines()]
     for arm, row in search.rows.items():
-        spent = sum(line["passes"] for line in lines if line["stream"] == f"{arm}-0")
+        spent = sum(line["passes"] for line in lines if line["run"] == f"{arm}-0")
         assert row["passes"] == pytest.approx(spent)
 
 
@@ -76,12 +76,12 @@ def test_mlflow_has_one_parent_a_run_per_arm_and_one_per_trial_all_ended(search)
         assert run.info.status == ("KILLED" if name in stopped else "FINISHED"), name
     assert len(runs) == 1 + len(ARMS) + sum(row["trials"] for row in search.rows.values())
     for arm, row in search.rows.items():
-        stream = runs[f"{arm}-0"]
-        assert stream.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert json.loads(stream.data.tags["ms_automl.row"]) == {k: v for k, v in row.items() if k != "lambda"}
+        arm_run = runs[f"{arm}-0"]
+        assert arm_run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert json.loads(arm_run.data.tags["ms_automl.row"]) == {k: v for k, v in row.items() if k != "lambda"}
         for index in range(row["trials"]):
             trial = runs[f"{arm}-0/{index:02d}"]
-            assert trial.data.tags["mlflow.parentRunId"] == stream.info.run_id
+            assert trial.data.tags["mlflow.parentRunId"] == arm_run.info.run_id
 
 
 def test_the_trials_of_the_grid_say_what_lambda_saves(search):

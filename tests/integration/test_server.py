@@ -24,32 +24,32 @@ WRITER = """
 import sys, time
 from types import SimpleNamespace
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 
 name, pause = sys.argv[1], float(sys.argv[2])
 tracker = Tracker()
 tracker.begin(name, {"preset": "none"}, {"a": 1, "b": {"c": 2}})
 longest = 0.0
 for arm in ("one", "two"):
-    stream = Stream(arm, 0, "scalar", 10.0, ("m",), 3)
-    tracker.stream_opened(stream)
+    run = Run(arm, 0, "scalar", 10.0, ("m",), 3)
+    tracker.run_opened(run)
     for index in range(3):
-        trial = Trial(f"{arm}{index}", stream.name, index, "m", {"lambda": 0.1}, {})
-        stream.best = trial
+        trial = Trial(f"{arm}{index}", run.name, index, "m", {"lambda": 0.1}, {})
+        run.best = trial
         began = time.monotonic()
-        tracker.trial_started(stream, trial)
+        tracker.trial_started(run, trial)
         longest = max(longest, time.monotonic() - began)
         for step in range(10):
             time.sleep(pause)
             began = time.monotonic()
             trial.metrics = {"step": float(step), "val/objective": 1 / (step + 1), "sparsity/param": step / 10}
-            tracker.trial_reported(stream, trial, trial.metrics)
+            tracker.trial_reported(run, trial, trial.metrics)
             longest = max(longest, time.monotonic() - began)
         trial.status = "FINISHED"
-        stream.anytime.append((10.0 * (index + 1), 1.0, 1.0, 1.0))
-        tracker.trial_ended(stream, trial)
+        run.anytime.append((10.0 * (index + 1), 1.0, 1.0, 1.0))
+        tracker.trial_ended(run, trial)
     row = {key: 0.0 for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")} | {"status": "ok"}
-    tracker.stream_closed(stream, row, None, "FINISHED")
+    tracker.run_closed(run, row, None, "FINISHED")
 tracker.finish({"rows": []}, {"useful_share": 1.0}, "FINISHED")
 print(longest, tracker.writer.lost, tracker.run_id)
 """

@@ -7,13 +7,13 @@ from ray.tune.search import Searcher
 
 from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
-from ms_automl.comparison.run import Report, Stream
+from ms_automl.comparison.run import Report, Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.samplers.arms import ARMS, SamplerInputs
 from ms_automl.tasks import classification
-from ms_automl.tuning.streams import StreamRouter
+from ms_automl.tuning.streams import RunRouter
 from search_spaces import SPACES
 
 LAYERS = ("stem", "conv")
@@ -42,14 +42,14 @@ class Bench:
 
     Args:
         folder: of ledger, journal and studies.
-        broken: from (stream, trial) to an error that its last report brings, "unbuilt" (an error at no cost) or
+        broken: from (run, trial) to an error that its last report brings, "unbuilt" (an error at no cost) or
             False.
         slow: how much longer the trials of an arm take than others.
     """
 
     def __init__(
         self, folder, seeds=(0,), trials=4, arms=tuple(ARMS), unit="passes", retrain=0,
-        broken=lambda stream, trial: False, slow=None, recorders=(), resumed=False, objective=None,
+        broken=lambda run, trial: False, slow=None, recorders=(), resumed=False, objective=None,
         space="per_layer", retries=0, at_a_time=1,
     ):  # fmt: skip
         settings = [f"budget.trials={trials}", f"space={space}", "training.steps=60", "training.report_every=10"]
@@ -57,24 +57,24 @@ class Bench:
         settings += [f"objective.kind={objective.kind}", f"objective.target={objective.target}"]
         config = load_config("smoke", settings=settings)
         layers = SPACES[space](LAYERS, (config.lambda_.low, config.lambda_.high))
-        measure, streams, samplers = UNITS[unit], [], {}
+        measure, runs, samplers = UNITS[unit], [], {}
         one = measure.total(PASS) if measure.planned else 1.0
         for seed in seeds:
             for name in ("dense", *(arm for arm in arms if arm != "dense")):
                 arm = ARMS[name]
                 planned = 1 if arm.single else round(trials * arm.share)
-                stream = Stream(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
-                streams.append(stream)
-                samplers[stream.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
+                run = Run(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
+                runs.append(run)
+                samplers[run.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
         known, left = read(folder) if resumed else ([], {})
-        limits = {stream.name: stream.limit for stream in streams} if measure.planned else {}
+        limits = {run.name: run.limit for run in runs} if measure.planned else {}
         ledger = Ledger(folder / "ledger.jsonl", limits, measure)
         self.clock, journal, self.folder = Clock(), Journal(folder), folder
         self.state = Comparison(
-            objective, [classification("digit", 10)], streams, ledger, [*recorders, journal], self.clock
+            objective, [classification("digit", 10)], runs, ledger, [*recorders, journal], self.clock
         )
         journal.comparison = self.state
-        self.router = StreamRouter(
+        self.router = RunRouter(
             self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time
         )
         self.router.resume(known, left)
@@ -94,11 +94,11 @@ class Bench:
     def report(self, name, interval):
         """What the trial says after an interval; a trial that goes on begins where the other one stopped."""
         trial = self.state.trials[name]
-        stream = self.state.streams[trial.stream]
+        run = self.state.runs[trial.run]
         first = self.begins(trial)
         done = interval == REPORTS - 1
-        error = (self.broken(stream, trial) or None) if done else None
-        seconds = self.slow.get(stream.arm, 1.0)
+        error = (self.broken(run, trial) or None) if done else None
+        seconds = self.slow.get(run.arm, 1.0)
         size = sum(abs(math.log(abs(value) + 1e-3)) for value in trial.values.values())
         loss = (1.0 + size) * (1 + 1 / (interval + 1)) + 0.01 * (trial.training_seed or 0) % 7
         density = 1.0 if trial.method == "dense" else 0.2 + 0.6 / (1 + size)
@@ -123,7 +123,7 @@ class Bench:
         self.clock.now += 1.0
         interval = self.begins(trial) + self.at[name]
         self.at[name] += 1
-        if self.broken(self.state.streams[trial.stream], trial) == "unbuilt":
+        if self.broken(self.state.runs[trial.run], trial) == "unbuilt":
             interval = REPORTS - 1
         report = self.report(name, interval)
         stop = self.router.reported(name, report)
@@ -159,9 +159,9 @@ class Bench:
                     running.append(name)
                     history.append(self.state.trials[name].name)
                     charged = [self.state.trials[trial] for trial in running]
-                    busy = [trial.stream for trial in charged if trial.training_seed is None]
+                    busy = [trial.run for trial in charged if trial.training_seed is None]
                     together = max(map(busy.count, busy), default=0)
-                    assert together <= self.router.telling.at_a_time, "too many trials of one stream at a time"
+                    assert together <= self.router.telling.at_a_time, "too many trials of one run at a time"
             if not isinstance(answer, dict):
                 assert running, "nothing runs and nothing is suggested: the Tuner would wait for ever"
                 name = pick(running)

@@ -9,7 +9,7 @@ from ms_automl.models.cost import Cost, planned_cost
 
 
 def charge(trial: str = "a", interval: int = 0, passes: float = 10.0, **changes: object) -> Charge:
-    fields = {"stream": "s", "attempt": 0, "kind": "train", "device_seconds": 0.5} | changes
+    fields = {"run": "s", "attempt": 0, "kind": "train", "device_seconds": 0.5} | changes
     return Charge(trial=trial, interval=interval, passes=passes, **fields)  # type: ignore[arg-type]
 
 
@@ -34,7 +34,7 @@ def test_what_was_spent_since_is_known_by_kind() -> None:
 
 def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", {})
-    for one in (charge("a"), charge("b", 1, 5.0), charge("c", stream="other", passes=100.0)):
+    for one in (charge("a"), charge("b", 1, 5.0), charge("c", run="other", passes=100.0)):
         ledger.add(one)
     assert ledger.totals("s").passes == 15
     assert ledger.totals("s").device_seconds == 1
@@ -85,7 +85,7 @@ def test_an_event_cut_off_by_a_crash_is_lost_alone(tmp_path: Path, left: int) ->
     assert {one.interval for one in Ledger(path, {})} - {1} == {0, 2, 3}
 
 
-@pytest.mark.parametrize("line", ["{", json.dumps({"stream": "s"}), "[1, 2]", ""])
+@pytest.mark.parametrize("line", ["{", json.dumps({"run": "s"}), "[1, 2]", ""])
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "ledger.jsonl"
     Ledger(path, {}).add(charge())

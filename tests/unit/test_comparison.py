@@ -6,7 +6,7 @@ import math
 import pytest
 
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Report, Role, Stream, Trial
+from ms_automl.comparison.run import Report, Role, Run, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.meta import Objective
 from ms_automl.storage.files import write_json
@@ -27,41 +27,39 @@ class Spy:
     def __init__(self):
         self.heard = []
 
-    def trial_suggested(self, stream, trial):
+    def trial_suggested(self, run, trial):
         pass
 
-    def trial_started(self, stream, trial):
+    def trial_started(self, run, trial):
         self.heard.append(("started", trial.name))
 
-    def trial_reported(self, stream, trial, metrics):
+    def trial_reported(self, run, trial, metrics):
         self.heard.append(("reported", trial.name, metrics["step"]))
 
-    def trial_ended(self, stream, trial):
+    def trial_ended(self, run, trial):
         self.heard.append(("ended", trial.name, trial.status))
 
 
 class Bench:
-    """A comparison of a dense stream and an `optuna` stream, driven by hand."""
+    """A comparison of a dense run and an `optuna` run, driven by hand."""
 
     def __init__(self, folder, objective=None):
         self.clock, self.spy = Clock(), Spy()
-        self.dense = Stream("dense", 0, "scalar", math.inf, ("dense",), 1, Role.REFERENCE)
-        self.arm = Stream("optuna", 0, "scalar", 1000.0, ("fixed_lambda",), 3)
+        self.dense = Run("dense", 0, "scalar", math.inf, ("dense",), 1, Role.REFERENCE)
+        self.arm = Run("optuna", 0, "scalar", 1000.0, ("fixed_lambda",), 3)
         ledger = Ledger(folder / "ledger.jsonl", {"optuna-0": 1000.0})
         self.state = Comparison(
             objective or Objective(), [TASK], [self.dense, self.arm], ledger, [self.spy], self.clock
         )
 
-    def begin(self, stream, method="fixed_lambda", params=None):
-        trial = Trial(
-            f"{stream.name}:{len(stream.trials)}", stream.name, len(stream.trials), method, {}, params or {}
-        )
+    def begin(self, run, method="fixed_lambda", params=None):
+        trial = Trial(f"{run.name}:{len(run.trials)}", run.name, len(run.trials), method, {}, params or {})
         self.state.register(trial)
         self.state.started(trial.id)
         return trial
 
-    def run(self, stream, loss=1.0, density=1.0, accuracy=0.5, method="fixed_lambda", params=None, test_loss=None):
-        trial = self.begin(stream, method, params)
+    def run(self, run, loss=1.0, density=1.0, accuracy=0.5, method="fixed_lambda", params=None, test_loss=None):
+        trial = self.begin(run, method, params)
         self.state.report(trial.id, report(loss, density, accuracy, test_loss=test_loss))
         return trial
 

@@ -59,7 +59,7 @@ def broken_off(bench, slots, rng, turns):
 
 def all_charged(bench):
     ledger = bench.state.ledger
-    payers = [*bench.state.streams, *(f"{name}/again" for name in bench.state.streams)]
+    payers = [*bench.state.runs, *(f"{name}/again" for name in bench.state.runs)]
     totals = [ledger.totals(payer) for payer in payers]
     assert sum(charge.passes for charge in ledger) == pytest.approx(
         sum(total.passes + total.lost_passes for total in totals)
@@ -150,7 +150,7 @@ def test_where_every_process_died_it_is_not_said_that_others_went_on_and_ray_kno
         name, _ = bench.ask()
         bench.router.died(name, "the trial's process died: memory ran out")
         lose(bench, name)
-    trial = bench.state.streams["dense-0"].trials[0]
+    trial = bench.state.runs["dense-0"].trials[0]
     assert trial.error == "the trial's process died: memory ran out"
     bench.run(slots=1)
     assert bench.row("dense")["note"] == "gave up; 1 trial failed; 1 process lost"
@@ -193,7 +193,7 @@ def test_a_trial_that_has_ended_is_done_again_until_its_model_is_stored_and_judg
         assert bench.router.silence(name) >= 0
         bench.step(name)
     assert trial.checkpoint is not None and trial.reports == reports
-    total = bench.state.ledger.totals(trial.stream)
+    total = bench.state.ledger.totals(trial.run)
     assert total.passes == pytest.approx(UNIT * reports / REPORTS)
     assert total.lost_passes == pytest.approx(UNIT * (reports - stored) / REPORTS)
     bench.run(slots=1)
@@ -264,7 +264,7 @@ def test_a_process_that_hung_is_not_replaced(tmp_path):
     bench.router.gone(name, "no report for 99 s")
     bench.router.on_trial_complete(name, error=True)
     assert bench.state.trials[name].status == "FAILED" and bench.ask()[1]["states"] == ()
-    assert bench.state.streams["random-0"].trials[-1].index == 1
+    assert bench.state.runs["random-0"].trials[-1].index == 1
 
 
 def test_silence_is_counted_from_the_start_of_the_process_that_goes_on(tmp_path):
@@ -317,7 +317,7 @@ def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twic
         resumed.finish(name)
         assert trial.passes == pytest.approx(UNIT) and trial.reports == REPORTS
         # One interval was done again, and nobody knows how far the next one was.
-        assert resumed.state.ledger.totals(trial.stream).lost_passes == pytest.approx(1.5 * UNIT / REPORTS)
+        assert resumed.state.ledger.totals(trial.run).lost_passes == pytest.approx(1.5 * UNIT / REPORTS)
     assert resumed.run(slots=2, most=math.inf)
 
 

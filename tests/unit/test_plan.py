@@ -177,8 +177,8 @@ def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_g
     journal = Journal(tmp_path)
     journal.comparison = comparison
     for trial in comparison.trials.values():
-        journal.trial_ended(comparison.streams[trial.stream], trial)
-        journal.trial_kept(comparison.streams[trial.stream], trial)
+        journal.trial_ended(comparison.runs[trial.run], trial)
+        journal.trial_kept(comparison.runs[trial.run], trial)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
     assert "5 trials have ended, and nothing is left to run" in text_of(plan(one, resumed=tmp_path))
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before

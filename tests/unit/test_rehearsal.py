@@ -104,8 +104,8 @@ def test_every_arm_closes_within_its_limit_and_what_is_counted_is_what_the_ledge
     assert outcome.whole.stopped == sum(row["stopped_trials"] for row in comparison.rows())
     again = sum(len(row["retrained"]) for row in comparison.rows())
     assert outcome.whole.retrainings == again >= 2 * (len(arms) - 2)
-    spent = sum(comparison.ledger.totals(name).spent for name in comparison.streams)
-    spent += sum(comparison.ledger.totals(f"{name}/again").spent for name in comparison.streams)
+    spent = sum(comparison.ledger.totals(name).spent for name in comparison.runs)
+    spent += sum(comparison.ledger.totals(f"{name}/again").spent for name in comparison.runs)
     searched = outcome.searcher_seconds if unit == "device_seconds" else 0
     assert outcome.whole.spent == pytest.approx(spent, abs=searched + 1e-9)
 
@@ -119,7 +119,7 @@ def test_slots_are_busy_with_one_trial_of_each_stream_at_a_time(tmp_path):
     dense = wide.arms["dense"].device_seconds / 2
     assert wide.seconds == pytest.approx(dense + wide.arms["random"].device_seconds / 2)
     some = run(tmp_path / "some", one, slots=4)[1]
-    assert some.seconds == pytest.approx(wide.seconds), "more slots than streams change nothing"
+    assert some.seconds == pytest.approx(wide.seconds), "more slots than runs change nothing"
 
 
 def test_a_stopped_trial_is_paid_for_up_to_its_last_report(tmp_path):
@@ -144,8 +144,8 @@ def test_halving_stops_a_realistic_share_of_its_trials(tmp_path):
 def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, steps, every):
     settings = (f"training.steps={steps}", f"training.report_every={every}", "budget.trials=8")
     comparison, _ = run(tmp_path, experiment(*settings, arms=("topk",)))
-    stream = comparison.streams["topk-0"]
-    assert [trial.status for trial in stream.trials].count("FINISHED") >= 2 and stream.best.status == "FINISHED"
+    topk = comparison.runs["topk-0"]
+    assert [trial.status for trial in topk.trials].count("FINISHED") >= 2 and topk.best.status == "FINISHED"
     assert comparison.ledger.overshoot("topk-0") == 0
 
 
@@ -155,8 +155,8 @@ def test_what_had_ended_before_is_not_rehearsed_again(tmp_path):
     journal = Journal(tmp_path / "whole")
     journal.comparison = whole
     for trial in list(whole.trials.values())[:6]:
-        journal.trial_ended(whole.streams[trial.stream], trial)
-        journal.trial_kept(whole.streams[trial.stream], trial)
+        journal.trial_ended(whole.runs[trial.run], trial)
+        journal.trial_kept(whole.runs[trial.run], trial)
     done = {trial.name for trial in list(whole.trials.values())[:6]}
     cut = tmp_path / "cut"
     cut.mkdir()

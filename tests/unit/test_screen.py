@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ms_automl.callbacks.screen import Screen, comparison_table, notes, progress_table
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.meta import Objective
 from ms_automl.samplers.arms import ARMS
@@ -51,11 +51,11 @@ def test_only_rows_with_something_to_say_have_a_note():
 
 @pytest.fixture
 def comparison(tmp_path):
-    streams = [
-        Stream(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4, ARMS[arm].role)
+    runs = [
+        Run(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4, ARMS[arm].role)
         for arm in ARMS
     ]
-    return Comparison(Objective(), [], streams, Ledger(tmp_path / "ledger.jsonl", {}))
+    return Comparison(Objective(), [], runs, Ledger(tmp_path / "ledger.jsonl", {}))
 
 
 def test_the_progress_table_can_be_drawn_at_any_moment(comparison):
@@ -71,6 +71,6 @@ def test_the_progress_table_can_be_drawn_at_any_moment(comparison):
 def test_an_error_is_printed_as_it_is_whatever_brackets_it_holds(comparison):
     console = Console(file=io.StringIO(), width=80)
     error = "target has shape [b, c], expected [/tmp/x]" + " and more" * 20
-    stream = comparison.streams["meta-0"]
-    Screen(console).trial_ended(stream, Trial("t", "meta-0", 0, "meta", {}, {}, status="FAILED", error=error))
+    run = comparison.runs["meta-0"]
+    Screen(console).trial_ended(run, Trial("t", "meta-0", 0, "meta", {}, {}, status="FAILED", error=error))
     assert console.file.getvalue() == f"meta-0/00 failed: {error}\n"

@@ -61,7 +61,7 @@ def test_best_and_curve_are_those_of_trials_in_their_order(tmp_path):
     for name, order in (("up", min), ("down", max)):
         bench = Bench(folder(tmp_path, name), arms=("random",), trials=6, at_a_time=3)
         bench.run(3, order)
-        curves.append([point[:3] for point in bench.state.streams["random-0"].anytime])
+        curves.append([point[:3] for point in bench.state.runs["random-0"].anytime])
     assert curves[0] == curves[1]
     assert [point[0] for point in curves[0]] == pytest.approx([UNIT * (index + 1) for index in range(6)])
 
@@ -87,7 +87,7 @@ def test_a_retraining_that_was_lost_is_run_again_and_not_the_one_after_it(tmp_pa
     whole.run(slots=1)
     cut = folder(tmp_path, "cut")
     bench = Bench(cut, arms=("random",), retrain=3)
-    while not bench.state.streams["random-0"].closed:
+    while not bench.state.runs["random-0"].closed:
         name, _ = bench.ask()
         if bench.state.trials[name].training_seed is None:
             bench.finish(name)

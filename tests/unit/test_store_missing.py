@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 from tests.unit.stores import store
 
 pytestmark = [
@@ -39,10 +39,10 @@ def arm():
         ),
         Trial("c", "arm-0", 2, "m", {"lambda": 0.3}, {}, status="FAILED", error="not finite"),
     ]
-    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3, trials=trials)
-    stream.anytime = [(10.0, 1.5, 1.6, 1.0), (20.0, 1.5, 1.6, 2.0), (30.0, 1.5, 1.6, 3.0)]
-    stream.best = trials[0]
-    return stream
+    run = Run("arm", 0, "scalar", 10.0, ("m",), 3, trials=trials)
+    run.anytime = [(10.0, 1.5, 1.6, 1.0), (20.0, 1.5, 1.6, 2.0), (30.0, 1.5, 1.6, 3.0)]
+    run.best = trials[0]
+    return run
 
 
 def network(weight=1.0):
@@ -54,22 +54,22 @@ def network(weight=1.0):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def told(tracker, stream, model, weight=1.0):
+def told(tracker, run, model, weight=1.0):
     """All that a driver tells at the end of a comparison; how many trials lacked something."""
-    tracker.stream_opened(stream)
-    count = tracker.recall(stream)
+    tracker.run_opened(run)
+    count = tracker.recall(run)
     tracker.dataset_used("data", {"factory": "none"}, {"train": 8})
-    tracker.model_exported(stream, network(weight))
-    tracker.stream_closed(stream, ROW, model, "FINISHED")
+    tracker.model_exported(run, network(weight))
+    tracker.run_closed(run, ROW, model, "FINISHED")
     tracker.finish({"rows": [ROW]}, {}, "FINISHED")
     assert tracker.writer.lost is None
     return count
 
 
-def resumed(uri, run_id, stream, model, weight=1.0):
+def resumed(uri, run_id, run, model, weight=1.0):
     tracker = Tracker(uri)
     tracker.resume(run_id, {"a": 1})
-    return told(tracker, stream, model, weight)
+    return told(tracker, run, model, weight)
 
 
 def content(file):

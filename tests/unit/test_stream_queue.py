@@ -1,40 +1,40 @@
-"""The order of suggestions is that of sorting all streams every time, at a cost that does not grow with them."""
+"""The order of suggestions is that of sorting all runs every time, at a cost that does not grow with them."""
 
 import random
 
 import pytest
 from ray.tune.search import Searcher
 
-from ms_automl.tuning.queue import StreamQueue
-from ms_automl.tuning.streams import StreamRouter
+from ms_automl.tuning.queue import RunQueue
+from ms_automl.tuning.streams import RunRouter
 from tests.unit.bench import Bench, cost, folder
 
 KINDS = ("fixed", "random", "path", "topk", "optuna", "optuna-asha", "meta", "meta-search")
 
 
-class SortsAll(StreamRouter):
+class SortsAll(RunRouter):
     """The rule in its plainest form."""
 
     def suggest(self, trial_id):
         if self.interrupted:
             return self._goes_on(self.interrupted.pop(0), trial_id)
-        streams = self.comparison.streams.values()
-        busy = {stream.name for stream in self.running.values()}
-        for stream in sorted(streams, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
-            if not stream.closed and stream.name not in busy and not self._waits_for_reference(stream):
-                config = self._next(stream, trial_id)
+        runs = self.comparison.runs.values()
+        busy = {run.name for run in self.running.values()}
+        for run in sorted(runs, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
+            if not run.closed and run.name not in busy and not self._waits_for_reference(run):
+                config = self._next(run, trial_id)
                 if config is not None:
                     return config
-        for stream in streams:
-            if stream.closed and self._retrains(stream):
-                return self._again(stream, trial_id)
-        return Searcher.FINISHED if all(stream.closed for stream in streams) else None
+        for run in runs:
+            if run.closed and self._retrains(run):
+                return self._again(run, trial_id)
+        return Searcher.FINISHED if all(run.closed for run in runs) else None
 
 
-def sometimes(stream, trial):
-    if stream.name == "dense-1":
+def sometimes(run, trial):
+    if run.name == "dense-1":
         return "nan"
-    return stream.arm == "optuna" and trial.index == 1 and "nan"
+    return run.arm == "optuna" and trial.index == 1 and "nan"
 
 
 @pytest.mark.parametrize("slots", [1, 3, 20])
@@ -66,12 +66,12 @@ def test_a_comparison_that_goes_on_keeps_that_order(tmp_path):
 @pytest.mark.parametrize("seeds", [5, 40])
 def test_how_many_streams_are_looked_at_grows_with_the_trials_alone(tmp_path, seeds, monkeypatch):
     taken = []
-    pop = StreamQueue.pop
-    monkeypatch.setattr(StreamQueue, "pop", lambda queue: taken.append(stream := pop(queue)) or stream)
+    pop = RunQueue.pop
+    monkeypatch.setattr(RunQueue, "pop", lambda queue: taken.append(run := pop(queue)) or run)
     bench = Bench(tmp_path, seeds=range(seeds), arms=("random", "meta", "fixed"), trials=3)
     bench.run(slots=7)
-    streams, trials = len(bench.state.streams), len(bench.state.trials)
-    looked = sum(stream is not None for stream in taken)
-    # To run a trial, once to wait for its reference, once to close; sorting looks at every stream in every call.
-    assert trials < looked <= trials + 2 * streams
+    runs, trials = len(bench.state.runs), len(bench.state.trials)
+    looked = sum(run is not None for run in taken)
+    # To run a trial, once to wait for its reference, once to close; sorting looks at every run in every call.
+    assert trials < looked <= trials + 2 * runs
     assert len(taken) > trials == seeds * (1 + 3 + 1 + 1)

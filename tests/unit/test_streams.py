@@ -17,11 +17,11 @@ LISTED = {"dense": 1, "fixed": 1, "meta": 1, "dense-reg": 8}
 def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_path):
     bench = Bench(tmp_path, seeds=(0, 1), arms=("optuna", "meta"))
     first, second, third = bench.ask(), bench.ask(), bench.ask()
-    assert [bench.state.trials[name].stream for name, _ in (first, second)] == ["dense-0", "dense-1"]
+    assert [bench.state.trials[name].run for name, _ in (first, second)] == ["dense-0", "dense-1"]
     assert third[1] is None
     bench.finish(second[0])
     name, answer = bench.ask()
-    assert bench.state.trials[name].stream.endswith("-1")
+    assert bench.state.trials[name].run.endswith("-1")
     loss = 1 + 1 / REPORTS
     assert answer["seed"] == 1 and answer["reference"].losses == {"digit": loss}
     assert dict(answer["reference"].course)[10 * REPORTS] == {"digit": 2 * loss}
@@ -34,12 +34,12 @@ def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_pat
 def test_each_arm_spends_no_more_than_its_limit_and_closes(tmp_path, kind, space, unit):
     bench = Bench(tmp_path, arms=FREE, objective=Objective(kind, target=0.5), space=space, unit=unit)
     bench.run(slots=3)
-    for stream in bench.state.streams.values():
-        assert stream.closed and stream.trials
-        row = bench.row(stream.arm)
+    for run in bench.state.runs.values():
+        assert run.closed and run.trials
+        row = bench.row(run.arm)
         assert row["overshoot"] == 0 and row["unit"] == unit
         assert row["limit"] is None or row["spent"] <= row["limit"] * (1 + 1e-9)
-        if stream.arm not in LISTED and not (kind == "target" and stream.arm.startswith("prune")):
+        if run.arm not in LISTED and not (kind == "target" and run.arm.startswith("prune")):
             assert row["spent"] > row["limit"] - 1.3 * UNITS[unit].total(PASS), "it gave up too early"
     counts = {row["arm"]: row["trials"] for row in bench.table()}
     assert counts["random-2x"] == 2 * counts["random"] == 8 and counts["grid"] == counts["path"] == 4
@@ -74,7 +74,7 @@ def test_what_a_stream_does_in_the_end_does_not_depend_on_the_other_arms_failure
     tables = []
     for name, broken in (
         ("whole", lambda *_: False),
-        ("broken", lambda stream, _: stream.arm == "random" and "nan"),
+        ("broken", lambda run, _: run.arm == "random" and "nan"),
     ):
         bench = Bench(folder(tmp_path, name), arms=FREE, broken=broken)
         bench.run(2)
@@ -87,7 +87,7 @@ def test_what_a_stream_does_in_the_end_does_not_depend_on_the_other_arms_failure
 
 @pytest.mark.parametrize("arm", [arm for arm in FREE if arm not in LISTED and not arm.startswith("meta")])
 def test_every_arm_survives_a_trial_that_fails(tmp_path, arm):
-    bench = Bench(tmp_path, arms=(arm,), trials=6, broken=lambda stream, trial: trial.index == 1 and "nan")
+    bench = Bench(tmp_path, arms=(arm,), trials=6, broken=lambda run, trial: trial.index == 1 and "nan")
     bench.run(slots=1)
     row = bench.row(arm)
     assert (row["status"] == "ok" and "1 trial failed" in row["note"]) or row["stopped_trials"] > 0
@@ -95,7 +95,7 @@ def test_every_arm_survives_a_trial_that_fails(tmp_path, arm):
 
 
 def test_a_failed_reference_closes_its_seed_with_a_note_and_leaves_the_other_alone(tmp_path):
-    bench = Bench(tmp_path, seeds=(0, 1), arms=FREE, broken=lambda stream, _: stream.name == "dense-1" and "nan")
+    bench = Bench(tmp_path, seeds=(0, 1), arms=FREE, broken=lambda run, _: run.name == "dense-1" and "nan")
     bench.run(slots=2)
     for row in bench.table():
         if row["seed"] == 0:
@@ -113,9 +113,7 @@ def test_a_failed_meta_training_ends_its_arms_and_no_other(tmp_path):
 
 
 def test_a_stream_whose_trials_fail_at_no_cost_gives_up(tmp_path):
-    bench = Bench(
-        tmp_path, arms=("random",), trials=3, broken=lambda stream, _: stream.arm == "random" and "unbuilt"
-    )
+    bench = Bench(tmp_path, arms=("random",), trials=3, broken=lambda run, _: run.arm == "random" and "unbuilt")
     bench.run(slots=2)
     row = bench.row("random")
     assert (row["status"], row["failed_trials"], row["passes"]) == ("failed", 3, 0.0)
@@ -149,7 +147,7 @@ def test_a_trial_whose_process_dies_fails_is_charged_for_what_it_had_begun_and_t
     assert trial.device_seconds == pytest.approx(1.0 + 7.0)
     assert bench.state.ledger.totals("random-0").passes == pytest.approx(trial.passes)
     bench.run(slots=2)
-    assert all(stream.closed for stream in bench.state.streams.values())
+    assert all(run.closed for run in bench.state.runs.values())
     assert bench.row("random")["overshoot"] == 0
 
 
@@ -169,7 +167,7 @@ def test_in_seconds_a_running_trial_is_stopped_at_its_next_report_and_the_oversh
     assert row["trials"] == 3 and row["stopped_trials"] == 1 and row["status"] == "ok"
     assert row["limit"] <= row["spent"] < row["limit"] + seconds
     assert row["overshoot"] == pytest.approx(row["spent"] - row["limit"])
-    stopped = bench.state.streams["random-0"].trials[-1]
+    stopped = bench.state.runs["random-0"].trials[-1]
     assert "the budget is spent" in stopped.error and "val/objective" in stopped.metrics
     assert bench.row("optuna")["stopped_trials"] <= 1  # the sampler's own seconds count
 
@@ -183,7 +181,7 @@ def test_a_stopped_trial_wins_only_where_no_whole_one_exists(tmp_path):
 
     bench = Bench(folder(tmp_path, "two"), arms=("random",), unit="device_seconds", slow={"random": 1.5})
     bench.run(slots=1)
-    assert bench.state.streams["random-0"].best.status == "FINISHED"
+    assert bench.state.runs["random-0"].best.status == "FINISHED"
 
 
 def test_a_samplers_time_is_charged_in_seconds_and_shown_in_every_unit(tmp_path):
@@ -202,24 +200,24 @@ def test_a_samplers_time_is_charged_in_seconds_and_shown_in_every_unit(tmp_path)
 def test_stopped_candidates_are_charged_what_they_took_and_told_as_stopped(tmp_path):
     bench = Bench(tmp_path, arms=("optuna-asha",), trials=8)
     bench.run(slots=1)
-    stream = bench.state.streams["optuna-asha-0"]
-    stopped = [trial for trial in stream.trials if trial.status == "STOPPED"]
-    assert stopped and len(stream.trials) > 8
+    run = bench.state.runs["optuna-asha-0"]
+    stopped = [trial for trial in run.trials if trial.status == "STOPPED"]
+    assert stopped and len(run.trials) > 8
     for trial in stopped:
         assert trial.passes == pytest.approx(trial.reports * UNIT / REPORTS)
         assert trial.metrics["rung/objective"] == trial.at_rungs[trial.reports]
         assert "others were better" in trial.error
-    assert stream.best.status == "FINISHED" and "rung/objective" in stream.best.metrics
+    assert run.best.status == "FINISHED" and "rung/objective" in run.best.metrics
 
 
 def test_topk_goes_on_from_the_state_its_best_candidates_were_stopped_in(tmp_path):
     bench = Bench(tmp_path, arms=("topk",), trials=8)
     bench.run(slots=1)
-    stream = bench.state.streams["topk-0"]
-    again = [trial for trial in stream.trials if trial.start is not None]
+    run = bench.state.runs["topk-0"]
+    again = [trial for trial in run.trials if trial.start is not None]
     assert len(again) == 2 and all(trial.status == "FINISHED" for trial in again)
     for trial in again:
-        origin = next(other for other in stream.trials if other.name == trial.start["trial"])
+        origin = next(other for other in run.trials if other.name == trial.start["trial"])
         config = next(c for name, c in bench.configs.items() if bench.state.trials[name] is trial)
         assert config["start"] == ("state", origin.checkpoint)
         assert trial.passes + origin.passes == pytest.approx(UNIT)
@@ -260,7 +258,7 @@ def test_the_selected_lambda_is_trained_again_on_fresh_seeds_that_all_arms_share
 
 
 def test_a_retraining_that_fails_is_left_out_of_the_mean(tmp_path):
-    broken = lambda stream, trial: trial.training_seed == 1_000_001 and "nan"  # noqa: E731
+    broken = lambda run, trial: trial.training_seed == 1_000_001 and "nan"  # noqa: E731
     bench = Bench(tmp_path, arms=("random",), retrain=2, broken=broken)
     bench.run(slots=1)
     assert [run["training_seed"] for run in bench.row("random")["retrained"]] == [1_000_000]
@@ -281,8 +279,8 @@ def test_a_comparison_that_was_killed_ends_with_the_table_of_one_that_was_not(tm
     assert not before & set(history), "a trial that had ended was run again"
     assert resumed.table() == whole.table()
     charged = sum(charge.passes for charge in resumed.state.ledger)
-    streams = [*resumed.state.streams, *(f"{name}/again" for name in resumed.state.streams)]
-    totals = [resumed.state.ledger.totals(name) for name in streams]
+    runs = [*resumed.state.runs, *(f"{name}/again" for name in resumed.state.runs)]
+    totals = [resumed.state.ledger.totals(name) for name in runs]
     assert charged == pytest.approx(sum(total.passes + total.lost_passes for total in totals))
 
 

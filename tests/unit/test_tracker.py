@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 REPORTS, METRICS = 12, 150
@@ -21,20 +21,20 @@ def tracker(tmp_path):
 
 def tell(tracker, names):
     """Trials of one arm that report by turns and end."""
-    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3)
-    tracker.stream_opened(stream)
-    trials = [Trial(name, stream.name, index, "m", {"lambda": 0.1}, {}) for index, name in enumerate(names)]
+    run = Run("arm", 0, "scalar", 10.0, ("m",), 3)
+    tracker.run_opened(run)
+    trials = [Trial(name, run.name, index, "m", {"lambda": 0.1}, {}) for index, name in enumerate(names)]
     for trial in trials:
-        tracker.trial_started(stream, trial)
+        tracker.trial_started(run, trial)
     for step in range(REPORTS):
         for trial in trials:
             values = {f"metric/{number}": step + number / 1000 for number in range(METRICS)}
-            tracker.trial_reported(stream, trial, values | {"step": float(step)})
+            tracker.trial_reported(run, trial, values | {"step": float(step)})
     for trial in trials:
         trial.status, trial.error, trial.interruptions = "STOPPED", "others were better", trial.index
         trial.warnings = ("one thing", "another")
-        stream.anytime.append((10.0 * (trial.index + 1), 1.0, 1.0, 1.0))
-        tracker.trial_ended(stream, trial)
+        run.anytime.append((10.0 * (trial.index + 1), 1.0, 1.0, 1.0))
+        tracker.trial_ended(run, trial)
     return trials
 
 
@@ -72,17 +72,17 @@ def test_every_metric_of_every_report_is_there_once_however_late_it_is_written(t
 
 def test_a_store_that_lost_a_comparison_gets_its_trials_again(tracker, tmp_path):
     trials = tell(tracker, ["a", "b"])
-    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3, trials=trials)
-    stream.anytime = [(10.0, 1.5, 1.6, 1.0), (20.0, 1.25, 1.3, 2.0)]
+    run = Run("arm", 0, "scalar", 10.0, ("m",), 3, trials=trials)
+    run.anytime = [(10.0, 1.5, 1.6, 1.0), (20.0, 1.25, 1.3, 2.0)]
     trials[0].metrics = {"val/objective": 1.5, "step": 12.0}
     tracker.finish({"rows": []}, {}, "KILLED")
     other = Tracker(f"sqlite:///{tmp_path / 'other.db'}")
     assert tracker.knows(tracker.run_id) and not other.knows(tracker.run_id)
     other.begin("one", {"preset": "none"}, {"a": 1})
-    other.stream_opened(stream)
-    other.recall(stream)
+    other.run_opened(run)
+    other.recall(run)
     other.finish({"rows": []}, {}, "FINISHED")
-    assert other.writer.lost is None and len(stream.anytime) == 2
+    assert other.writer.lost is None and len(run.anytime) == 2
     client = MlflowClient(other.uri)
     runs = {run.info.run_name: run for run in client.search_runs([other.experiment])}
     assert set(runs) == {"one", "arm-0", "arm-0/00", "arm-0/01"}

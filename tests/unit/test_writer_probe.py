@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from ms_automl.callbacks.mlflow import Tracker
 from ms_automl.callbacks.mlflow.writer import Writer
-from ms_automl.comparison.run import Stream, Trial
+from ms_automl.comparison.run import Run, Trial
 from ms_automl.errors import TrackingError
 from tests.unit.stores import store
 
@@ -33,11 +33,11 @@ def tracker(tmp_path):
 
 
 def trial_of(tracker, name="arm-0"):
-    stream = Stream("arm", 0, "scalar", 10.0, ("m",), 3)
-    trial = Trial(name, stream.name, 0, "m", {"lambda": 0.1}, {})
-    tracker.stream_opened(stream)
-    tracker.trial_started(stream, trial)
-    return stream, trial
+    run = Run("arm", 0, "scalar", 10.0, ("m",), 3)
+    trial = Trial(name, run.name, 0, "m", {"lambda": 0.1}, {})
+    tracker.run_opened(run)
+    tracker.trial_started(run, trial)
+    return run, trial
 
 
 def idle(tracker):
@@ -53,10 +53,10 @@ def closed(tracker):
     return time.monotonic() - began
 
 
-def ended(tracker, stream, trial):
+def ended(tracker, run, trial):
     trial.status = "FINISHED"
-    tracker.trial_reported(stream, trial, {"val/objective": 1.0, "step": 1.0})
-    tracker.trial_ended(stream, trial)
+    tracker.trial_reported(run, trial, {"val/objective": 1.0, "step": 1.0})
+    tracker.trial_ended(run, trial)
 
 
 def failing(code, times=99):
@@ -126,25 +126,25 @@ def test_what_could_not_be_waited_for_says_the_store_s_own_reason():
 
 
 def test_a_run_that_a_person_deletes_in_the_middle_is_said_at_once_and_no_other_is_lost(tracker):
-    stream, first = trial_of(tracker)
-    second = Trial("b", stream.name, 1, "m", {}, {})
-    tracker.trial_started(stream, second)
+    run, first = trial_of(tracker)
+    second = Trial("b", run.name, 1, "m", {}, {})
+    tracker.trial_started(run, second)
     idle(tracker)
     tracker.client.delete_run(tracker.runs[first.name])
     for trial in (first, second):
-        ended(tracker, stream, trial)
+        ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert "must be in the 'active' state" in tracker.writer.lost and tracker.writer.lacks == 3
-    run = tracker.client.get_run(tracker.runs[second.name])
-    assert run.info.status == "FINISHED" and run.data.metrics == {"val/objective": 1.0}
+    found = tracker.client.get_run(tracker.runs[second.name])
+    assert found.info.status == "FINISHED" and found.data.metrics == {"val/objective": 1.0}
 
 
 def test_an_experiment_that_a_person_deletes_in_the_middle_is_said_at_once(tracker):
-    stream, trial = trial_of(tracker)
+    run, trial = trial_of(tracker)
     idle(tracker)
     tracker.client.delete_experiment(tracker.experiment)
-    tracker.trial_started(stream, Trial("c", stream.name, 2, "m", {"lambda": 1.0}, {}))
-    ended(tracker, stream, trial)
+    tracker.trial_started(run, Trial("c", run.name, 2, "m", {"lambda": 1.0}, {}))
+    ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert "must be in the 'active' state" in tracker.writer.lost
 
@@ -154,8 +154,8 @@ def test_what_belongs_to_a_run_that_could_not_be_made_gives_no_reasons_of_its_ow
         raise MlflowException("no more runs", error_code=INTERNAL_ERROR)
 
     monkeypatch.setattr(tracker.client, "create_run", refuse)
-    stream, trial = trial_of(tracker)
-    ended(tracker, stream, trial)
+    run, trial = trial_of(tracker)
+    ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert tracker.writer.lost == "no more runs" and tracker.writer.lacks == 7
 
@@ -168,18 +168,18 @@ def read_only(file):
 
 
 def test_a_database_that_becomes_read_only_is_no_outage(tracker, tmp_path):
-    stream, trial = trial_of(tracker)
+    run, trial = trial_of(tracker)
     idle(tracker)
     tracker.client._tracking_client.store.engine.dispose()
     read_only(tmp_path / "mlflow.db")
-    ended(tracker, stream, trial)
+    ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert tracker.writer.lost == "(sqlite3.OperationalError) attempt to write a readonly database"
 
 
 @pytest.mark.fault
 def test_a_database_that_somebody_else_holds_is_waited_for(tracker, tmp_path):
-    stream, trial = trial_of(tracker)
+    run, trial = trial_of(tracker)
     idle(tracker)
     other = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
@@ -187,7 +187,7 @@ def test_a_database_that_somebody_else_holds_is_waited_for(tracker, tmp_path):
         23, lambda: (other.execute("ROLLBACK"), other.close())
     )  # MLflow itself waits for 20 s
     release.start()
-    ended(tracker, stream, trial)
+    ended(tracker, run, trial)
     closed(tracker)
     release.join()
     assert tracker.writer.lost is None
@@ -198,8 +198,8 @@ def test_a_folder_of_artifacts_that_cannot_be_written_loses_those_alone(tracker,
     idle(tracker)
     shutil.rmtree(tmp_path / "mlruns")
     (tmp_path / "mlruns").write_text("a file, where a folder was")
-    stream, trial = trial_of(tracker)
-    ended(tracker, stream, trial)
+    run, trial = trial_of(tracker)
+    ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert "Not a directory" in tracker.writer.lost and tracker.writer.lacks == 1
     assert tracker.client.get_run(tracker.runs[trial.name]).data.metrics == {"val/objective": 1.0}
@@ -207,20 +207,20 @@ def test_a_folder_of_artifacts_that_cannot_be_written_loses_those_alone(tracker,
 
 
 def test_a_parameter_that_has_another_value_already_is_said_with_the_store_s_whole_reason(tracker):
-    stream, trial = trial_of(tracker)
+    run, trial = trial_of(tracker)
     trial.values["lambda"] = 0.2
-    tracker.trial_started(stream, trial)
-    ended(tracker, stream, trial)
+    tracker.trial_started(run, trial)
+    ended(tracker, run, trial)
     assert closed(tracker) < 60
     assert "Changing param values is not allowed" in tracker.writer.lost and tracker.writer.lacks == 1
 
 
 def test_values_that_no_table_holds_and_long_texts_are_taken(tracker):
-    stream, trial = trial_of(tracker)
+    run, trial = trial_of(tracker)
     trial.metrics = {"a": float("nan"), "b": float("inf"), "c": -1e300, "step": 1.0}
     trial.status, trial.error = "FAILED", "x" * 20_000
-    tracker.trial_reported(stream, trial, trial.metrics)
-    tracker.trial_ended(stream, trial)
+    tracker.trial_reported(run, trial, trial.metrics)
+    tracker.trial_ended(run, trial)
     closed(tracker)
     assert tracker.writer.lost is None
 

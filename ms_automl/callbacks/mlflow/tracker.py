@@ -19,7 +19,7 @@ from ms_automl.callbacks.mlflow.models import LoggedOnnx
 from ms_automl.callbacks.mlflow.opening import understood
 from ms_automl.callbacks.mlflow.runs import Runs, milliseconds
 from ms_automl.callbacks.mlflow.views import arms_view
-from ms_automl.comparison.run import Callback, Status, Stream, Trial
+from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import FORMAT
 from ms_automl.config import flat
 
@@ -93,23 +93,23 @@ class Tracker(Runs, Callback):
         self._tag(lambda: run_id, "ms_automl.resumed", "true")
         self._describe(run.info.run_name, config, run.data.params, experiment.tags)
 
-    def stream_opened(self, stream: Stream) -> None:
+    def run_opened(self, run: Run) -> None:
         """Make an arm's run."""
-        self._points[stream.name] = len(stream.anytime)
-        params = {"arm": stream.arm, "seed": str(stream.seed), "space": stream.space}
-        self._create(stream.name, self.run_id, "arm", params)
+        self._points[run.name] = len(run.anytime)
+        params = {"arm": run.arm, "seed": str(run.seed), "space": run.space}
+        self._create(run.name, self.run_id, "arm", params)
 
-    def trial_started(self, stream: Stream, trial: Trial) -> None:
+    def trial_started(self, run: Run, trial: Trial) -> None:
         """Make a trial's run."""
         kind = "trial" if trial.training_seed is None else "retraining"
-        self._create(trial.name, stream.name, kind, _params_of(stream, trial))
+        self._create(trial.name, run.name, kind, _params_of(run, trial))
 
-    def trial_reported(self, stream: Stream, trial: Trial, metrics: dict[str, float]) -> None:
+    def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
         now, step = milliseconds(), int(metrics["step"])
         self._log(trial.name, [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"])
 
-    def trial_ended(self, stream: Stream, trial: Trial) -> None:
+    def trial_ended(self, run: Run, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
         status = trial.status
         told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
@@ -120,53 +120,53 @@ class Tracker(Runs, Callback):
         self._batch(lambda: self._id(trial.name), tags=tags)
         ended = ended_as(trial)
         self._put(lambda: self.client.set_terminated(self._id(trial.name), ended))
-        self._anytime(stream)
+        self._anytime(run)
 
-    def recall(self, stream: Stream) -> int:
+    def recall(self, run: Run) -> int:
         """Log what the store lacks of an arm's trials of an earlier process, as they ended, and of its curve.
 
         Returns:
             How many trials lacked something.
         """
-        there = self._steps(stream)
-        self._log_points(stream, [point for point in stream.anytime if round(point[0]) not in there])
-        self._points[stream.name] = len(stream.anytime)
+        there = self._steps(run)
+        self._log_points(run, [point for point in run.anytime if round(point[0]) not in there])
+        self._points[run.name] = len(run.anytime)
         count = 0
-        for trial in (*stream.trials, *stream.retrained):
-            run = self.there.get(trial.name)
-            if trial.status == Status.RUNNING or not lacks(run, trial, _params_of(stream, trial)):
+        for trial in (*run.trials, *run.retrained):
+            found = self.there.get(trial.name)
+            if trial.status == Status.RUNNING or not lacks(found, trial, _params_of(run, trial)):
                 continue
             count += 1
-            self.trial_started(stream, trial)
-            metrics = lacking(run.data.metrics if run else {}, reported(trial))
+            self.trial_started(run, trial)
+            metrics = lacking(found.data.metrics if found else {}, reported(trial))
             if metrics:
-                self.trial_reported(stream, trial, metrics | {"step": trial.metrics["step"]})
-            self.trial_ended(stream, trial)
+                self.trial_reported(run, trial, metrics | {"step": trial.metrics["step"]})
+            self.trial_ended(run, trial)
         return count
 
-    def _steps(self, stream: Stream) -> set[int]:
+    def _steps(self, run: Run) -> set[int]:
         """Where an arm's curve has points in the store."""
-        run = self.there.get(stream.name)
-        if run is None:
+        found = self.there.get(run.name)
+        if found is None:
             return set()
         with understood(self.uri):
-            return {point.step for point in self.client.get_metric_history(run.info.run_id, CURVE[-1])}
+            return {point.step for point in self.client.get_metric_history(found.info.run_id, CURVE[-1])}
 
-    def _anytime(self, stream: Stream) -> None:
+    def _anytime(self, run: Run) -> None:
         """Log what the arm's curve has more than before."""
-        self._log_points(stream, stream.anytime[self._points[stream.name] :])
-        self._points[stream.name] = len(stream.anytime)
+        self._log_points(run, run.anytime[self._points[run.name] :])
+        self._points[run.name] = len(run.anytime)
 
-    def _log_points(self, stream: Stream, points: list[tuple[float, float, float, float]]) -> None:
+    def _log_points(self, run: Run, points: list[tuple[float, float, float, float]]) -> None:
         now = milliseconds()
         for passes, *values in points:
             told = zip(CURVE, values, strict=True)
-            self._log(stream.name, [Metric(name, value, now, round(passes)) for name, value in told])
+            self._log(run.name, [Metric(name, value, now, round(passes)) for name, value in told])
 
-    def stream_closed(self, stream: Stream, row: dict[str, Any], model: Path | None, status: str) -> None:
+    def run_closed(self, run: Run, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""
-        run = stream.name
-        best = stream.best.metrics if stream.best else {}
+        name = run.name
+        best = run.best.metrics if run.best else {}
         now = milliseconds()
         kept = {key: value for key, value in best.items() if not key.startswith("cost/") and key != "step"}
         kept |= {
@@ -174,19 +174,19 @@ class Tracker(Runs, Callback):
         }
         # A tag holds some thousand characters: comparison.json has the whole row, with λ's course.
         short = {key: value for key, value in row.items() if key != "lambda"}
-        self._tag(lambda: self._id(run), "ms_automl.row", json.dumps(short))
-        self._tag(lambda: self._id(run), "ms_automl.status", row["status"])
+        self._tag(lambda: self._id(name), "ms_automl.row", json.dumps(short))
+        self._tag(lambda: self._id(name), "ms_automl.status", row["status"])
 
         def log() -> None:
-            new = lacking(self.client.get_run(self._id(run)).data.metrics, kept)
+            new = lacking(self.client.get_run(self._id(name)).data.metrics, kept)
             if new:
                 metrics = [Metric(key, value, now, 0) for key, value in new.items()]
-                self.client.log_batch(self._id(run), metrics=metrics, synchronous=True)
+                self.client.log_batch(self._id(name), metrics=metrics, synchronous=True)
 
         self._put(log)
         if model is not None:
-            self._put(lambda: self.artifacts.put(self._id(run), model, "model"))
-        self._put(lambda: self.client.set_terminated(self._id(run), status))
+            self._put(lambda: self.artifacts.put(self._id(name), model, "model"))
+        self._put(lambda: self.client.set_terminated(self._id(name), status))
 
     def dataset_used(self, name: str, source: dict[str, Any], samples: dict[str, int]) -> None:
         """Log what the comparison was trained on, in MLflow's form, on the parent run.
@@ -208,15 +208,15 @@ class Tracker(Runs, Callback):
 
         self._put(log)
 
-    def model_exported(self, stream: Stream, model: onnx.ModelProto) -> None:
+    def model_exported(self, run: Run, model: onnx.ModelProto) -> None:
         """Log an arm's selected network in MLflow's ONNX flavour, where the arm's run has not got it.
 
         Args:
-            stream: the arm and seed.
+            run: the arm and seed.
             model: with its batch axis free.
         """
-        whole = LoggedOnnx(model, stream.name)
-        self._put(lambda: whole.log(self.client, self.artifacts, self.experiment, self._id(stream.name)))
+        whole = LoggedOnnx(model, run.name)
+        self._put(lambda: whole.log(self.client, self.artifacts, self.experiment, self._id(run.name)))
 
     def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
         """Log comparison.json, end the parent run, and wait until everything is written."""
@@ -229,6 +229,6 @@ class Tracker(Runs, Callback):
         self.writer.close()
 
 
-def _params_of(stream: Stream, trial: Trial) -> dict[str, str]:
-    params = {"method": trial.method, "index": str(trial.index), "arm": stream.arm, "seed": str(stream.seed)}
+def _params_of(run: Run, trial: Trial) -> dict[str, str]:
+    params = {"method": trial.method, "index": str(trial.index), "arm": run.arm, "seed": str(run.seed)}
     return params | {f"value/{key}": repr(value) for key, value in trial.values.items()}

@@ -182,7 +182,7 @@ class TransferQueue(Searcher):
             recorder.uptake_ended(one.uptake, one.row)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in StreamRouter
+        return {}  # as in RunRouter
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal has what is done."""
