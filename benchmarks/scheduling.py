@@ -2,10 +2,10 @@
 
     python benchmarks/scheduling.py [--trials 1000,3000,10000] [--slots 1000] [--json FILE]
 
-Trials are rehearsed (ms_automl/driver/simulation.py): searchers, RunRouter, Comparison, Ledger and Journal on
+Trials are simulated (ms_automl/driver/simulation.py): samplers, Scheduler, Comparison, Ledger and Journal on
 disk and Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is
-trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its runs fill
-the slots; a trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own
+trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its runs fill the
+slots; a trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own
 process:
 
     random    dense, meta and 8 trials of random search a seed
@@ -50,8 +50,8 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Journal
 from ms_automl.comparison.run import Trial
 from ms_automl.config import load_config
-from ms_automl.driver.assembly import assemble, plan_of
-from ms_automl.driver.simulation import Clock, Passes, Rehearsal, Script
+from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.simulation import Clock, Passes, Script, Simulation
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -142,7 +142,7 @@ class Discarding:
 
 
 def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> dict[str, Any]:
-    """Rehearse a comparison of about so many trials; what it took."""
+    """Simulate a comparison of about so many trials; what it took."""
     arms, budget = SETTINGS[kind]
     seeds = DEEP_SEEDS if budget is None else trials // (budget + 2)
     budget = budget or trials // DEEP_SEEDS
@@ -153,36 +153,36 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     if kind != "store":
         tracker.writer, tracker.client = CountingWriter(), cast(MlflowClient, Discarding())
         tracker.artifacts = cast(Artifacts, Discarding())
-    plans = plan_of(experiment)
+    planned = planned_passes(experiment)
     out, clock = folder / "out", Clock()
     out.mkdir()
     began = time.perf_counter()
-    comparison, router = assemble(
+    comparison, scheduler = assemble(
         experiment,
         out,
         studies=out / "optuna.journal",
         clock=clock,
-        plan=lambda method, _: plans(method, config.first_seed),
+        planned=lambda method, _: planned(method, config.first_seed),
     )
     assembled = time.perf_counter() - began
     journal = Journal(out)
     journal.comparison = comparison
     comparison.callbacks += [tracker, journal]
-    watch.time("suggest", router, "suggest")
-    watch.time("report", router, "reported", "on_trial_complete")
-    watch.time("report", comparison, "started", "kept")
+    watch.time("suggest", scheduler, "next")
+    watch.time("report", scheduler, "report", "end")
+    watch.time("report", comparison, "started", "stored")
     watch.time("ledger", comparison.ledger, "add")
-    watch.time("journal", journal, "trial_ended", "trial_kept")
+    watch.time("journal", journal, "trial_ended", "trial_stored")
     watch.time("tracker", tracker, "trial_started", "trial_reported", "trial_ended")
-    for sampler in router.samplers.values():
-        watch.time("sampler", sampler, "suggest", "on_trial_complete", "on_report")
+    for progress in scheduler.progress.values():
+        watch.time("sampler", progress.sampler, "ask", "record", "stops")
     layers = experiment.layers(experiment.network(config.first_seed))
     script = Script(
         config.training,
         experiment.data(config.first_seed),
         layers,
         (config.lambda_.low, config.lambda_.high),
-        lambda method: plans(method, config.first_seed),
+        lambda method: planned(method, config.first_seed),
     )
     durations = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())
@@ -192,7 +192,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     resident, profiler = _resident(), cProfile.Profile()
     if profile:
         profiler.enable()
-    outcome = Rehearsal(comparison, router, script, durations, clock, slots).run()
+    outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
     profiler.disable()
     grown, driver = _resident() - resident, sum(watch.seconds.values())
     written = time.perf_counter()

@@ -212,7 +212,7 @@ class Backup(Copier, Callback):
         """Have it copied."""
         self.have_copied()
 
-    def trial_kept(self, run: Run, trial: Trial) -> None:
+    def trial_stored(self, run: Run, trial: Trial) -> None:
         """Have it copied."""
         self.have_copied()
 

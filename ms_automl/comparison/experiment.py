@@ -65,7 +65,11 @@ class Experiment:
         return groups.names, remark(groups)
 
     def build(
-        self, suggestion: Suggestion, seed: int, reference: Reference | None, training_seed: int | None = None
+        self,
+        suggestion: Suggestion,
+        seed: int,
+        reference: Reference | None = None,
+        training_seed: int | None = None,
     ) -> tuple[Trainable, MultiTaskNet]:
         """A trial, ready for its first step.
 
@@ -90,7 +94,7 @@ class Experiment:
         data, network = on_device(data, device), network.to(device)
         return build(data, network, self.config.training, seed, **params), network
 
-    def plan(self, method: str, seed: int) -> dict[str, float]:
+    def planned_passes(self, method: str, seed: int) -> dict[str, float]:
         """Passes of a whole trial of ``method``, by kind; known before it starts."""
         planned_cost = METHODS[method].planned_cost
         given: dict[str, Any] = {}

@@ -58,7 +58,7 @@ class Journal(Callback):
         if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
             self._keep(run, trial)
 
-    def trial_kept(self, run: Run, trial: Trial) -> None:
+    def trial_stored(self, run: Run, trial: Trial) -> None:
         """Keep where its model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
             self._keep(run, trial)

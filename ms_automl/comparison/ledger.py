@@ -189,13 +189,13 @@ class Ledger:
         return spent + amount <= limit * (1 + 1e-9) if self.unit.planned else spent < limit
 
 
+NAMES = {"stream": "run", "told": "known"}
+"""What earlier versions recorded, and what it is called now."""
+
+
 def renamed(entry: dict[str, Any]) -> dict[str, Any]:
-    """A recorded trial or charge with the names of this version: a run was called a stream."""
-    return (
-        {"run": entry["stream"], **{k: v for k, v in entry.items() if k != "stream"}}
-        if "stream" in entry
-        else entry
-    )
+    """A recorded trial or charge with the names of this version."""
+    return {NAMES.get(name, name): value for name, value in entry.items()}
 
 
 def _key(charge: Charge) -> tuple[str, int, int, str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ms_automl.meta import Reference
 
 
 class Role(StrEnum):
@@ -59,6 +62,27 @@ class Suggestion:
     share: float = 1.0
     start: Start | None = None
     profile: bool = False
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial's process is built from.
+
+    Attributes:
+        suggestion: method and arguments.
+        seed: of split, initialisation, data order and episodes.
+        reference: the dense reference of the seed; None for the reference itself.
+        training_seed: of initialisation, data order and episodes, where not ``seed``.
+        start: what it begins from (:attr:`Start.what`), and the place where that lies.
+        states: places of states that it may go on from, the newest last.
+    """
+
+    suggestion: Suggestion
+    seed: int
+    reference: Reference | None = None
+    training_seed: int | None = None
+    start: tuple[str, str] | None = None
+    states: tuple[str, ...] = ()
 
 
 class Status(StrEnum):
@@ -118,7 +142,7 @@ class Trial:
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
         profile: whether its compact network is measured at its end.
-        told: of how many of its run's trials its sampler had been told when it was suggested.
+        known: of how many of its run's trials its sampler knew the end when it was suggested.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
         attempt: how often it had begun before its process did.
@@ -141,7 +165,7 @@ class Trial:
     until: int | None = None
     share: float = 1.0
     profile: bool = False
-    told: int = 0
+    known: int = 0
     start: dict[str, str] | None = None
     training_seed: int | None = None
     status: Status = Status.RUNNING
@@ -238,5 +262,5 @@ class Callback:
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """A trial is over, whichever way."""
 
-    def trial_kept(self, run: Run, trial: Trial) -> None:
+    def trial_stored(self, run: Run, trial: Trial) -> None:
         """The model of a trial that is over is stored, or a state of one that runs."""

@@ -230,7 +230,7 @@ class Comparison:
         share = min(1.0, gone * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
         return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, gone)
 
-    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
+    def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
         """A trial's model, or the state it goes on from, lies at a place.
 
         Returns:
@@ -240,12 +240,12 @@ class Comparison:
         trial = self.trials[trial_id]
         states = trial.states
         if trial.status == Status.RUNNING:
-            trial.states = (*states, checkpoint)[-STATES:]
+            trial.states = (*states, place)[-STATES:]
         else:
-            trial.checkpoint, trial.states = checkpoint, ()
+            trial.checkpoint, trial.states = place, ()
         for callback in self.callbacks:
-            callback.trial_kept(self.runs[trial.run], trial)
-        return tuple(place for place in states if place not in trial.states)
+            callback.trial_stored(self.runs[trial.run], trial)
+        return tuple(old for old in states if old not in trial.states)
 
     def cut(self, trial_id: str, reason: str) -> None:
         """End a trial that its arm or its budget stops on the way: it is scored as it is."""

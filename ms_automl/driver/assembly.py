@@ -1,4 +1,4 @@
-"""From a configuration to what a comparison is made of: checks, runs with their limits, the router."""
+"""From a configuration to what a comparison is made of: checks, runs with their limits, the scheduler."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ms_automl.comparison.run import Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
+from ms_automl.driver.scheduler import PlannedPasses, Scheduler
 from ms_automl.errors import BudgetError, ConfigError, unknown_name
 from ms_automl.samplers.arms import ARMS, REFERENCE, Arm, SamplerInputs
 from ms_automl.training.constant import extremes
-from ms_automl.tuning.streams import Plan, RunRouter
 
 
 def check_names(config: Config) -> None:
@@ -91,7 +91,7 @@ def runs_of(experiment: Experiment) -> list[Run]:
     """
     config, unit = experiment.config, experiment.unit()
     costs = {
-        method: unit.total(experiment.plan(method, config.first_seed)) if unit.planned else 1.0
+        method: unit.total(experiment.planned_passes(method, config.first_seed)) if unit.planned else 1.0
         for method in {"fixed_lambda", *(ARMS[name].first for name in arm_names(config))}
     }
     one = costs["fixed_lambda"]
@@ -125,9 +125,9 @@ def assemble(
     *,
     studies: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
-    plan: Plan | None = None,
-) -> tuple[Comparison, RunRouter]:
-    """The state of a comparison before its first trial, or before the first one after a stop, and its router.
+    planned: PlannedPasses | None = None,
+) -> tuple[Comparison, Scheduler]:
+    """The state of a comparison before its first trial, or before the first one after a stop, and its scheduler.
 
     Args:
         experiment: what trials are built from.
@@ -136,10 +136,10 @@ def assemble(
         left: by name, those that were to run.
         studies: file that Optuna's studies are kept in; None keeps none.
         clock: seconds.
-        plan: what a trial of a method and seed costs; None is the experiment's.
+        planned: what a trial of a method and seed costs; None is the experiment's.
 
     Returns:
-        The comparison, which tells nobody yet, and the router over its runs, each with its arm's sampler.
+        The comparison, which tells nobody yet, and the scheduler of its runs, each with its arm's sampler.
 
     Raises:
         BudgetError: where an arm cannot have its first result.
@@ -153,14 +153,15 @@ def assemble(
     samplers = {run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, studies)) for run in runs}
     reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
     most = config.resources.concurrency_per_run
-    router = RunRouter(comparison, samplers, plan or plan_of(experiment), reports, retrain, retries, most)
-    router.resume(known or (), left or {})
+    planned = planned or planned_passes(experiment)
+    scheduler = Scheduler(comparison, samplers, planned, reports, retrain, retries, most)
+    scheduler.resume(known or (), left or {})
     if known:
         comparison.began -= max(one.elapsed for one in known)
-    return comparison, router
+    return comparison, scheduler
 
 
-def plan_of(experiment: Experiment) -> Plan:
+def planned_passes(experiment: Experiment) -> PlannedPasses:
     """What whole trials cost by method and seed, of a seed all methods at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
     methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
@@ -168,7 +169,7 @@ def plan_of(experiment: Experiment) -> Plan:
 
     def plan(method: str, seed: int) -> dict[str, float]:
         if seed not in known:
-            known[seed] = {one: experiment.plan(one, seed) for one in methods}
+            known[seed] = {one: experiment.planned_passes(one, seed) for one in methods}
         return known[seed][method]
 
     return plan
@@ -178,5 +179,5 @@ def one_trial(experiment: Experiment, comparison: Comparison) -> float:
     """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
     unit, seed = comparison.ledger.unit, experiment.config.first_seed
     if unit.planned:
-        return unit.total(experiment.plan("fixed_lambda", seed))
+        return unit.total(experiment.planned_passes("fixed_lambda", seed))
     return comparison.ledger.totals(comparison.reference_runs[seed].name).spent or 1.0

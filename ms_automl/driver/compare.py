@@ -121,7 +121,7 @@ def _compare(
         {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
     )
     known, left = (None, {}) if record is None else read(out)
-    comparison, router = assemble(experiment, out, known, left, studies=out / "optuna.journal")
+    comparison, scheduler = assemble(experiment, out, known, left, studies=out / "optuna.journal")
     if line := experiment.remark():
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     if record is None and (why := _uncompactable(experiment)):
@@ -166,7 +166,7 @@ def _compare(
             screen.begin(comparison)
             run_trials(
                 experiment,
-                router,
+                scheduler,
                 session,
                 remove=None if backup is None else backup.remove,
                 say=partial(warn, console),

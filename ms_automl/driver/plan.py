@@ -1,4 +1,4 @@
-"""What a comparison will cost, before anything is spent: a rehearsal of it at the pace of its trials."""
+"""What a comparison will cost, before anything is spent: a simulation of it at the pace of its trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.driver.assembly import check_batches, check_names, one_trial
 from ms_automl.driver.pace import Pace, pace_of
-from ms_automl.driver.simulation import Outcome, Share, rehearse
+from ms_automl.driver.simulation import Outcome, Share, simulate
 from ms_automl.errors import ConfigError
 
 STOPPING = ("topk", "optuna-asha")
@@ -89,15 +89,15 @@ def plan(
     check_batches(config, experiment.data(config.first_seed))
     pace, gpus = pace_of(experiment, tflops), config.resources.gpus_per_trial
     slots = slots or max(1, int(torch.cuda.device_count() / gpus) if gpus else 1)
-    comparison, ended_before, unhurried = _rehearsed(experiment, pace, None, resumed)
+    comparison, ended_before, unhurried = _simulated(experiment, pace, None, resumed)
     outcome = unhurried
     if slots < unhurried.most:
-        comparison, _, outcome = _rehearsed(experiment, pace, slots, resumed)
+        comparison, _, outcome = _simulated(experiment, pace, slots, resumed)
     one = one_trial(experiment, comparison)
     return Plan(config, outcome, unhurried, slots, one, pace, *_bytes(experiment), ended_before)
 
 
-def _rehearsed(
+def _simulated(
     experiment: Experiment, pace: Pace, slots: int | None, resumed: Path | None
 ) -> tuple[Comparison, int, Outcome]:
     """The comparison at its end, how many trials it had at its start, and what was between."""
@@ -110,7 +110,7 @@ def _rehearsed(
                 if file.exists():
                     copy(file, folder)
             known, left = read(folder)
-        comparison, outcome = rehearse(experiment, pace, slots, folder, known, left)
+        comparison, outcome = simulate(experiment, pace, slots, folder, known, left)
         return comparison, len(known or ()), outcome
 
 
@@ -194,7 +194,7 @@ def _unknown(plan: Plan) -> list[str]:
         "whether other methods are as fast a pass as dense, and trials beside each other as one alone",
         "the start of Ray and of each slot's first trial (ten seconds and more), and reading data",
         "what fails and is run again",
-        f"compacting and reporting at the end. Samplers took {plan.outcome.searcher_seconds:.1f} s when rehearsed",
+        f"compacting and reporting at the end. Samplers took {plan.outcome.searcher_seconds:.1f} s when simulated",
     ]
 
 

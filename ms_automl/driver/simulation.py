@@ -1,7 +1,7 @@
-"""A comparison without training: its real runs, samplers, router and ledger, on a virtual clock.
+"""A comparison without training: its real runs, samplers, scheduler and ledger, on a virtual clock.
 
 Trials are events on a heap: what one takes and costs is what a real one would, what comes out of it is made up. So
-a rehearsal says in seconds how many trials a comparison has, what they cost, and how long they keep slots busy.
+a simulation says in seconds how many trials a comparison has, what they cost, and how long they keep slots busy.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from ms_automl.comparison.registry import METHODS
 from ms_automl.comparison.run import Report, Status, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.data import MultiTaskData
-from ms_automl.driver.assembly import assemble, plan_of
+from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.scheduler import Scheduler
 from ms_automl.meta import LambdaSchedule
+from ms_automl.samplers.base import Answer
 from ms_automl.training import TrainingSettings
 
 Passes = Mapping[str, float]
@@ -85,7 +87,7 @@ class Share:
 
 @dataclass
 class Outcome:
-    """What a rehearsal came to.
+    """What a simulation came to.
 
     Attributes:
         arms: by name; trials of an earlier process are not in it.
@@ -190,25 +192,12 @@ class Script:
         return LambdaSchedule.constant(dict.fromkeys(self.layers, value)).to_dict()
 
 
-class Router(Protocol):
-    """What :class:`~ms_automl.tuning.streams.RunRouter` is here."""
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, or something else where there is none."""
-
-    def reported(self, trial_id: str, report: Report) -> bool:
-        """A trial has made a report; True where it is to be stopped."""
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial is over."""
-
-
-class Rehearsal:
-    """Runs what a router suggests, without Ray and without training.
+class Simulation:
+    """Runs what a scheduler hands out, without Ray and without training.
 
     Args:
         comparison: told of every trial and report; its clock is ``clock``.
-        router: of its runs.
+        scheduler: of its runs.
         script: what trials report.
         durations: how long they take.
         clock: is set forward.
@@ -218,14 +207,14 @@ class Rehearsal:
     def __init__(
         self,
         comparison: Comparison,
-        router: Router,
+        scheduler: Scheduler,
         script: Script,
         durations: Durations,
         clock: Clock,
         slots: int | None,
     ) -> None:
         self.comparison = comparison
-        self.router = router
+        self.scheduler = scheduler
         self.script = script
         self.durations = durations
         self.clock = clock
@@ -240,7 +229,7 @@ class Rehearsal:
         self._fill()
         while self._events:
             self.clock.now, _, trial_id, report = heapq.heappop(self._events)
-            if self.router.reported(trial_id, report) or report.done:
+            if self.scheduler.report(trial_id, report) or report.done:
                 self._end(trial_id, report)
             else:
                 self._go_on(trial_id)
@@ -256,8 +245,8 @@ class Rehearsal:
 
     def _fill(self) -> None:
         while len(self._events) < self.slots:
-            trial_id = f"rehearsed-{next(self._numbers)}"
-            if not isinstance(self.router.suggest(trial_id), dict):
+            trial_id = f"simulated-{next(self._numbers)}"
+            if isinstance(self.scheduler.next(trial_id), Answer):
                 return
             self.comparison.started(trial_id)
             self._go_on(trial_id)
@@ -291,10 +280,10 @@ class Rehearsal:
         return next(other.reports for other in others if other.name == trial.start["trial"])
 
     def _end(self, trial_id: str, report: Report) -> None:
-        self.router.on_trial_complete(trial_id, {"report": report})
+        self.scheduler.end(trial_id, report)
         trial = self.comparison.trials[trial_id]
         again = trial.training_seed is not None
-        self.comparison.kept(trial_id, str(self.comparison.ledger.path.with_name(trial_id)))
+        self.comparison.stored(trial_id, str(self.comparison.ledger.path.with_name(trial_id)))
         self.outcome.arms[self.comparison.runs[trial.run].arm].add(
             Share(
                 trials=int(not again),
@@ -307,7 +296,7 @@ class Rehearsal:
         )
 
 
-def rehearse(
+def simulate(
     experiment: Experiment,
     durations: Durations,
     slots: int | None,
@@ -315,7 +304,7 @@ def rehearse(
     known: Sequence[Entry] | None = None,
     left: Mapping[str, Entry] | None = None,
 ) -> tuple[Comparison, Outcome]:
-    """Rehearse a comparison; every seed is taken to have as many samples as the first.
+    """Simulate a comparison; every seed is taken to have as many samples as the first.
 
     Args:
         experiment: what trials would be built from.
@@ -326,15 +315,15 @@ def rehearse(
         left: by name, those that were to run.
     """
     config, clock = experiment.config, Clock()
-    plans = plan_of(experiment)
-    comparison, router = assemble(
-        experiment, folder, known, left, clock=clock, plan=lambda method, _: plans(method, config.first_seed)
+    planned = planned_passes(experiment)
+    comparison, scheduler = assemble(
+        experiment, folder, known, left, clock=clock, planned=lambda method, _: planned(method, config.first_seed)
     )
     script = Script(
         config.training,
         experiment.data(config.first_seed),
         experiment.layers(experiment.network(config.first_seed)),
         (config.lambda_.low, config.lambda_.high),
-        lambda method: plans(method, config.first_seed),
+        lambda method: planned(method, config.first_seed),
     )
-    return comparison, Rehearsal(comparison, router, script, durations, clock, slots).run()
+    return comparison, Simulation(comparison, scheduler, script, durations, clock, slots).run()

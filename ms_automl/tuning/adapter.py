@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.run import Report
+from ms_automl.comparison.run import Assignment, Report
 from ms_automl.comparison.selection import compacted, real_images
 from ms_automl.errors import DataError
 from ms_automl.models.archive import load as load_model
@@ -46,7 +46,7 @@ class TrialAdapter(tune.Trainable):
         Ray knows that a process is up once this is over: what a user's factories do, however long, comes after.
 
         Args:
-            config: of the trial.
+            config: the trial's :class:`~ms_automl.comparison.run.Assignment`.
             experiment: what it is built from; None for the same as before.
             needs: what this host must have; None on the driver's own machine.
             keep: whether states are kept on the way.
@@ -57,12 +57,12 @@ class TrialAdapter(tune.Trainable):
             self.unfit: str | None = None
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self.mark = time.perf_counter()
-        self.waiting: dict[str, Any] | None = config
+        self.waiting: Assignment | None = config["assignment"]
         self.method: Any = None
         self.network: Any = None
 
-    def _build(self, config: dict[str, Any]) -> None:
-        """Build the trial that ``config`` describes; why that fails is what it reports."""
+    def _build(self, assignment: Assignment) -> None:
+        """Build a trial; why that fails is what it reports."""
         if self.needs is not None:
             needs, self.needs = self.needs, None
             self.unfit = needs.missing()
@@ -75,20 +75,20 @@ class TrialAdapter(tune.Trainable):
             torch.cuda.reset_peak_memory_stats()
         self.interval = 0
         self.charged = Cost()
-        self.seed = config["seed"]
+        self.seed = assignment.seed
         self.stored = time.monotonic()
         self.told: tuple[str, ...] = ()
         self.config_error: str | None = None
-        self.profile = config["suggestion"].profile
+        self.profile = assignment.suggestion.profile
         if self.unfit is not None:
             self.config_error = f"host {self.host} {self.unfit}"
             return
         try:
             self.method, self.network = self.experiment.build(
-                config["suggestion"], self.seed, config["reference"], config["training_seed"]
+                assignment.suggestion, self.seed, assignment.reference, assignment.training_seed
             )
-            if not self._goes_on(config["states"]) and config["start"] is not None:
-                self._begin_from(*config["start"])
+            if not self._goes_on(assignment.states) and assignment.start is not None:
+                self._begin_from(*assignment.start)
         except Exception as error:
             self.config_error = _one_line(error)
 
@@ -129,8 +129,8 @@ class TrialAdapter(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One report interval."""
         if self.waiting is not None:
-            config, self.waiting = self.waiting, None
-            self._build(config)
+            assignment, self.waiting = self.waiting, None
+            self._build(assignment)
         began, evaluating = time.perf_counter(), self._evaluating()
         metrics: dict[str, float] = {}
         error = self.config_error

@@ -12,25 +12,25 @@ from ray.tune.error import TuneError
 
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.tuning.adapter import TrialAdapter
-from ms_automl.tuning.lifecycle import Lifecycle, Order, Stopper
+from ms_automl.tuning.lifecycle import Lifecycle, NextTrial, Order, Schedule, Stopper
 from ms_automl.tuning.session import Session
 from ms_automl.tuning.starting import StartWatch
 
 
 def run_trials(
     experiment: Experiment,
-    router: Any,
+    schedule: Schedule,
     session: Session,
     *,
     keep: bool = True,
     remove: Callable[[str], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run every trial that a router suggests.
+    """Run every trial of a schedule: Ray Tune's loop asks for them, and its hooks say what becomes of them.
 
     Args:
         experiment: what trials are built from.
-        router: a ``ray.tune.search.Searcher`` and a :class:`Router`: says what runs next, hears of everything.
+        schedule: says what runs next, hears of everything.
         session: where they run, and leave their models.
         keep: whether the model of every trial is kept.
         remove: has a place deleted that nobody needs any more; None deletes it at once.
@@ -45,12 +45,12 @@ def run_trials(
         tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs, keep=keep),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    starting = StartWatch(session, resources, say)
+    starting, searcher = StartWatch(session, resources, say), NextTrial(schedule)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=router,
-            scheduler=Order(router),
+            search_alg=searcher,
+            scheduler=Order(searcher),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=_folder_name,
@@ -60,9 +60,9 @@ def run_trials(
             name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",
             storage_path=session.storage.address,
             verbose=0,
-            stop=Stopper(router),
-            callbacks=[Lifecycle(router, session.storage, remove, resources.report_timeout, starting)],
-            # What is stored, and what of it is needed no more, the router knows; and which trials go on.
+            stop=Stopper(schedule),
+            callbacks=[Lifecycle(schedule, session.storage, remove, resources.report_timeout, starting)],
+            # What is stored, and what of it is needed no more, the schedule knows; and which trials go on.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep),
             failure_config=tune.FailureConfig(max_failures=0),
         ),

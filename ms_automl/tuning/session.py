@@ -104,7 +104,7 @@ def ray_session(
 def _hush() -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # What it says of a trial whose process was lost, pages of it, the router knows and tells in a line.
+    # What it says of a trial whose process was lost, pages of it, the schedule is told in a line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 

@@ -1,19 +1,18 @@
-"""All arms over a training that costs nothing: the router, the ledger and the samplers without a Ray."""
+"""All arms over a training that costs nothing: the scheduler, the ledger and the samplers without a Ray."""
 
 import math
 from pathlib import Path
 
-from ray.tune.search import Searcher
-
 from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
-from ms_automl.comparison.run import Report, Run
+from ms_automl.comparison.run import Assignment, Report, Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
+from ms_automl.driver.scheduler import Scheduler
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.samplers.arms import ARMS, SamplerInputs
+from ms_automl.samplers.base import DONE
 from ms_automl.tasks import classification
-from ms_automl.tuning.streams import RunRouter
 from search_spaces import SPACES
 
 LAYERS = ("stem", "conv")
@@ -74,20 +73,20 @@ class Bench:
             objective, [classification("digit", 10)], runs, ledger, [*recorders, journal], self.clock
         )
         journal.comparison = self.state
-        self.router = RunRouter(
+        self.scheduler = Scheduler(
             self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time
         )
-        self.router.resume(known, left)
+        self.scheduler.resume(known, left)
         self.broken, self.slow = broken, slow or {}
         self.count, self.configs, self.at = 0, {}, {}
 
     def ask(self):
         self.count += 1
         name = f"trial{self.count}" if not self.state.trials else f"trial{len(self.state.trials)}-{self.count}"
-        answer = self.router.suggest(name)
-        if isinstance(answer, dict):
+        answer = self.scheduler.next(name)
+        if isinstance(answer, Assignment):
             self.configs[name] = answer
-            self.at[name] = int(answer["states"][-1].rpartition("@")[2]) if answer["states"] else 0
+            self.at[name] = int(answer.states[-1].rpartition("@")[2]) if answer.states else 0
             self.state.started(name)
         return name, answer
 
@@ -126,21 +125,21 @@ class Bench:
         if self.broken(self.state.runs[trial.run], trial) == "unbuilt":
             interval = REPORTS - 1
         report = self.report(name, interval)
-        stop = self.router.reported(name, report)
+        stop = self.scheduler.report(name, report)
         if stop or report.done:
             self.over(name, report)
         return stop or report.done
 
     def over(self, name, report):
-        self.router.on_trial_complete(name, {"report": report})
+        self.scheduler.end(name, report)
         trial = self.state.trials[name]
         if trial.status in ("FINISHED", "STOPPED"):
-            self.state.kept(name, str(self.folder / "tune" / trial.name))
+            self.state.stored(name, str(self.folder / "tune" / trial.name))
 
     def store(self, name):
         """A running trial leaves a state."""
         place = self.folder / "tune" / f"{self.state.trials[name].name}-{name}@{self.at[name]}"
-        return self.router.kept(name, str(place))
+        return self.scheduler.stored(name, str(place))
 
     def finish(self, name):
         while not self.step(name):
@@ -153,16 +152,16 @@ class Bench:
             answer = None
             if len(running) < slots:
                 name, answer = self.ask()
-                if answer == Searcher.FINISHED and not running:
+                if answer is DONE and not running:
                     return history
-                if isinstance(answer, dict):
+                if isinstance(answer, Assignment):
                     running.append(name)
                     history.append(self.state.trials[name].name)
                     charged = [self.state.trials[trial] for trial in running]
                     busy = [trial.run for trial in charged if trial.training_seed is None]
                     together = max(map(busy.count, busy), default=0)
-                    assert together <= self.router.telling.at_a_time, "too many trials of one run at a time"
-            if not isinstance(answer, dict):
+                    assert together <= self.scheduler.concurrency, "too many trials of one run at a time"
+            if not isinstance(answer, Assignment):
                 assert running, "nothing runs and nothing is suggested: the Tuner would wait for ever"
                 name = pick(running)
                 most -= 1

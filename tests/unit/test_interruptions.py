@@ -2,19 +2,22 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
-from ray.tune.search import Searcher
 
+from ms_automl.comparison.run import Assignment
+from ms_automl.samplers.base import DONE, WAIT
+from ms_automl.tuning.trouble import LOST
 from tests.unit.bench import REPORTS, UNIT, Bench, folder
 
 ARMS = ("topk", "path", "optuna", "optuna-asha", "meta-optuna", "random")
 
 
-def lose(bench, name):
+def lose(bench, name, why=LOST):
     """The process of a running trial is lost."""
     bench.clock.now += 1.0
-    bench.router.on_trial_complete(name, error=True)
+    bench.scheduler.end(name, lost=why)
 
 
 def disturbed(bench, slots, chance, seed):
@@ -24,15 +27,15 @@ def disturbed(bench, slots, chance, seed):
         answer = None
         if len(running) < slots:
             name, answer = bench.ask()
-            if answer == Searcher.FINISHED:
+            if answer is DONE:
                 assert not running
                 return lost
-            if isinstance(answer, dict):
+            if isinstance(answer, Assignment):
                 running.append(name)
                 continue
         name = rng.choice(running)
         draw = rng.random()
-        if draw < chance and bench.state.trials[name].interruptions < bench.router.retries:
+        if draw < chance and bench.state.trials[name].interruptions < bench.scheduler.retries:
             running.remove(name)
             lose(bench, name)
             lost += 1
@@ -47,7 +50,7 @@ def broken_off(bench, slots, rng, turns):
     running = []
     for _ in range(turns):
         name, answer = bench.ask() if len(running) < slots else (None, None)
-        if isinstance(answer, dict):
+        if isinstance(answer, Assignment):
             running.append(name)
         elif running:
             name = rng.choice(running)
@@ -111,7 +114,7 @@ def test_a_trial_goes_on_from_the_last_state_it_left_and_its_sampler_hears_nothi
     bench.step(name)
     lose(bench, name)
     other, answer = bench.ask()
-    assert other != name and answer == first | {"states": trial.states} and len(trial.states) == 1
+    assert other != name and answer == replace(first, states=trial.states) and len(trial.states) == 1
     assert bench.state.trials[other] is trial and name not in bench.state.trials
     bench.step(other)  # the fourth interval again
     assert trial.reports == 4 and trial.passes == pytest.approx(4 * UNIT / REPORTS)
@@ -131,7 +134,7 @@ def test_without_a_state_it_begins_anew_and_after_too_many_losses_it_has_failed(
     for loss in range(3):
         name, answer = bench.ask()
         trial = bench.state.trials[name]
-        assert answer["states"] == () and trial.name == "random-0/00" and trial.interruptions == loss
+        assert answer.states == () and trial.name == "random-0/00" and trial.interruptions == loss
         bench.step(name)
         lose(bench, name)
     assert trial.status == "FAILED" and "process died" in trial.error
@@ -148,8 +151,7 @@ def test_where_every_process_died_it_is_not_said_that_others_went_on_and_ray_kno
     bench = Bench(tmp_path, arms=("random",), retries=1)
     for _ in range(2):
         name, _ = bench.ask()
-        bench.router.died(name, "the trial's process died: memory ran out")
-        lose(bench, name)
+        lose(bench, name, "the trial's process died: memory ran out")
     trial = bench.state.runs["dense-0"].trials[0]
     assert trial.error == "the trial's process died: memory ran out"
     bench.run(slots=1)
@@ -163,7 +165,7 @@ def test_what_a_lost_process_had_begun_is_reckoned_from_the_pace_it_had(tmp_path
     bench.step(name)
     bench.step(name)  # a second each
     bench.clock.now += 0.25
-    bench.router.on_trial_complete(name, error=True)
+    bench.scheduler.end(name, lost=LOST)
     total = bench.state.ledger.totals("random-0")
     assert total.lost_passes == pytest.approx(0.25 * UNIT / REPORTS)
     assert total.lost_seconds == pytest.approx(0.25)
@@ -181,16 +183,16 @@ def test_a_trial_that_has_ended_is_done_again_until_its_model_is_stored_and_judg
     while trial.status == "RUNNING":
         if stored and bench.at[name] == 1:
             bench.store(name)
-        bench.router.reported(name, bench.report(name, bench.at[name]))
+        bench.scheduler.report(name, bench.report(name, bench.at[name]))
         bench.at[name] += 1
     assert trial.status == ("STOPPED" if arm == "topk" else "FINISHED")
     reports = trial.reports
     lose(bench, name)
     name, answer = bench.ask()
-    assert bench.state.trials[name] is trial and len(answer["states"]) == stored
+    assert bench.state.trials[name] is trial and len(answer.states) == stored
     for _ in range(reports - stored):
         assert trial.checkpoint is None
-        assert bench.router.silence(name) >= 0
+        assert bench.scheduler.silence(name) >= 0
         bench.step(name)
     assert trial.checkpoint is not None and trial.reports == reports
     total = bench.state.ledger.totals(trial.run)
@@ -208,7 +210,7 @@ def ended_but_not_stored(path, arm, retries=0):
     while bench.state.trials[name].status == "RUNNING":
         if bench.at[name] == 1:
             bench.store(name)
-        bench.router.reported(name, bench.report(name, bench.at[name]))
+        bench.scheduler.report(name, bench.report(name, bench.at[name]))
         bench.at[name] += 1
     return bench, name
 
@@ -222,7 +224,7 @@ def test_one_that_ended_as_the_driver_was_lost_comes_to_the_same_end_again(tmp_p
     resumed = Bench(tmp_path / "cut", arms=(arm,), resumed=True)
     name, answer = resumed.ask()
     trial = resumed.state.trials[name]
-    assert trial.name == before.name and len(answer["states"]) == 1 and trial.reports == 1
+    assert trial.name == before.name and len(answer.states) == 1 and trial.reports == 1
     resumed.finish(name)
     assert (trial.status, trial.reports, trial.metrics["val/objective"]) == (
         before.status, before.reports, before.metrics["val/objective"],
@@ -246,7 +248,7 @@ def test_a_model_that_could_not_be_stored_is_said(tmp_path):
     bench.finish(bench.ask()[0])
     name, _ = bench.ask()
     for interval in range(REPORTS):
-        bench.router.reported(name, bench.report(name, interval))
+        bench.scheduler.report(name, bench.report(name, interval))
     lose(bench, name)
     bench.run(slots=1)
     assert bench.row("fixed")["note"] == "its model was not stored: --resume trains it again"
@@ -260,10 +262,10 @@ def test_a_process_that_hung_is_not_replaced(tmp_path):
     name, _ = bench.ask()
     bench.step(name)
     bench.clock.now += 100
-    assert bench.router.silence(name) == 100
-    bench.router.gone(name, "no report for 99 s")
-    bench.router.on_trial_complete(name, error=True)
-    assert bench.state.trials[name].status == "FAILED" and bench.ask()[1]["states"] == ()
+    assert bench.scheduler.silence(name) == 100
+    bench.scheduler.give_up(name, "no report for 99 s")
+    bench.scheduler.end(name, lost=LOST)
+    assert bench.state.trials[name].status == "FAILED" and bench.ask()[1].states == ()
     assert bench.state.runs["random-0"].trials[-1].index == 1
 
 
@@ -274,11 +276,11 @@ def test_silence_is_counted_from_the_start_of_the_process_that_goes_on(tmp_path)
     lose(bench, name)
     bench.clock.now += 50
     other = f"{name}-again"
-    bench.router.suggest(other)
-    assert bench.router.silence(other) == 0
-    bench.router.started(other)
+    bench.scheduler.next(other)
+    assert bench.scheduler.silence(other) == 0
+    bench.scheduler.started(other)
     bench.clock.now += 3
-    assert bench.router.silence(other) == 3
+    assert bench.scheduler.silence(other) == 3
 
 
 def test_the_last_two_states_of_a_running_trial_are_kept_and_none_of_one_that_has_ended(tmp_path):
@@ -293,9 +295,9 @@ def test_the_last_two_states_of_a_running_trial_are_kept_and_none_of_one_that_ha
     assert [place.rpartition("@")[2] for place in trial.states] == ["3", "4"]
     assert [place[0].rpartition("@")[2] for place in dropped[2:]] == ["1", "2"]
     last = trial.states
-    while not bench.router.reported(name, report := bench.report(name, bench.at[name])) and not report.done:
+    while not bench.scheduler.report(name, report := bench.report(name, bench.at[name])) and not report.done:
         bench.at[name] += 1
-    assert bench.router.kept(name, "model") == last and trial.states == () and trial.checkpoint == "model"
+    assert bench.scheduler.stored(name, "model") == last and trial.states == () and trial.checkpoint == "model"
 
 
 def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twice(tmp_path):
@@ -312,7 +314,7 @@ def test_a_driver_that_goes_on_hands_out_the_last_states_and_judges_nothing_twic
         name, answer = resumed.ask()
         trial = resumed.state.trials[name]
         before = next(other for other in bench.state.trials.values() if other.name == trial.name)
-        assert answer["states"] == before.states and resumed.at[name] == 4
+        assert answer.states == before.states and resumed.at[name] == 4
         assert trial.reports == 4 and trial.passes == pytest.approx(4 * UNIT / REPORTS)
         resumed.finish(name)
         assert trial.passes == pytest.approx(UNIT) and trial.reports == REPORTS
@@ -336,7 +338,7 @@ def test_what_was_suggested_goes_on_whatever_a_later_versions_sampler_would_have
     bench.state.trials[name].values["lambda/stem"] = 0.123
     bench.store(name)
     answer = Bench(tmp_path, arms=("random",), resumed=True).ask()[1]
-    assert answer["suggestion"].values["lambda/stem"] == 0.123 and len(answer["states"]) == 1
+    assert answer.suggestion.values["lambda/stem"] == 0.123 and len(answer.states) == 1
 
 
 def test_ray_is_not_told_of_the_end_while_a_process_may_still_be_lost(tmp_path):
@@ -344,12 +346,12 @@ def test_ray_is_not_told_of_the_end_while_a_process_may_still_be_lost(tmp_path):
     bench.finish(bench.ask()[0])
     name, _ = bench.ask()
     bench.step(name)
-    assert bench.ask()[1] is None
+    assert bench.ask()[1] is WAIT
     lose(bench, name)
     name, answer = bench.ask()
-    assert isinstance(answer, dict)
+    assert isinstance(answer, Assignment)
     bench.finish(name)
-    assert bench.ask()[1] == Searcher.FINISHED
+    assert bench.ask()[1] is DONE
 
 
 def test_an_interrupted_trial_that_waits_has_ended_when_the_comparison_is_stopped(tmp_path):

@@ -12,7 +12,7 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.driver.pace import pace_of
 from ms_automl.driver.plan import STOPPING, plan, show
-from ms_automl.driver.simulation import rehearse
+from ms_automl.driver.simulation import simulate
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
 from ms_automl.samplers.arms import ARMS, SamplerInputs
@@ -173,12 +173,12 @@ def test_a_plan_that_raises_is_a_comparison_that_would(absent_gpu):
 
 def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_gpu):
     one = config(GPU, arms=("random", "fixed"))
-    comparison, _ = rehearse(Experiment(one), pace_of(Experiment(one)), 2, tmp_path)
+    comparison, _ = simulate(Experiment(one), pace_of(Experiment(one)), 2, tmp_path)
     journal = Journal(tmp_path)
     journal.comparison = comparison
     for trial in comparison.trials.values():
         journal.trial_ended(comparison.runs[trial.run], trial)
-        journal.trial_kept(comparison.runs[trial.run], trial)
+        journal.trial_stored(comparison.runs[trial.run], trial)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
     assert "5 trials have ended, and nothing is left to run" in text_of(plan(one, resumed=tmp_path))
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before

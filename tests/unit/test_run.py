@@ -24,21 +24,18 @@ class Trials(list):
         return super().__iter__()
 
 
-class Router:
+class Schedule:
     def __init__(self):
-        self.killed, self.why = [], {}
+        self.killed = []
 
     def silence(self, trial_id):
         return 100.0 if trial_id == "silent" else 1.0
 
-    def gone(self, trial_id, message):
-        self.killed.append((trial_id, message))
+    def give_up(self, trial_id, why):
+        self.killed.append((trial_id, why))
 
     def started(self, trial_id):
         pass
-
-    def died(self, trial_id, why):
-        self.why[trial_id] = why
 
 
 @pytest.fixture
@@ -67,10 +64,10 @@ def cluster(said, monkeypatch):
 
 
 def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkeypatch, watch):
-    now, killed, router = [0.0], [], Router()
+    now, killed, schedule = [0.0], [], Schedule()
     monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(lifecycle.ray, "kill", killed.append)
-    beside = lifecycle.Lifecycle(router, Storage("/models"), lambda place: None, 60.0, watch)
+    beside = lifecycle.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, watch)
     ended, alive, silent = (
         SimpleNamespace(trial_id=name, status="RUNNING", temporary_state=SimpleNamespace(ray_actor=actor))
         for name, actor in (("ended", None), ("alive", "actor of alive"), ("silent", "actor of silent"))
@@ -80,13 +77,13 @@ def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkey
         now[0] += 0.01
         beside.on_step_begin(0, trials)
     assert 18 <= trials.times <= 22  # ten times, for two purposes
-    assert set(killed) == {"actor of silent"} and router.killed[0][0] == "silent"
+    assert set(killed) == {"actor of silent"} and schedule.killed[0][0] == "silent"
 
 
 def test_a_trial_that_waits_is_told_from_those_that_run_and_have_ended(monkeypatch, watch):
     now = [0.0]
     monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
-    beside = lifecycle.Lifecycle(Router(), Storage("/models"), lambda place: None, 3600.0, watch)
+    beside = lifecycle.Lifecycle(Schedule(), Storage("/models"), lambda place: None, 3600.0, watch)
     none = SimpleNamespace(ray_actor=None)
     trials = [
         SimpleNamespace(trial_id=status, status=status, temporary_state=none)
@@ -165,9 +162,9 @@ OOM kill reason: Memory usage 3098279936B exceeded threshold of 505521248B
     ],
 )
 def test_why_a_process_is_gone_is_what_ray_said_of_it_last(tmp_path, text, said):
-    router, file = Router(), tmp_path / "error.txt"
+    searcher, file = lifecycle.NextTrial(Schedule()), tmp_path / "error.txt"
     if text is not None:
         file.write_text(text)
     trial = SimpleNamespace(trial_id="t", error_file=str(file) if text is not None else None)
-    lifecycle.Order(router).on_trial_error(None, trial)
-    assert said in router.why["t"] and router.why["t"].startswith("the trial's process died")
+    lifecycle.Order(searcher).on_trial_error(None, trial)
+    assert said in searcher.lost["t"] and searcher.lost["t"].startswith("the trial's process died")

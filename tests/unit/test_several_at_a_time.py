@@ -5,9 +5,11 @@ import random
 
 import pytest
 
+from ms_automl.comparison.run import Assignment
+from ms_automl.samplers.base import WAIT
 from tests.unit.bench import UNIT, Bench, folder
 from tests.unit.test_interruptions import all_charged, broken_off, disturbed, without_notes
-from tests.unit.test_streams import FREE
+from tests.unit.test_scheduler import FREE
 
 LEARN = ("topk", "path", "optuna", "optuna-asha", "meta-search", "meta-optuna", "random")
 
@@ -32,21 +34,21 @@ def test_so_many_run_at_a_time_but_for_trials_that_build_on_each_other(tmp_path)
     bench = Bench(tmp_path, arms=("random", "path"), at_a_time=3)
     bench.finish(bench.ask()[0])
     asked = [bench.ask() for _ in range(6)]
-    names = [bench.state.trials[name].name for name, answer in asked if isinstance(answer, dict)]
+    names = [bench.state.trials[name].name for name, answer in asked if isinstance(answer, Assignment)]
     assert sorted(names) == ["path-0/00", "random-0/00", "random-0/01", "random-0/02"]
 
 
 def test_a_sampler_knows_of_ends_in_order_and_no_more_than_it_would_with_all_slots(tmp_path):
     bench = Bench(tmp_path, arms=("random",), trials=8, at_a_time=3)
     known = []
-    sampler = bench.router.samplers["random-0"]
+    sampler = bench.scheduler.progress["random-0"].sampler
     ask = sampler.ask
     sampler.ask = lambda trials: known.append([one.name for one in trials if one.ended]) or ask(trials)
     bench.finish(bench.ask()[0])
     first, second, third = (bench.ask()[0] for _ in range(3))
     bench.finish(third)
     bench.finish(second)
-    assert bench.ask()[1] is None and known == [[], [], []]
+    assert bench.ask()[1] is WAIT and known == [[], [], []]
     bench.finish(first)
     fourth = bench.ask()[0]
     assert known[3:] == [["random-0/00"]]  # and the fifth with two

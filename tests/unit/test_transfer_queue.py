@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.tune.search import Searcher
 
 from ms_automl.comparison.run import Report
 from ms_automl.data import MultiTaskData
@@ -14,7 +13,9 @@ from ms_automl.driver.transfer.queue import TransferQueue
 from ms_automl.driver.transfer.stored import TransferBackup, store_models, stored_lines
 from ms_automl.driver.transfer.uptake import Uptake, plan
 from ms_automl.errors import ConfigError
+from ms_automl.samplers.base import DONE, WAIT
 from ms_automl.storage.remote import Storage
+from ms_automl.tuning.trouble import LOST
 
 DIGESTS = {("dense", 0): "d0", ("meta", 0): "m0", ("dense", 1): "d1", ("meta", 1): "m1"}
 METRIC = "val/bright/accuracy"
@@ -79,14 +80,14 @@ def queue(tmp_path: Path, clock: Clock, told: Told) -> TransferQueue:
 
 
 def test_it_hands_out_every_uptake_and_then_says_so(queue: TransferQueue, tmp_path: Path) -> None:
-    first, second = queue.suggest("a"), queue.suggest("b")
-    assert [config["suggestion"].params["uptake"]["arm"] for config in (first, second)] == ["dense", "meta"]
-    assert first["suggestion"].params["model"] == str(tmp_path)
-    assert queue.suggest("c") is None
+    first, second = queue.next("a"), queue.next("b")
+    assert [config.suggestion.params["uptake"]["arm"] for config in (first, second)] == ["dense", "meta"]
+    assert first.suggestion.params["model"] == str(tmp_path)
+    assert queue.next("c") is WAIT
     for name in ("a", "b"):
-        queue.reported(name, report(0, done=True))
-        queue.on_trial_complete(name, {"report": report(0, done=True)})
-    assert queue.suggest("c") == Searcher.FINISHED
+        queue.report(name, report(0, done=True))
+        queue.end(name, report(0, done=True))
+    assert queue.next("c") is DONE
 
 
 def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
@@ -95,15 +96,15 @@ def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
     queue.retries = 1
     journal = TransferJournal(tmp_path, "run", {})
     queue.recorders = [told, journal]
-    first = queue.suggest("a")
+    first = queue.next("a")
     queue.started("a")
-    queue.reported("a", report(0))
-    queue.on_trial_complete("a", error=True)
-    assert queue.suggest("b") == first and ("ended", "FAILED", 22.0) not in told.lines
+    queue.report("a", report(0))
+    queue.end("a", lost=LOST)
+    assert queue.next("b") == first and ("ended", "FAILED", 22.0) not in told.lines
     queue.started("b")
-    queue.reported("b", report(0))
-    queue.reported("b", report(1, done=True))
-    queue.on_trial_complete("b", {"report": report(1, done=True)})
+    queue.report("b", report(0))
+    queue.report("b", report(1, done=True))
+    queue.end("b", report(1, done=True))
     assert told.lines[-1] == ("ended", "FINISHED", 24.0)
     for known in (journal, TransferJournal(tmp_path, "run", {})):
         (row,) = known._rows.values()
@@ -113,19 +114,19 @@ def test_one_whose_process_is_lost_begins_again_and_what_it_had_cost_is_lost(
 def test_after_too_many_losses_it_has_failed(queue: TransferQueue, told: Told) -> None:
     queue.retries = 1
     for name in ("a", "b"):
-        queue.suggest(name)
+        queue.next(name)
         queue.started(name)
-        queue.on_trial_complete(name, error=True)
+        queue.end(name, lost=LOST)
     assert told.lines[-1] == ("ended", "FAILED", 10.0) and queue.lost == {next(iter(queue.lost)): [10.0]}
 
 
 def test_a_row_adds_up_its_reports_each_counted_once(queue: TransferQueue, told: Told) -> None:
-    queue.suggest("a")
+    queue.next("a")
     queue.started("a"), queue.started("a")
     for index in (0, 1, 1):
-        queue.reported("a", report(index))
-    queue.reported("a", report(2, done=True, value=float("nan")))
-    queue.on_trial_complete("a", {"report": report(2, done=True)})
+        queue.report("a", report(index))
+    queue.report("a", report(2, done=True, value=float("nan")))
+    queue.end("a", report(2, done=True))
     assert told.lines == [
         ("started", "bright/dense-0/joint/16/0"),
         ("reported", 4.0), ("reported", 8.0), ("reported", 12.0), ("ended", "FINISHED", 36.0),
@@ -133,19 +134,19 @@ def test_a_row_adds_up_its_reports_each_counted_once(queue: TransferQueue, told:
 
 
 def test_one_that_fails_or_dies_is_a_row_with_what_it_cost(queue: TransferQueue, told: Told, clock: Clock) -> None:
-    queue.suggest("a"), queue.suggest("b")
+    queue.next("a"), queue.next("b")
     queue.started("a"), queue.started("b")
-    queue.reported("a", report(0, done=True, error="no"))
-    queue.reported("b", report(0))
+    queue.report("a", report(0, done=True, error="no"))
+    queue.report("b", report(0))
     clock.now = 7.0
     assert queue.silence("b") == 7.0 and queue.silence("a") == 0.0
-    queue.on_trial_complete("b", error=True)
+    queue.end("b", lost=LOST)
     assert told.lines[-1] == ("ended", "FAILED", 12.0 + 40.0 / 4)
     assert ("ended", "FAILED", 12.0) in told.lines
 
 
 def test_what_is_stopped_is_told_so(queue: TransferQueue, told: Told) -> None:
-    queue.suggest("a")
+    queue.next("a")
     queue.stop("stopped by Ctrl-C")
     assert told.lines[-1][:2] == ("ended", "KILLED")
     assert not queue.running
@@ -250,8 +251,8 @@ def test_models_are_stored_once_under_their_weights_name(tmp_path: Path, monkeyp
 
 
 def test_one_whose_process_never_came_up_has_cost_nothing(queue: TransferQueue, told: Told) -> None:
-    queue.suggest("a")
-    queue.gone("a", "no process")
+    queue.next("a")
+    queue.give_up("a", "no process")
     assert told.lines[-1] == ("ended", "FAILED", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The queue of uptakes: a Ray Searcher that hands them out in order, and makes a row of each."""
+"""The queue of uptakes: hands them out in order, and makes a row of each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from ray.tune.search import Searcher
-
-from ms_automl.comparison.run import Report, Status, Suggestion
+from ms_automl.comparison.run import Assignment, Report, Status, Suggestion
 from ms_automl.driver.transfer.uptake import Uptake
-from ms_automl.tuning.trouble import LOST
+from ms_automl.samplers.base import DONE, WAIT, Answer
 
 
 class Recorder(Protocol):
@@ -37,7 +35,7 @@ class _Running:
     started: bool = False
 
 
-class TransferQueue(Searcher):
+class TransferQueue:
     """Hands out uptakes in order, and makes a row of each.
 
     Args:
@@ -62,7 +60,6 @@ class TransferQueue(Searcher):
         retries: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
         self.pending = list(pending)
         self.models = models
         self.metrics = metrics
@@ -73,12 +70,11 @@ class TransferQueue(Searcher):
         self.clock = clock
         self.lost: dict[Uptake, list[float]] = {}  # passes of each process that was lost
         self.running: dict[str, _Running] = {}
-        self._why: dict[str, str] = {}  # by trial, of a process that is gone
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next uptake, None while the last ones run, whose process may be lost, FINISHED after that."""
+    def next(self, trial_id: str) -> Assignment | Answer:
+        """The next uptake, WAIT while the last ones run, whose process may be lost, DONE after that."""
         if not self.pending:
-            return None if self.running else Searcher.FINISHED
+            return WAIT if self.running else DONE
         uptake, now = self.pending.pop(0), self.clock()
         row = asdict(uptake) | {
             "status": Status.RUNNING, "error": None, "curve": [], "metrics": {}, "passes": 0.0,
@@ -87,14 +83,7 @@ class TransferQueue(Searcher):
         }  # fmt: skip
         self.running[trial_id] = _Running(uptake, now, now, row)
         params = {"uptake": asdict(uptake), "model": self.models[uptake.arm, uptake.seed]}
-        return {
-            "suggestion": Suggestion("transfer", params, {}),
-            "seed": uptake.seed,
-            "reference": None,
-            "start": None,
-            "training_seed": None,
-            "states": (),
-        }
+        return Assignment(Suggestion("transfer", params, {}), uptake.seed)
 
     def started(self, trial_id: str) -> None:
         """A trial has its device."""
@@ -110,11 +99,11 @@ class TransferQueue(Searcher):
         one = self.running.get(trial_id)
         return self.clock() - one.heard if one is not None and one.started else 0.0
 
-    def kept(self, trial_id: str, checkpoint: str) -> tuple[str, ...]:
-        """Nothing: these models are not kept."""
+    def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
+        """These models are not kept."""
         return ()
 
-    def reported(self, trial_id: str, report: Report) -> bool:
+    def report(self, trial_id: str, report: Report) -> bool:
         """Add a report to its row; the last one ends it. One that arrives again changes nothing."""
         one = self.running.get(trial_id)
         if one is None or len(one.row["curve"]) > report.interval:
@@ -136,33 +125,26 @@ class TransferQueue(Searcher):
             self._end(trial_id, Status.FAILED if report.error else Status.FINISHED, report.error)
         return False
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing new: :meth:`reported` has had it."""
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def end(self, trial_id: str, report: Report | None = None, lost: str | None = None) -> None:
         """Begin again what a process was lost with, and end what too many were; any other has ended."""
         one = self.running.get(trial_id)
-        if error and one is not None and len(self.lost.get(one.uptake, [])) < self.retries:
+        if lost is not None and one is not None and len(self.lost.get(one.uptake, [])) < self.retries:
             self._charge_interval(one)
             self.lost.setdefault(one.uptake, []).append(one.row["passes"])
             self.pending.insert(0, one.uptake)
             del self.running[trial_id]
-        elif error:
-            self.gone(trial_id, self._why.pop(trial_id, LOST))
-        elif result is not None:
-            self.reported(trial_id, result["report"])
+        elif lost is not None:
+            self.give_up(trial_id, lost)
+        elif report is not None:
+            self.report(trial_id, report)
 
-    def died(self, trial_id: str, why: str) -> None:
-        """Why a trial's process is gone; said where it was the last one that the uptake may have."""
-        self._why[trial_id] = why
-
-    def gone(self, trial_id: str, message: str) -> None:
-        """End a trial whose process died or was killed, and charge the interval that it was in."""
+    def give_up(self, trial_id: str, why: str) -> None:
+        """End a trial whose process is lost or was stopped, and charge the interval that it was in."""
         one = self.running.get(trial_id)
         if one is None:
             return
         self._charge_interval(one)
-        self._end(trial_id, Status.FAILED, message)
+        self._end(trial_id, Status.FAILED, why)
 
     def _charge_interval(self, one: _Running) -> None:
         if one.started:
@@ -180,12 +162,3 @@ class TransferQueue(Searcher):
         one.row |= {"status": status, "error": error, "wall_seconds": self.clock() - one.began}
         for recorder in self.recorders:
             recorder.uptake_ended(one.uptake, one.row)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in RunRouter
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal has what is done."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""

@@ -119,7 +119,11 @@ class TransferExperiment(Experiment):
     settings: TrainingSettings = field(default_factory=TrainingSettings)
 
     def build(
-        self, suggestion: Suggestion, seed: int, reference: Reference | None, training_seed: int | None = None
+        self,
+        suggestion: Suggestion,
+        seed: int,
+        reference: Reference | None = None,
+        training_seed: int | None = None,
     ) -> tuple[Transfer, MultiTaskNet]:
         """An uptake, ready for its first step."""
         uptake, data = Uptake(**suggestion.params["uptake"]), self.data(seed)

@@ -3,32 +3,32 @@
 import random
 
 import pytest
-from ray.tune.search import Searcher
 
-from ms_automl.tuning.queue import RunQueue
-from ms_automl.tuning.streams import RunRouter
+from ms_automl.driver.queue import RunQueue
+from ms_automl.driver.scheduler import Scheduler
+from ms_automl.samplers.base import DONE, WAIT
 from tests.unit.bench import Bench, cost, folder
 
 KINDS = ("fixed", "random", "path", "topk", "optuna", "optuna-asha", "meta", "meta-search")
 
 
-class SortsAll(RunRouter):
+class SortsAll(Scheduler):
     """The rule in its plainest form."""
 
-    def suggest(self, trial_id):
+    def next(self, trial_id):
         if self.interrupted:
             return self._goes_on(self.interrupted.pop(0), trial_id)
         runs = self.comparison.runs.values()
         busy = {run.name for run in self.running.values()}
         for run in sorted(runs, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):
             if not run.closed and run.name not in busy and not self._waits_for_reference(run):
-                config = self._next(run, trial_id)
-                if config is not None:
-                    return config
+                assignment = self._next_of(self.progress[run.name], trial_id)
+                if assignment is not None:
+                    return assignment
         for run in runs:
             if run.closed and self._retrains(run):
-                return self._again(run, trial_id)
-        return Searcher.FINISHED if all(run.closed for run in runs) else None
+                return self._retraining(run, trial_id)
+        return DONE if all(run.closed for run in runs) else WAIT
 
 
 def sometimes(run, trial):
@@ -44,8 +44,9 @@ def test_streams_are_asked_in_the_order_of_sorting_them_all(tmp_path, slots, bro
     for name in ("sorted", "queued"):
         bench = Bench(folder(tmp_path, name), seeds=(0, 1, 2), arms=KINDS, retrain=2, broken=broken)
         if name == "sorted":
-            old = bench.router
-            bench.router = SortsAll(old.comparison, old.samplers, lambda method, _: cost(method), old.reports, 2)
+            old = bench.scheduler
+            samplers = {name: progress.sampler for name, progress in old.progress.items()}
+            bench.scheduler = SortsAll(old.comparison, samplers, lambda method, _: cost(method), old.reports, 2)
         histories.append(bench.run(slots, random.Random(slots).choice))
     assert histories[0] == histories[1]
     assert len(histories[0]) > 60
@@ -58,7 +59,7 @@ def test_a_comparison_that_goes_on_keeps_that_order(tmp_path):
         Bench(cut, seeds=(0, 1), arms=KINDS, retrain=1).run(slots=4, most=100)
         bench = Bench(cut, seeds=(0, 1, 2), arms=KINDS, retrain=1, resumed=True)
         if name == "sorted":
-            bench.router.__class__ = SortsAll
+            bench.scheduler.__class__ = SortsAll
         histories.append(bench.run(slots=4))
     assert histories[0] == histories[1]
 

@@ -1,13 +1,14 @@
-"""The router over all arms: order, budget, failures, stopping, retraining and going on, without a Ray."""
+"""The scheduler over all arms: order, budget, failures, stopping, retraining and going on, without a Ray."""
 
 import math
 import random
 
 import pytest
-from ray.tune.search import Searcher
 
 from ms_automl.meta import Objective
 from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import DONE, WAIT
+from ms_automl.tuning.trouble import LOST
 from tests.unit.bench import PASS, REPORTS, UNIT, UNITS, Bench, folder
 
 FREE = [arm for arm in ARMS if arm != "optuna-gp"]  # its model takes seconds: one test is enough
@@ -18,14 +19,14 @@ def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_pat
     bench = Bench(tmp_path, seeds=(0, 1), arms=("optuna", "meta"))
     first, second, third = bench.ask(), bench.ask(), bench.ask()
     assert [bench.state.trials[name].run for name, _ in (first, second)] == ["dense-0", "dense-1"]
-    assert third[1] is None
+    assert third[1] is WAIT
     bench.finish(second[0])
     name, answer = bench.ask()
     assert bench.state.trials[name].run.endswith("-1")
     loss = 1 + 1 / REPORTS
-    assert answer["seed"] == 1 and answer["reference"].losses == {"digit": loss}
-    assert dict(answer["reference"].course)[10 * REPORTS] == {"digit": 2 * loss}
-    assert len(answer["reference"].course) == REPORTS
+    assert answer.seed == 1 and answer.reference.losses == {"digit": loss}
+    assert dict(answer.reference.course)[10 * REPORTS] == {"digit": 2 * loss}
+    assert len(answer.reference.course) == REPORTS
 
 
 @pytest.mark.parametrize("kind", ["tradeoff", "target"])
@@ -125,7 +126,7 @@ def test_a_report_that_arrives_again_is_charged_once(tmp_path):
     name, _ = bench.ask()
     early = bench.report(name, 0)
     for _ in range(2):
-        assert not bench.router.reported(name, early)
+        assert not bench.scheduler.report(name, early)
     assert bench.state.trials[name].passes == pytest.approx(UNIT / REPORTS)
     assert bench.state.ledger.totals("dense-0").passes == pytest.approx(UNIT / REPORTS)
 
@@ -139,7 +140,7 @@ def test_a_trial_whose_process_dies_fails_is_charged_for_what_it_had_begun_and_t
     name, _ = bench.ask()
     bench.step(name)
     bench.clock.now += 7.0
-    bench.router.on_trial_complete(name, error=True)
+    bench.scheduler.end(name, lost=LOST)
     trial = bench.state.trials[name]
     assert trial.status == "FAILED" and "process died" in trial.error
     # A report's worth at most was done since the last one; the device was held all the time.
@@ -219,7 +220,7 @@ def test_topk_goes_on_from_the_state_its_best_candidates_were_stopped_in(tmp_pat
     for trial in again:
         origin = next(other for other in run.trials if other.name == trial.start["trial"])
         config = next(c for name, c in bench.configs.items() if bench.state.trials[name] is trial)
-        assert config["start"] == ("state", origin.checkpoint)
+        assert config.start == ("state", origin.checkpoint)
         assert trial.passes + origin.passes == pytest.approx(UNIT)
         assert trial.metrics["rung/objective"] == origin.metrics["val/objective"]
 
@@ -229,11 +230,11 @@ def test_a_trial_waits_for_the_checkpoint_it_begins_from(tmp_path):
     bench.finish(bench.ask()[0])
     name, _ = bench.ask()
     for interval in range(REPORTS):
-        bench.router.reported(name, bench.report(name, interval))
-    bench.router.on_trial_complete(name, {"report": bench.report(name, REPORTS - 1)})
-    assert bench.ask()[1] is None and bench.ask()[1] is None
-    bench.state.kept(name, str(tmp_path / "model"))
-    assert bench.ask()[1]["start"] == ("weights", str(tmp_path / "model"))
+        bench.scheduler.report(name, bench.report(name, interval))
+    bench.scheduler.end(name, bench.report(name, REPORTS - 1))
+    assert bench.ask()[1] is WAIT and bench.ask()[1] is WAIT
+    bench.state.stored(name, str(tmp_path / "model"))
+    assert bench.ask()[1].start == ("weights", str(tmp_path / "model"))
 
 
 # ---- retraining -------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ def test_the_selected_lambda_is_trained_again_on_fresh_seeds_that_all_arms_share
         assert row["limit"] is None or row["spent"] <= row["limit"] * (1 + 1e-9)
     assert len(seeds[0] - {()}) == 1 and seeds[0] & seeds[1] == {()}
     configs = [c for name, c in bench.configs.items() if bench.state.trials[name].training_seed is not None]
-    assert {c["training_seed"] for c in configs} >= {1_000_000, 1_001_000}
+    assert {c.training_seed for c in configs} >= {1_000_000, 1_001_000}
     assert bench.state.ledger.totals("random-0/again").passes == pytest.approx(3 * UNIT)
 
 
@@ -312,4 +313,4 @@ def test_a_comparison_that_had_ended_has_nothing_more_to_do(tmp_path):
     bench.run(slots=2)
     again = Bench(tmp_path, arms=FREE, resumed=True)
     assert again.run(slots=2) == [] and again.table() == bench.table()
-    assert again.ask()[1] == Searcher.FINISHED
+    assert again.ask()[1] is DONE

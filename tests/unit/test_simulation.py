@@ -1,4 +1,4 @@
-"""A rehearsal costs what trials cost, keeps slots busy as they would, and ends as a real comparison ends."""
+"""A simulation costs what trials cost, keeps slots busy as they would, and ends as a real comparison ends."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
-from ms_automl.driver.simulation import Script, rehearse
+from ms_automl.driver.simulation import Script, simulate
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models.cost import Cost
 from ms_automl.samplers.arms import ARMS
@@ -34,7 +34,7 @@ def experiment(*settings, arms=("random",), seeds=1):
 
 def run(folder, one, slots=None, known=None, durations=None):
     folder.mkdir(exist_ok=True)
-    return rehearse(one, durations or Steady(), slots, folder, known)
+    return simulate(one, durations or Steady(), slots, folder, known)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_made_up_reports_have_the_passes_and_the_metrics_of_real_ones(method, le
     losses = {task.name: 1.0 for task in data.tasks}
     reference = Reference(losses, tuple((step, losses) for step in (3, 6, 9, 10)))
     real, _ = one.build(Suggestion(name, params, {}), 0, reference)
-    script = Script(one.config.training, data, layers, (0.05, 5.0), lambda known: one.plan(known, 0))
+    script = Script(one.config.training, data, layers, (0.05, 5.0), lambda known: one.planned_passes(known, 0))
     trial, before = Trial("id", "random-0", 0, name, {}, params), Cost()
     for interval in range(4):
         metrics = real.step()
@@ -78,7 +78,7 @@ def test_made_up_reports_have_the_passes_and_the_metrics_of_real_ones(method, le
     assert total == pytest.approx(real.cost.passes)
 
 
-def test_a_rehearsal_is_the_same_whenever_it_is_held(tmp_path):
+def test_a_simulation_is_the_same_whenever_it_is_held(tmp_path):
     arms = ("random", "optuna-asha", "topk", "meta-search")
     outcomes = []
     for name, slots in (("first", 3), ("again", 3), ("wide", None)):
@@ -149,14 +149,14 @@ def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, s
     assert comparison.ledger.overshoot("topk-0") == 0
 
 
-def test_what_had_ended_before_is_not_rehearsed_again(tmp_path):
+def test_what_had_ended_before_is_not_simulated_again(tmp_path):
     one = experiment("budget.trials=4", arms=("random", "topk", "optuna"))
     whole, all_of_it = run(tmp_path / "whole", one)
     journal = Journal(tmp_path / "whole")
     journal.comparison = whole
     for trial in list(whole.trials.values())[:6]:
         journal.trial_ended(whole.runs[trial.run], trial)
-        journal.trial_kept(whole.runs[trial.run], trial)
+        journal.trial_stored(whole.runs[trial.run], trial)
     done = {trial.name for trial in list(whole.trials.values())[:6]}
     cut = tmp_path / "cut"
     cut.mkdir()
