@@ -2,7 +2,7 @@
 
     python benchmarks/scheduling.py [--trials 1000,3000,10000] [--slots 1000] [--json FILE]
 
-Trials are simulated (ms_automl/driver/simulation.py): samplers, Scheduler, Comparison, Ledger and Journal on
+Trials are simulated (ms_automl/driver/simulation.py): samplers, Scheduler, Comparison, Ledger and events on
 disk and Optuna's journal are the real ones and do all that they do in a comparison; no Ray runs and nothing is
 trained. A comparison is the preset rooms' (14 λ, 10 reports a trial) with so many seeds that its runs fill the
 slots; a trial lasts as long as one that is recorded in benchmarks/runs/rooms. Every size runs in its own
@@ -46,8 +46,8 @@ from mlflow.tracking import MlflowClient
 from ms_automl.callbacks.mlflow import Tracker
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
 from ms_automl.callbacks.mlflow.writer import Writer
+from ms_automl.comparison.events import EventLog, TrialEvents
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Journal
 from ms_automl.comparison.run import Trial
 from ms_automl.config import load_config
 from ms_automl.driver.assembly import assemble, planned_passes
@@ -159,14 +159,13 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     began = time.perf_counter()
     comparison, scheduler = assemble(
         experiment,
-        out,
+        log := EventLog(out),
         studies=out / "optuna.journal",
         clock=clock,
         planned=lambda method, _: planned(method, config.first_seed),
     )
     assembled = time.perf_counter() - began
-    journal = Journal(out)
-    journal.comparison = comparison
+    journal = TrialEvents(log, comparison)
     comparison.callbacks += [tracker, journal]
     watch.time("suggest", scheduler, "next")
     watch.time("report", scheduler, "report", "end")

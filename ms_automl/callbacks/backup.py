@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ms_automl.comparison.events import EARLIER, FILE
 from ms_automl.comparison.run import Callback, Run, Trial
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import alone, write_json
 from ms_automl.storage.remote import Storage, shown
 
 RECORD, OWNER = "record.zip", "driver.json"
-FILES = ("comparison.json", "ledger.jsonl", "trials.jsonl", "optuna.journal")
+FILES = ("comparison.json", FILE, "optuna.journal")
 """What a comparison goes on from; all but the first one only ever grow."""
 RESULTS = ("best", "report")
 EVERY = 2.0
@@ -290,7 +291,7 @@ def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float =
     """
     where = shown(storage.address)
     wait_for_its_driver(storage, say, beat)
-    found = copied(storage, FILES)
+    found = copied(storage, (*FILES, *EARLIER))
     if found is None:
         raise ConfigError(
             f"--resume: no comparison.json in {out}, and no copy of one in {where}: name the --out and the "

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
-from ms_automl.errors import BudgetError
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 INTERRUPTED = "interrupted"
 """Kind of a charge: an interval that was cut short and done again."""
@@ -102,21 +96,27 @@ class Totals:
 
 
 class Ledger:
-    """Append-only account of a comparison; totals are sums over its events.
+    """The account of a comparison; totals are sums over its charges.
 
-    A crash can lose at most the event being written, and an event that arrives twice (the same trial, attempt,
-    interval and kind) counts once. An interval of a trial is paid for once: where another attempt does it again,
-    because a process, host or driver was lost, the repetition is shown as lost and limits nobody. No arm is to
-    blame for it.
+    A charge that arrives twice (the same trial, attempt, interval and kind) counts once. An interval of a trial is
+    paid for once: where another attempt does it again, because a process, host or driver was lost, the repetition
+    is shown as lost and limits nobody. No arm is to blame for it.
 
     Args:
-        path: JSON-lines file the events are appended to; one that exists is read first.
         limits: what each run may spend, in the unit; a run that is not named has no limit.
         unit: what limits are counted in.
+        charges: those that were recorded before.
+        record: writes charges down, on disk when it returns.
     """
 
-    def __init__(self, path: Path, limits: dict[str, float], unit: Unit = PASSES) -> None:
-        self.path = path
+    def __init__(
+        self,
+        limits: dict[str, float],
+        unit: Unit = PASSES,
+        charges: Iterable[Charge] = (),
+        record: Callable[..., None] = lambda *charges: None,
+    ) -> None:
+        self.record = record
         self.limits = limits
         self.unit = unit
         self._charges: dict[tuple[str, int, int, str], Charge] = {}
@@ -124,15 +124,14 @@ class Ledger:
         self._totals: dict[str, Totals] = {}
         self._spent_on: dict[str, float] = {}
         self._attempts: dict[str, int] = {}
-        for charge in _read(path):
+        for charge in charges:
             self._count(charge)
 
     def add(self, *charges: Charge) -> list[Charge]:
         """Record charges, on disk before they count; those that were not known already."""
         new = [charge for charge in charges if _key(charge) not in self._charges]
         if new:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(asdict(charge)) + "\n" for charge in new))
+            self.record(*new)
         for charge in new:
             self._count(charge)
         return new
@@ -189,30 +188,5 @@ class Ledger:
         return spent + amount <= limit * (1 + 1e-9) if self.unit.planned else spent < limit
 
 
-NAMES = {"stream": "run", "told": "known"}
-"""What earlier versions recorded, and what it is called now."""
-
-
-def renamed(entry: dict[str, Any]) -> dict[str, Any]:
-    """A recorded trial or charge with the names of this version."""
-    return {NAMES.get(name, name): value for name, value in entry.items()}
-
-
 def _key(charge: Charge) -> tuple[str, int, int, str]:
     return charge.trial, charge.attempt, charge.interval, charge.kind
-
-
-def _read(path: Path) -> Iterator[Charge]:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):  # the event in flight when the writer died: the next one needs its own line
-        os.truncate(path, whole)
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-        try:
-            yield Charge(**renamed(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise BudgetError(
-                f"{path.name}: line {number} is not a charge: restore the file from a copy"
-            ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Entry
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.registry import SPACES
 from ms_automl.comparison.run import Run
@@ -119,9 +119,8 @@ def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
 
 def assemble(
     experiment: Experiment,
-    folder: Path,
-    known: Sequence[Entry] | None = None,
-    left: Mapping[str, Entry] | None = None,
+    log: EventLog,
+    replayed: Replay | None = None,
     *,
     studies: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -131,9 +130,8 @@ def assemble(
 
     Args:
         experiment: what trials are built from.
-        folder: of its ledger.
-        known: trials that ended before this process began; None begins a comparison.
-        left: by name, those that were to run.
+        log: that charges are written to.
+        replayed: what was done before this process began; None begins a comparison.
         studies: file that Optuna's studies are kept in; None keeps none.
         clock: seconds.
         planned: what a trial of a method and seed costs; None is the experiment's.
@@ -147,7 +145,8 @@ def assemble(
     config, unit, space = experiment.config, experiment.unit(), experiment.space()
     runs = runs_of(experiment)
     limits = {run.name: run.limit for run in runs} if unit.planned else {}
-    ledger = Ledger(folder / "ledger.jsonl", limits, unit)
+    done = replayed or Replay()
+    ledger = Ledger(limits, unit, done.charges, log.charged)
     tasks = experiment.data(config.first_seed).tasks
     comparison = Comparison(config.objective, tasks, runs, ledger, clock=clock)
     samplers = {run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, studies)) for run in runs}
@@ -155,9 +154,8 @@ def assemble(
     most = config.resources.concurrency_per_run
     planned = planned or planned_passes(experiment)
     scheduler = Scheduler(comparison, samplers, planned, reports, retrain, retries, most)
-    scheduler.resume(known or (), left or {})
-    if known:
-        comparison.began -= max(one.elapsed for one in known)
+    scheduler.resume(done.ended, done.pending)
+    comparison.began -= max((one.elapsed for one in done.ended), default=0.0)
     return comparison, scheduler
 
 

@@ -20,8 +20,8 @@ from ms_automl.callbacks.mlflow import Tracker
 from ms_automl.callbacks.mlflow.address import seen_from
 from ms_automl.callbacks.screen import Screen, comparison_table, notes
 from ms_automl.cli import sigterm_kept, undisturbed
+from ms_automl.comparison.events import EARLIER, FILE, EventLog, TrialEvents, replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.rows import reference_lines
 from ms_automl.comparison.run import Status
 from ms_automl.comparison.selection import best_of_each_arm, compacted, first_line, keep_best, real_images
@@ -120,16 +120,16 @@ def _compare(
     tags["directions"] = json.dumps(
         {f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()}
     )
-    known, left = (None, {}) if record is None else read(out)
-    comparison, scheduler = assemble(experiment, out, known, left, studies=out / "optuna.journal")
+    replayed = None if record is None else replay(out)
+    log = EventLog(out)
+    comparison, scheduler = assemble(experiment, log, replayed, studies=out / "optuna.journal")
     if line := experiment.remark():
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     if record is None and (why := _uncompactable(experiment)):
         line = f"selected models will not be compacted, what they would cost then will be missing: {why}"
         console.print(line, markup=False, soft_wrap=True)
-    screen, journal = Screen(console), Journal(out)
-    journal.comparison = comparison
-    comparison.callbacks += [tracker, screen, journal]
+    screen = Screen(console)
+    comparison.callbacks += [tracker, screen, TrialEvents(log, comparison)]
     content: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -153,7 +153,7 @@ def _compare(
                 backup.begin()
             for run in comparison.runs.values():
                 tracker.run_opened(run)
-            if known:
+            if replayed is not None and replayed.ended:
                 again = sum(tracker.recall(run) for run in comparison.runs.values())
                 if not goes_on:
                     console.print(f"MLflow has lost the comparison: {again} trials that ended are logged again")
@@ -291,7 +291,7 @@ def _compact(
 
 
 def _check_new(out: Path) -> None:
-    if (out / "comparison.json").exists() or (out / "ledger.jsonl").exists():
+    if any((out / name).exists() for name in ("comparison.json", FILE, *EARLIER)):
         raise ConfigError(
             f"--out {from_here(out)} holds a comparison already: name a new folder, or go on with it by --resume"
         )

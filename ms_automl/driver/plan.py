@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copy
 from tempfile import TemporaryDirectory
 
 import torch
@@ -13,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ms_automl.comparison.events import replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import FILE, Entry, read
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.driver.assembly import check_batches, check_names, one_trial
@@ -102,16 +101,9 @@ def _simulated(
 ) -> tuple[Comparison, int, Outcome]:
     """The comparison at its end, how many trials it had at its start, and what was between."""
     with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        known: list[Entry] | None = None
-        left: dict[str, Entry] = {}
-        if resumed is not None:
-            for file in (resumed / name for name in ("ledger.jsonl", FILE)):
-                if file.exists():
-                    copy(file, folder)
-            known, left = read(folder)
-        comparison, outcome = simulate(experiment, pace, slots, folder, known, left)
-        return comparison, len(known or ()), outcome
+        replayed = None if resumed is None else replay(resumed)
+        comparison, outcome = simulate(experiment, pace, slots, Path(temporary), replayed)
+        return comparison, 0 if replayed is None else len(replayed.ended), outcome
 
 
 def _bytes(experiment: Experiment) -> tuple[int, int]:

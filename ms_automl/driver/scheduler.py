@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from ms_automl.comparison.journal import Entry
+from ms_automl.comparison.events import Entry
 from ms_automl.comparison.run import Assignment, Report, Run, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.driver.progress import RunProgress, suggestion_of

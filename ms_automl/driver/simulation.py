@@ -10,13 +10,13 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Entry
 from ms_automl.comparison.registry import METHODS
 from ms_automl.comparison.run import Report, Status, Trial
 from ms_automl.comparison.state import Comparison
@@ -283,7 +283,7 @@ class Simulation:
         self.scheduler.end(trial_id, report)
         trial = self.comparison.trials[trial_id]
         again = trial.training_seed is not None
-        self.comparison.stored(trial_id, str(self.comparison.ledger.path.with_name(trial_id)))
+        self.comparison.stored(trial_id, trial_id)
         self.outcome.arms[self.comparison.runs[trial.run].arm].add(
             Share(
                 trials=int(not again),
@@ -301,8 +301,7 @@ def simulate(
     durations: Durations,
     slots: int | None,
     folder: Path,
-    known: Sequence[Entry] | None = None,
-    left: Mapping[str, Entry] | None = None,
+    replayed: Replay | None = None,
 ) -> tuple[Comparison, Outcome]:
     """Simulate a comparison; every seed is taken to have as many samples as the first.
 
@@ -310,14 +309,17 @@ def simulate(
         experiment: what trials would be built from.
         durations: how long they take.
         slots: trials at a time; None for as many as there are.
-        folder: of the ledger.
-        known: trials of an earlier process; None of a comparison that begins.
-        left: by name, those that were to run.
+        folder: of the log.
+        replayed: what an earlier process has done; None of a comparison that begins.
     """
     config, clock = experiment.config, Clock()
     planned = planned_passes(experiment)
     comparison, scheduler = assemble(
-        experiment, folder, known, left, clock=clock, planned=lambda method, _: planned(method, config.first_seed)
+        experiment,
+        EventLog(folder),
+        replayed,
+        clock=clock,
+        planned=lambda method, _: planned(method, config.first_seed),
     )
     script = Script(
         config.training,

@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ms_automl.errors import ConfigError
+from ms_automl.errors import ConfigError, DataError
 
 LOCK = ".lock"
 
@@ -23,15 +23,59 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all.
 
     Raises:
         ValueError: for NaN and infinity, which JSON does not have.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_whole(file, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def append_lines(file: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Append lines of JSON."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of JSON but a last one that is not whole; none where there is no file.
+
+    Raises:
+        DataError: where a line is damaged.
+    """
+    if file.exists():
+        content = file.read_bytes()
+        yield from decoded_lines(content[: content.rfind(b"\n") + 1], file.name)
+
+
+def mend_lines(file: Path) -> None:
+    """Take off a last line that was not whole when its writer died: the next one needs a line of its own."""
+    if file.exists():
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(file, whole)
+
+
+def decoded_lines(content: bytes, where: str) -> Iterator[dict[str, Any]]:
+    """Lines of JSON.
+
+    Raises:
+        DataError: where one is damaged; names ``where`` they come from.
+    """
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: line {number} is damaged: restore the file from a copy") from error
 
 
 def writable(out: Path) -> Path:

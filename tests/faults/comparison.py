@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 
+from ms_automl.comparison.events import FILE
 from ms_automl.comparison.run import Trial
 from tests.faults.machine import family
 from tests.integration.command import SMALL, Search, untimed
@@ -93,9 +94,9 @@ class Outcome:
         return (self.charged + self.forgotten) / self.done - 1
 
 
-def charged(ledger):
-    """Passes in the text of a ledger, but for a line that was not ended."""
-    return sum(json.loads(line)["passes"] for line in ledger[: ledger.rfind("\n") + 1].splitlines())
+def charged(log):
+    """Passes in the text of a log, but for a line that was not ended."""
+    return sum(json.loads(line).get("passes", 0.0) for line in log[: log.rfind("\n") + 1].splitlines())
 
 
 class Comparison:
@@ -156,8 +157,7 @@ class Comparison:
 
     def reports(self):
         """How many the ledger has."""
-        ledger = self.search.out / "ledger.jsonl"
-        return ledger.read_text().count('"train"') if ledger.exists() else 0
+        return sum(charge["kind"] == "train" for charge in self.search.events("charge"))
 
     def wait_for_reports(self, count):
         deadline = time.monotonic() + 240
@@ -189,7 +189,7 @@ class Comparison:
         """SIGKILL for the driver and all its processes; its disk and MLflow's database are gone."""
         self.kill_the_driver(alone=False)
         with zipfile.ZipFile(io.BytesIO(bucket.read("record.zip"))) as copy:
-            copied = copy.read("ledger.jsonl").decode() if "ledger.jsonl" in copy.namelist() else ""
+            copied = copy.read(FILE).decode() if FILE in copy.namelist() else ""
         self.forgotten += self._charged() - charged(copied)
         shutil.rmtree(self.search.out)
         (self.folder / "mlflow.db").unlink(missing_ok=True)
@@ -213,10 +213,8 @@ class Comparison:
         return bool(there)
 
     def _trials(self):
-        """As the journal has them, the newest last; several times each."""
-        text = (self.search.out / "trials.jsonl").read_text()
-        lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
-        return [Trial(**line["trial"]) for line in lines if "trial" in line]
+        """As the log has them, the newest last; several times each."""
+        return [Trial(**event["trial"]) for event in self.search.events("trial")]
 
     def outcome(self, undisturbed: Comparison) -> Outcome:
         """What is left, beside one that nothing was done to."""
@@ -253,8 +251,8 @@ class Comparison:
         return {row["arm"]: untimed(row) | {"note": ""} for row in self.search.record["rows"]}
 
     def _charged(self):
-        ledger = self.search.out / "ledger.jsonl"
-        return charged(ledger.read_text()) if ledger.exists() else 0.0
+        log = self.search.out / FILE
+        return charged(log.read_text()) if log.exists() else 0.0
 
     def _done(self):
         passes, drivers = 0.0, (self.folder / "driver").read_text().splitlines()

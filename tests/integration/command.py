@@ -10,6 +10,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from ms_automl.callbacks.mlflow.address import sqlite
+from ms_automl.comparison.events import FILE
+from ms_automl.storage.files import json_lines
 from tests.unit.stores import store
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,10 @@ class Ended:
             run.info.run_name: run
             for run in client.search_runs([client.get_experiment_by_name("ms_automl").experiment_id])
         }
+
+    def events(self, kind):
+        """Those of a kind in its log so far."""
+        return [event for event in json_lines(self.out / FILE) if event["event"] == kind]
 
 
 class Search(Ended):
@@ -90,9 +96,9 @@ def finished(folder, *options, settings=TINY):
     return Search(folder, *options, settings=settings).wait()
 
 
-def has_trained(ledger, trial):
-    """Whether a ledger's text has a charge for a trial's training."""
-    return any(f'"{trial}"' in line and '"train"' in line for line in ledger.splitlines())
+def has_trained(charges, trial):
+    """Whether there is a charge for a trial's training."""
+    return any((charge["trial"], charge["kind"]) == (trial, "train") for charge in charges)
 
 
 def untimed(row):

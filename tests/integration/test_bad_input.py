@@ -150,7 +150,7 @@ def test_a_faulty_sample_ends_the_command_before_anything_trains(capsys, folder)
     shown = capsys.readouterr()
     assert shown.err.startswith("error: val, task 'digit': class numbers 10 to 10 found")
     assert "looking" not in shown.out and "dense" in shown.out
-    assert not {"comparison.json", "ledger.jsonl", "tune"} & {path.name for path in (folder / "late").iterdir()}
+    assert not {"comparison.json", "events.jsonl", "tune"} & {path.name for path in (folder / "late").iterdir()}
 
 
 def test_bad_input_leaves_no_run_behind(folder, monkeypatch):

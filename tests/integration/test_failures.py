@@ -111,8 +111,8 @@ def test_without_a_single_valid_arm_the_status_is_1_and_the_table_says_why(tmp_p
 def test_a_comparison_that_is_stopped_closes_all_runs_and_keeps_what_was_done(by, tmp_path):
     settings = [*SMALL, "training.steps=400", "training.report_every=2"]
     search = Search(tmp_path, "--arms", "random", settings=settings)
-    ledger, deadline = search.out / "ledger.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and not (ledger.exists() and has_trained(ledger.read_text(), "random-0/00")):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not has_trained(search.events("charge"), "random-0/00"):
         time.sleep(0.1)
     if by == "SIGTERM":
         search.process.terminate()

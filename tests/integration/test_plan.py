@@ -1,7 +1,5 @@
 """`--plan` against the comparison that it was the plan of."""
 
-import json
-
 import pytest
 
 from tests.integration.command import SMALL, Search
@@ -29,8 +27,7 @@ def table(shown):
 def spent(search):
     """By arm what the ledger has, retraining included."""
     passes = dict.fromkeys(ARMS, 0.0)
-    for line in (search.out / "ledger.jsonl").read_text().splitlines():
-        charge = json.loads(line)
+    for charge in search.events("charge"):
         passes[charge["run"].removesuffix("/again").removesuffix("-0")] += charge["passes"]
     return passes
 

@@ -1,6 +1,5 @@
 """A comparison that is killed goes on with --resume and ends as if nothing had happened."""
 
-import json
 import os
 import signal
 import time
@@ -20,9 +19,9 @@ SETTINGS = [*SMALL, "training.steps=12", "training.report_every=3", "budget.tria
 
 
 def kill_when(search, ready):
-    """SIGKILL for the driver and all of its processes, as soon as `ready` holds of the ledger's text."""
-    ledger, deadline = search.out / "ledger.jsonl", time.monotonic() + 180
-    while time.monotonic() < deadline and not (ledger.exists() and ready(ledger.read_text())):
+    """SIGKILL for the driver and all of its processes, as soon as `ready` holds of the charges so far."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and not ready(search.events("charge")):
         assert search.process.poll() is None, search.process.communicate()
         time.sleep(0.05)
     os.killpg(search.process.pid, signal.SIGKILL)
@@ -34,7 +33,7 @@ def killed(tmp_path_factory):
     """The folder of a comparison that was killed while `meta-optuna` learned."""
     folder = tmp_path_factory.mktemp("killed")
     search = Search(folder, "--arms", ARMS, settings=SETTINGS)
-    kill_when(search, lambda text: has_trained(text, "meta-optuna-0/00"))
+    kill_when(search, lambda charges: has_trained(charges, "meta-optuna-0/00"))
     return folder
 
 
@@ -65,7 +64,7 @@ def test_every_trial_has_one_run_and_all_have_ended(resumed):
 
 
 def test_the_ledger_keeps_what_was_lost_and_limits_nobody_for_it(resumed):
-    lines = [json.loads(line) for line in (resumed.out / "ledger.jsonl").read_text().splitlines()]
+    lines = resumed.events("charge")
     for arm, row in resumed.rows.items():
         charged = sum(line["passes"] for line in lines if line["run"] == f"{arm}-0")
         assert charged == pytest.approx(row["passes"] + row["lost_passes"])

@@ -90,4 +90,4 @@ def test_a_ratio_that_would_mean_nothing_is_refused_before_anything_trains(tmp_p
     assert asked.status == 2
     assert asked.errors.startswith("error: objective.scale=ratio: the loss of task 'brightness' is -3.9")
     assert asked.errors.endswith("set objective.scale=skill\n")
-    assert not (asked.out / "ledger.jsonl").exists()
+    assert not (asked.out / "events.jsonl").exists()

@@ -29,7 +29,7 @@ def ended(folder, *options):
 
 def prints(out):
     """What the comparison itself has on disk, by file."""
-    files = [out / "comparison.json", out / "ledger.jsonl", out / "trials.jsonl", *(out / "best").rglob("*.*")]
+    files = [out / "comparison.json", out / "events.jsonl", *(out / "best").rglob("*.*")]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

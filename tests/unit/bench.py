@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ms_automl.comparison.journal import Journal, read
+from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
 from ms_automl.comparison.run import Assignment, Report, Run
 from ms_automl.comparison.state import Comparison
@@ -65,18 +65,17 @@ class Bench:
                 run = Run(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
                 runs.append(run)
                 samplers[run.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
-        known, left = read(folder) if resumed else ([], {})
+        done = replay(folder) if resumed else Replay()
         limits = {run.name: run.limit for run in runs} if measure.planned else {}
-        ledger = Ledger(folder / "ledger.jsonl", limits, measure)
-        self.clock, journal, self.folder = Clock(), Journal(folder), folder
-        self.state = Comparison(
-            objective, [classification("digit", 10)], runs, ledger, [*recorders, journal], self.clock
-        )
-        journal.comparison = self.state
+        log = EventLog(folder)
+        ledger = Ledger(limits, measure, done.charges, log.charged)
+        self.clock, self.folder = Clock(), folder
+        self.state = Comparison(objective, [classification("digit", 10)], runs, ledger, recorders, self.clock)
+        self.state.callbacks.append(TrialEvents(log, self.state))
         self.scheduler = Scheduler(
             self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time
         )
-        self.scheduler.resume(known, left)
+        self.scheduler.resume(done.ended, done.pending)
         self.broken, self.slow = broken, slow or {}
         self.count, self.configs, self.at = 0, {}, {}
 

@@ -19,7 +19,7 @@ def places(tmp_path):
     out = tmp_path / "mine"
     out.mkdir()
     (out / "comparison.json").write_text(json.dumps(RECORDED))
-    (out / "ledger.jsonl").write_text("1\n")
+    (out / "events.jsonl").write_text("1\n")
     return out, Storage(str(tmp_path / "shared" / "mine")), tmp_path / "other" / "mine"
 
 
@@ -40,17 +40,17 @@ def test_what_files_hold_at_one_moment_is_copied_as_they_grow(places):
     out, storage, _ = places
     backup = Backup(out, storage, every=0.01)
     backup.begin()
-    assert copied(storage)["ledger.jsonl"] == "1\n" and set(copied(storage)) <= set(FILES)
-    with (out / "ledger.jsonl").open("a") as file:
+    assert copied(storage)["events.jsonl"] == "1\n" and set(copied(storage)) <= set(FILES)
+    with (out / "events.jsonl").open("a") as file:
         file.write("2\n")
-    (out / "trials.jsonl").write_text("a\n")
+    (out / "optuna.journal").write_text("a\n")
     backup.trial_ended(None, None)
-    with (out / "ledger.jsonl").open("a") as file:
+    with (out / "events.jsonl").open("a") as file:
         file.write("3\n")  # of a later moment, which nobody has told of yet
-    until(lambda: "trials.jsonl" in copied(storage))
-    assert copied(storage)["ledger.jsonl"] == "1\n2\n"
+    until(lambda: "optuna.journal" in copied(storage))
+    assert copied(storage)["events.jsonl"] == "1\n2\n"
     backup.close()
-    assert copied(storage)["ledger.jsonl"] == "1\n2\n3\n"
+    assert copied(storage)["events.jsonl"] == "1\n2\n3\n"
     assert backup.trouble is None
 
 
@@ -64,7 +64,7 @@ def test_reports_alone_are_copied_from_time_to_time(places, monkeypatch):
     backup.begin()
 
     def report(count):
-        (out / "ledger.jsonl").write_text("1\n" * count)
+        (out / "events.jsonl").write_text("1\n" * count)
         backup.trial_reported(None, None, {})
         beats = last_sign(storage).beats
         until(lambda: last_sign(storage).beats > beats + 5)
@@ -73,7 +73,7 @@ def test_reports_alone_are_copied_from_time_to_time(places, monkeypatch):
     assert made.count(RECORD) == 1
     monkeypatch.setattr("ms_automl.callbacks.backup.AT_LEAST", 0.01)
     report(3)
-    until(lambda: copied(storage)["ledger.jsonl"] == "1\n1\n1\n")
+    until(lambda: copied(storage)["events.jsonl"] == "1\n1\n1\n")
     copies = made.count(RECORD)
     report(3)
     assert made.count(RECORD) == copies  # nothing new
@@ -116,14 +116,14 @@ def test_a_store_that_is_away_holds_nothing_up_and_loses_nothing(places, monkeyp
         raise away
 
     monkeypatch.setattr(Storage, "write", write)
-    (out / "ledger.jsonl").write_text("1\n2\n")
+    (out / "events.jsonl").write_text("1\n2\n")
     backup.remove(str(state))
     backup.trial_ended(None, None)
     until(lambda: backup.trouble)
     assert "away" in backup.trouble and state.is_dir()
     monkeypatch.setattr(Storage, "write", written)
     until(lambda: not state.exists() and backup.trouble is None)
-    assert copied(storage)["ledger.jsonl"] == "1\n2\n"
+    assert copied(storage)["events.jsonl"] == "1\n2\n"
     backup.close()
 
 
@@ -156,9 +156,9 @@ def test_another_head_gets_all_of_it_and_looks_for_its_runs_in_any_store(places)
     backup.close()
     said = []
     fetch(other, storage, said.append)
-    assert (other / "ledger.jsonl").read_text() == "1\n"
+    assert (other / "events.jsonl").read_text() == "1\n"
     assert json.loads((other / "comparison.json").read_text())["mlflow"] == {"run_id": "1", "tracking_uri": None}
-    assert said == [f"fetched from {storage.address}: ledger.jsonl, comparison.json"]
+    assert said == [f"fetched from {storage.address}: events.jsonl, comparison.json"]
 
 
 def test_a_driver_that_is_still_at_work_is_not_replaced(places):
@@ -211,7 +211,7 @@ def pack(**files):
     "write",
     [
         lambda path: path.write_bytes(b"no archive"),
-        pack(**{"ledger.jsonl": "1\n"}),
+        pack(**{"events.jsonl": "1\n"}),
         pack(**{"comparison.json": "{"}),
         pack(**{"comparison.json": "[]"}),
         pack(**{"comparison.json": "{}"}),
@@ -223,7 +223,7 @@ def test_a_damaged_copy_is_said_in_a_line_and_nothing_is_left_behind(places, wri
     write(out.parent / "shared" / "mine" / RECORD)
     with pytest.raises(DataError, match=r"record.zip in .* is damaged"):
         fetch(other, storage, str)
-    assert not (other / "comparison.json").exists() and not (other / "ledger.jsonl").exists()
+    assert not (other / "comparison.json").exists() and not (other / "events.jsonl").exists()
 
 
 def test_only_the_files_of_a_comparison_are_taken_out_of_it(places):

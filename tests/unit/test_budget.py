@@ -1,16 +1,20 @@
-import json
 from pathlib import Path
 
 import pytest
 
+from ms_automl.comparison.events import EventLog, replay
 from ms_automl.comparison.ledger import DEVICE_SECONDS, INTERRUPTED, PASSES, Charge, Ledger, flops
-from ms_automl.errors import BudgetError
 from ms_automl.models.cost import Cost, planned_cost
 
 
 def charge(trial: str = "a", interval: int = 0, passes: float = 10.0, **changes: object) -> Charge:
     fields = {"run": "s", "attempt": 0, "kind": "train", "device_seconds": 0.5} | changes
     return Charge(trial=trial, interval=interval, passes=passes, **fields)  # type: ignore[arg-type]
+
+
+def opened(folder: Path, limits: dict[str, float] | None = None) -> Ledger:
+    """The ledger of a comparison, as a process finds it."""
+    return Ledger(limits or {}, PASSES, replay(folder).charges, EventLog(folder).charged)
 
 
 def test_a_forward_costs_a_third_of_a_pass_and_an_outer_sample_a_whole_one() -> None:
@@ -33,7 +37,7 @@ def test_what_was_spent_since_is_known_by_kind() -> None:
 
 
 def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", {})
+    ledger = Ledger({})
     for one in (charge("a"), charge("b", 1, 5.0), charge("c", run="other", passes=100.0)):
         ledger.add(one)
     assert ledger.totals("s").passes == 15
@@ -43,28 +47,27 @@ def test_totals_are_sums_over_a_streams_charges(tmp_path: Path) -> None:
 
 
 def test_an_event_that_arrives_twice_counts_once_and_what_another_attempt_repeats_is_lost(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", {})
+    ledger = Ledger({})
     ledger.add(charge())
     ledger.add(charge())
     assert (ledger.totals("s").passes, ledger.totals("s").lost_passes) == (10, 0)
     ledger.add(charge(attempt=1))
     ledger.add(charge(kind="forward", passes=1.0))
     assert (ledger.totals("s").passes, ledger.totals("s").lost_passes) == (11, 10)
-    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 3
+    assert len(list(ledger)) == 3
 
 
 def test_a_ledger_opened_again_goes_on_where_it_ended(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    Ledger(path, {}).add(charge(interval=0))
-    again = Ledger(path, {})
+    opened(tmp_path).add(charge(interval=0))
+    again = opened(tmp_path)
     again.add(charge(interval=0))
     again.add(charge(interval=1))
     assert again.totals("s").passes == 20
-    assert list(Ledger(path, {})) == list(again) == [charge(interval=0), charge(interval=1)]
+    assert list(opened(tmp_path)) == list(again) == [charge(interval=0), charge(interval=1)]
 
 
 def test_a_limit_is_reached_exactly_and_not_passed(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 30.0})
+    ledger = Ledger({"s": 30.0})
     ledger.add(charge())
     assert ledger.affords("s", 20.0)
     assert ledger.affords("s", 20.0 + 1e-9)  # rounding
@@ -72,32 +75,10 @@ def test_a_limit_is_reached_exactly_and_not_passed(tmp_path: Path) -> None:
     assert ledger.affords("unlimited", 1e12)
 
 
-@pytest.mark.parametrize("left", [1, 10, -2, -1], ids=["a byte", "some", "almost all", "all but the line's end"])
-def test_an_event_cut_off_by_a_crash_is_lost_alone(tmp_path: Path, left: int) -> None:
-    path = tmp_path / "ledger.jsonl"
-    ledger = Ledger(path, {})
-    ledger.add(charge(interval=0))
-    whole = path.read_text()
-    ledger.add(charge(interval=1))
-    path.write_text(whole + path.read_text()[len(whole) :][:left])
-    for interval in (2, 3):  # each by a process of its own, after the crash
-        Ledger(path, {}).add(charge(interval=interval))
-    assert {one.interval for one in Ledger(path, {})} - {1} == {0, 2, 3}
-
-
-@pytest.mark.parametrize("line", ["{", json.dumps({"run": "s"}), "[1, 2]", ""])
-def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "ledger.jsonl"
-    Ledger(path, {}).add(charge())
-    path.write_text(f"{path.read_text()}{line}\n{path.read_text()}")
-    with pytest.raises(BudgetError, match=r"ledger\.jsonl: line 2 is not a charge: restore"):
-        Ledger(path, {})
-
-
 # ---- units ----------------------------------------------------------------------------------------------
 
 
-def test_an_amount_in_each_unit(tmp_path: Path) -> None:
+def test_an_amount_in_each_unit() -> None:
     train = charge(passes=10.0, device_seconds=4.0)
     forward = charge(kind="forward", passes=2.0, device_seconds=0.0)
     searching = Charge("s", "a", 0, 0, "searcher/suggest", 0.0, searcher_seconds=0.25)
@@ -107,8 +88,8 @@ def test_an_amount_in_each_unit(tmp_path: Path) -> None:
         PASSES: 12.0,
         DEVICE_SECONDS: 4.25,
     }
-    for number, (unit, amount) in enumerate(expected.items()):
-        ledger = Ledger(tmp_path / f"{number}.jsonl", {}, unit)
+    for unit, amount in expected.items():
+        ledger = Ledger({}, unit)
         for one in (train, forward, searching):
             ledger.add(one)
         assert ledger.totals("s").spent == pytest.approx(amount)
@@ -123,7 +104,7 @@ def test_a_plan_is_worth_in_a_unit_what_its_charges_will_be() -> None:
 
 
 def test_where_a_cost_is_not_known_beforehand_any_rest_of_the_budget_affords_a_trial(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 5.0}, DEVICE_SECONDS)
+    ledger = Ledger({"s": 5.0}, DEVICE_SECONDS)
     ledger.add(charge(device_seconds=4.9))
     assert ledger.affords("s", 100.0)
     ledger.add(charge(interval=1, device_seconds=0.4))
@@ -132,19 +113,18 @@ def test_where_a_cost_is_not_known_beforehand_any_rest_of_the_budget_affords_a_t
 
 
 def test_rounding_is_no_overshoot(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.jsonl", {"s": 0.3})
+    ledger = Ledger({"s": 0.3})
     for interval in range(3):
         ledger.add(charge(interval=interval, passes=0.1))
     assert ledger.totals("s").spent != 0.3 and ledger.overshoot("s") == 0.0
 
 
 def test_what_is_done_again_is_shown_and_limits_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    first = Ledger(path, {"s": 100.0})
+    first = opened(tmp_path, {"s": 100.0})
     for one in (charge("ended"), charge("again", attempt=0), charge("again", attempt=1), charge("running", 3)):
         first.add(one)
     first.add(charge("again", 1, kind=INTERRUPTED, passes=7.0))
-    for ledger in (first, Ledger(path, {"s": 100.0})):
+    for ledger in (first, opened(tmp_path, {"s": 100.0})):
         assert ledger.totals("s").spent == ledger.totals("s").passes == 30.0
         assert (ledger.totals("s").lost_passes, ledger.totals("s").lost_seconds) == (17.0, 1.0)
         assert ledger.attempts("again") == 2 and ledger.attempts("running") == 1 and ledger.attempts("new") == 0

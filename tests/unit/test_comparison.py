@@ -47,7 +47,7 @@ class Bench:
         self.clock, self.spy = Clock(), Spy()
         self.dense = Run("dense", 0, "scalar", math.inf, ("dense",), 1, Role.REFERENCE)
         self.arm = Run("optuna", 0, "scalar", 1000.0, ("fixed_lambda",), 3)
-        ledger = Ledger(folder / "ledger.jsonl", {"optuna-0": 1000.0})
+        ledger = Ledger({"optuna-0": 1000.0})
         self.state = Comparison(
             objective or Objective(), [TASK], [self.dense, self.arm], ledger, [self.spy], self.clock
         )

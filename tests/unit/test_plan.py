@@ -6,8 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from ms_automl.comparison.events import EventLog, TrialEvents
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Journal
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.driver.pace import pace_of
@@ -174,8 +174,7 @@ def test_a_plan_that_raises_is_a_comparison_that_would(absent_gpu):
 def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_gpu):
     one = config(GPU, arms=("random", "fixed"))
     comparison, _ = simulate(Experiment(one), pace_of(Experiment(one)), 2, tmp_path)
-    journal = Journal(tmp_path)
-    journal.comparison = comparison
+    journal = TrialEvents(EventLog(tmp_path), comparison)
     for trial in comparison.trials.values():
         journal.trial_ended(comparison.runs[trial.run], trial)
         journal.trial_stored(comparison.runs[trial.run], trial)

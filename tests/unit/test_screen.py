@@ -55,7 +55,7 @@ def comparison(tmp_path):
         Run(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4, ARMS[arm].role)
         for arm in ARMS
     ]
-    return Comparison(Objective(), [], runs, Ledger(tmp_path / "ledger.jsonl", {}))
+    return Comparison(Objective(), [], runs, Ledger({}))
 
 
 def test_the_progress_table_can_be_drawn_at_any_moment(comparison):

@@ -1,12 +1,11 @@
 """A simulation costs what trials cost, keeps slots busy as they would, and ends as a real comparison ends."""
 
-import json
 import math
 
 import pytest
 
+from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.journal import Journal, read
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.simulation import Script, simulate
@@ -32,9 +31,9 @@ def experiment(*settings, arms=("random",), seeds=1):
     return Experiment(load_config("smoke", arms=list(arms), seeds=seeds, settings=settings))
 
 
-def run(folder, one, slots=None, known=None, durations=None):
+def run(folder, one, slots=None, replayed=None, durations=None):
     folder.mkdir(exist_ok=True)
-    return simulate(one, durations or Steady(), slots, folder, known)
+    return simulate(one, durations or Steady(), slots, folder, replayed)
 
 
 @pytest.mark.parametrize(
@@ -152,17 +151,16 @@ def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, s
 def test_what_had_ended_before_is_not_simulated_again(tmp_path):
     one = experiment("budget.trials=4", arms=("random", "topk", "optuna"))
     whole, all_of_it = run(tmp_path / "whole", one)
-    journal = Journal(tmp_path / "whole")
-    journal.comparison = whole
+    journal = TrialEvents(EventLog(tmp_path / "whole"), whole)
     for trial in list(whole.trials.values())[:6]:
         journal.trial_ended(whole.runs[trial.run], trial)
         journal.trial_stored(whole.runs[trial.run], trial)
     done = {trial.name for trial in list(whole.trials.values())[:6]}
     cut = tmp_path / "cut"
     cut.mkdir()
-    lines = (tmp_path / "whole" / "ledger.jsonl").read_text().splitlines(keepends=True)
-    (cut / "ledger.jsonl").write_text("".join(line for line in lines if json.loads(line)["trial"] in done))
-    resumed, rest = run(cut, one, known=read(tmp_path / "whole")[0])
+    before = replay(tmp_path / "whole")
+    charges = [charge for charge in before.charges if charge.trial in done]
+    resumed, rest = run(cut, one, replayed=Replay(charges, before.ended))
     spent = sum(trial.passes for trial in list(whole.trials.values())[:6])
     assert rest.whole.passes == pytest.approx(all_of_it.whole.passes - spent)
     assert rest.whole.trials == all_of_it.whole.trials - 6

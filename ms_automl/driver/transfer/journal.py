@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ms_automl.comparison.journal import entries
 from ms_automl.comparison.run import Status
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.errors import ConfigError
+from ms_automl.storage.files import append_lines, json_lines, mend_lines
 
 FORMAT = 1
 FILE = "trials.jsonl"
@@ -50,7 +49,8 @@ class TransferJournal:
         self.path = folder / FILE
         self.head: dict[str, Any] = {"format": FORMAT, "comparison": run_id, "settings": settings}
         self._rows: dict[Uptake, dict[str, Any]] = {}
-        head, *rows = list(entries(self.path)) or [self.head]
+        mend_lines(self.path)
+        head, *rows = list(json_lines(self.path)) or [self.head]
         for lines, where in (([head, *rows], str(folder)), (stored, "the stage's storage")):
             if lines:
                 own = len(lines) > 1 and all(row.get("digest") in digests for row in lines[1:])
@@ -132,8 +132,7 @@ class TransferJournal:
         self._rows[uptake] = row | {"lost_passes": lost + row.get("lost_passes", 0.0)}
 
     def _write(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_lines(self.path, [entry])
 
 
 def _uptake(row: dict[str, Any]) -> Uptake:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ms_automl.callbacks.backup import Copier, copied, wait_for_its_driver
-from ms_automl.comparison.journal import decoded
 from ms_automl.driver.transfer.journal import FILE
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.errors import ConfigError
+from ms_automl.storage.files import decoded_lines
 from ms_automl.storage.remote import Storage, shown
 
 MODELS = "models"
@@ -56,7 +56,7 @@ def stored_lines(storage: Storage, out: Path, say: Callable[[str], None]) -> lis
     if not (out / FILE).exists():
         wait_for_its_driver(storage, say)
     content = (copied(storage, [FILE]) or {}).get(FILE, b"")
-    return list(decoded(content, f"the copy in {shown(storage.address)}"))
+    return list(decoded_lines(content, f"the copy in {shown(storage.address)}"))
 
 
 def store_models(

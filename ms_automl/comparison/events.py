@@ -1,0 +1,194 @@
+"""The log of a comparison, ``events.jsonl``: its ledger, its trials and its rows are replayed from it.
+
+A line of JSON for each event, of three kinds:
+
+- ``charge``: what a report interval of a trial cost (:class:`~ms_automl.comparison.ledger.Charge`);
+- ``trial``: a trial as it was when it was suggested, when it left a state, or when it ended;
+- ``model``: where the model of a trial lies that has ended. A trial that finished counts as ended with this one:
+  without its model it could not be selected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ms_automl.comparison.ledger import Charge
+from ms_automl.comparison.run import Callback, Run, Status, Trial
+from ms_automl.comparison.state import Comparison
+from ms_automl.errors import DataError
+from ms_automl.storage.files import append_lines, json_lines, mend_lines, write_whole
+from ms_automl.storage.remote import remote
+
+FILE = "events.jsonl"
+EARLIER = ("ledger.jsonl", "trials.jsonl")
+"""Where earlier versions kept charges and trials."""
+NAMES = {"stream": "run", "told": "known"}
+"""What earlier versions called an entry of a charge or a trial, and what it is called now."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial that has ended and whose model is kept, or one that was to run.
+
+    Attributes:
+        trial: as it was; its id is that of the process that ran it.
+        course: of a dense reference, its losses by step.
+        elapsed: seconds from the start of the comparison to this.
+    """
+
+    trial: Trial
+    course: dict[int, dict[str, float]]
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a log says.
+
+    Attributes:
+        charges: in their order.
+        ended: the trials that ended, in that order.
+        pending: by name, those that have not. A trial that ended, but whose model nobody has kept, is as it was
+            at its last state, and comes to its end again.
+    """
+
+    charges: list[Charge] = field(default_factory=list)
+    ended: list[Entry] = field(default_factory=list)
+    pending: dict[str, Entry] = field(default_factory=dict)
+
+
+class EventLog:
+    """Appends events to the log of a comparison. A crash loses at most the event in flight.
+
+    Of a comparison that an earlier version has kept in other files the log is made of these, which stay.
+
+    Args:
+        folder: of the comparison.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        if not self.path.exists() and any((folder / name).exists() for name in EARLIER):
+            lines = "".join(json.dumps(event) + "\n" for event in _events(folder))
+            write_whole(self.path, lines.encode())
+        mend_lines(self.path)
+
+    def append(self, *events: Mapping[str, Any]) -> None:
+        """Write events, on disk when this returns."""
+        append_lines(self.path, events)
+
+    def charged(self, *charges: Charge) -> None:
+        """Write charges."""
+        self.append(*({"event": "charge", **asdict(charge)} for charge in charges))
+
+
+class TrialEvents(Callback):
+    """Writes what becomes of the trials of a comparison.
+
+    Args:
+        log: of the comparison.
+        comparison: whose trials.
+    """
+
+    def __init__(self, log: EventLog, comparison: Comparison) -> None:
+        self.log = log
+        self.comparison = comparison
+
+    def trial_suggested(self, run: Run, trial: Trial) -> None:
+        """Keep what is to be run: of several at a time, a later one may end first."""
+        self._keep(run, trial)
+
+    def trial_ended(self, run: Run, trial: Trial) -> None:
+        """Keep all of it."""
+        if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
+            self._keep(run, trial)
+
+    def trial_stored(self, run: Run, trial: Trial) -> None:
+        """Keep where its model lies, or how far it was when it left a state."""
+        if trial.checkpoint is None:
+            self._keep(run, trial)
+        elif trial.status != Status.KILLED:
+            self.log.append({"event": "model", "trial": trial.name, "place": self._relative(trial.checkpoint)})
+
+    def _keep(self, run: Run, trial: Trial) -> None:
+        course = self.comparison.courses.get(run.seed, {}) if run.is_reference else {}
+        kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
+        elapsed = self.comparison.clock() - self.comparison.began
+        self.log.append({"event": "trial", "trial": kept, "course": list(course.items()), "elapsed": elapsed})
+
+    def _relative(self, place: str) -> str:
+        if remote(place):
+            return place
+        inside = os.path.relpath(place, self.log.folder)
+        return place if inside.startswith("..") else inside
+
+
+def replay(folder: Path) -> Replay:
+    """What a comparison has done; nothing is written.
+
+    Raises:
+        DataError: where a line is not what is written here.
+    """
+    charges: list[Charge] = []
+    ended: dict[str, Entry] = {}
+    pending: dict[str, Entry] = {}
+    for number, event in enumerate(_events(folder), 1):
+        try:
+            kind = event.pop("event")
+            if kind == "charge":
+                charges.append(Charge(**event))
+            elif kind == "model":
+                if event["trial"] in ended:
+                    ended[event["trial"]].trial.checkpoint = _seen(event["place"], folder)
+            else:
+                one = _entry(event, folder)
+                if one.trial.status == Status.RUNNING:
+                    pending[one.trial.name] = one
+                else:
+                    ended.pop(one.trial.name, None)  # the order is that of the ends
+                    ended[one.trial.name] = one
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{FILE}: line {number} is no event ({error!r}): restore the file from a copy"
+            ) from error
+    over = [one for one in ended.values() if one.trial.status == Status.FAILED or one.trial.checkpoint is not None]
+    names = {one.trial.name for one in over}
+    return Replay(charges, over, {name: one for name, one in pending.items() if name not in names})
+
+
+def _entry(event: dict[str, Any], folder: Path) -> Entry:
+    values = event["trial"]
+    values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
+    values["states"] = tuple(_seen(place, folder) for place in values["states"])
+    values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}
+    values["status"] = Status(values["status"])
+    return Entry(Trial(**values), {int(step): losses for step, losses in event["course"]}, event["elapsed"])
+
+
+def _seen(place: str, folder: Path) -> str:
+    return place if remote(place) else str(folder / place)
+
+
+def _events(folder: Path) -> Iterator[dict[str, Any]]:
+    if (folder / FILE).exists():
+        yield from json_lines(folder / FILE)
+        return
+    ledger, trials = (folder / name for name in EARLIER)
+    yield from ({"event": "charge", **_renamed(entry)} for entry in json_lines(ledger))
+    yield from map(_event, json_lines(trials))
+
+
+def _event(entry: dict[str, Any]) -> dict[str, Any]:
+    if "name" in entry:
+        return {"event": "model", "trial": entry["name"], "place": entry["checkpoint"]}
+    return {"event": "trial", **entry, "trial": {"states": (), **_renamed(entry["trial"])}}
+
+
+def _renamed(entry: dict[str, Any]) -> dict[str, Any]:
+    return {NAMES.get(name, name): value for name, value in entry.items()}
