@@ -20,7 +20,7 @@ import torch
 
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import load_config
-from ms_automl.sparsity import GROUPINGS, METRICS, measure, thresholds
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS, measure, thresholds
 from ms_automl.training import TrainingLoop
 
 SEED = 1000
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--dying", type=float, default=0.05, help="share of the groups that die, 0 to 1")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    names = [(grouping, metric) for grouping in GROUPINGS for metric in METRICS]
+    names = [(grouping, metric) for grouping in GROUPINGS for metric in PROX_METRICS]
     dense = _loop(args, args.rounds + 1, "input_channel", "euclidean")
     loops = {name: _loop(args, 1, *name) for name in names}
     for loop in loops.values():
@@ -69,7 +69,7 @@ def _loop(args: argparse.Namespace, rounds: int, grouping: str, metric: str) -> 
         "data.args.val=32",
         "data.args.test=32",
         f"training.grouping={grouping}",
-        f"training.metric={metric}",
+        f"training.prox_metric={metric}",
     ]
     settings += [f"training.steps={rounds * args.steps}", f"training.report_every={args.steps}"]
     experiment = Experiment(load_config(args.preset, settings=settings))
@@ -82,7 +82,7 @@ def _prox(loop: TrainingLoop, dying: float) -> tuple[float, float]:
     """Seconds of one step, and the share of groups that it zeroes; the network stays as it was."""
     state = {name: value.clone() for name, value in loop.network.state_dict().items()}
     groups = loop.groups
-    metric = METRICS[loop.settings.metric](loop.optimizer, groups)
+    metric = PROX_METRICS[loop.settings.prox_metric](loop.optimizer, groups)
     scaled = groups.weights if metric is None else torch._foreach_mul(groups.weights, groups.blocks.split(metric))
     lengths = groups.inner(scaled, scaled).sqrt().sort().values
     threshold = torch.full_like(lengths, float(lengths[round(dying * (len(lengths) - 1))]))

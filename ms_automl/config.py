@@ -214,7 +214,7 @@ def parse(values: dict[str, Any]) -> Config:
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a comparison has recorded it, in the form of this version.
 
-    Earlier ones knew one scale of the objective, recorded every learner's settings, and called a run a stream.
+    Earlier ones knew one scale of the objective, recorded every learner's settings, and called some otherwise.
 
     Args:
         values: of ``comparison.json``; left as they are.
@@ -224,6 +224,9 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     resources = values.setdefault("resources", {})
     if "concurrency_per_stream" in resources:
         resources["concurrency_per_run"] = resources.pop("concurrency_per_stream")
+    training = values.setdefault("training", {})
+    if "metric" in training:
+        training["prox_metric"] = training.pop("metric")
     meta = values.setdefault("meta", {})
     entry = LEARNERS.get(meta.get("learner", DEFAULT_LEARNER))
     if entry is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
-from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, WaterfillSettings, watch
+from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, WaterfillSettings, diagnostics
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import Ties
 from ms_automl.meta.learners import LearnerInputs, choose
@@ -74,10 +74,10 @@ class MetaSparsity:
 
         A slope is that of groups that do not overlap; `waterfill` has none and learns for coupled channels too.
         """
-        if settings.metric != "euclidean":
+        if settings.prox_metric != "euclidean":
             raise ConfigError(
-                f"λ is learned in the euclidean metric alone, but got training.metric={settings.metric}: "
-                "set training.metric=euclidean, or leave the arms that learn λ out"
+                f"λ is learned in the euclidean metric, but got training.prox_metric={settings.prox_metric}: "
+                "set training.prox_metric=euclidean, or leave the arms that learn λ out"
             )
         if settings.grouping == "coupled" and learning.learner != "waterfill":
             raise ConfigError(
@@ -122,7 +122,7 @@ class MetaSparsity:
             metrics |= probe
         if self.done:
             losses = {task.name: metrics[f"val/{task.name}/loss"] for task in self.loop.data.tasks}
-            self.warnings += self.learner.warnings() + watch.end(losses, metrics["density"], self.reference)
+            self.warnings += self.learner.warnings() + diagnostics.end(losses, metrics["density"], self.reference)
         return metrics
 
     def _sparsify(self) -> None:

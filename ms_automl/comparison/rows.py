@@ -8,7 +8,7 @@ from typing import Any
 
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.run import Run, Status, Trial
-from ms_automl.meta import Objective, watch
+from ms_automl.meta import Objective, diagnostics
 from ms_automl.meta.objective import without_change
 from ms_automl.meta.reference import learned
 from ms_automl.tasks import Task
@@ -79,7 +79,7 @@ def _notes(run: Run, objective: Objective) -> list[str]:
     if best is not None and best.status == Status.STOPPED:
         notes.append("no trial came to its end")
     if best is not None:
-        notes += dict.fromkeys([*best.warnings, *watch.gone(best.metrics["density"])])
+        notes += dict.fromkeys([*best.warnings, *diagnostics.gone(best.metrics["density"])])
     if best is not None and best.status == Status.FINISHED and best.checkpoint is None and run.closed:
         notes.append("its model was not stored: --resume trains it again")
     if failed:

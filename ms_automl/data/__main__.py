@@ -12,9 +12,9 @@ from ms_automl.cli import Parser, one_line_errors, path
 from ms_automl.data import DATASETS, inspect
 from ms_automl.data.celebamask import source as celebamask
 from ms_automl.data.nyuv2 import source as nyuv2
+from ms_automl.data.overview import contact_sheet, describe
 from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.data.prepared import Prepared
-from ms_automl.data.sheet import contact_sheet, describe
 from ms_automl.environment.progress import shown
 from ms_automl.errors import ConfigError, DataError, unknown_name
 

@@ -1,4 +1,4 @@
-"""What a comparison will cost, before anything is spent: a simulation of it at the pace of its trials."""
+"""What a comparison will cost, before anything is spent: a simulation of it at the throughput of its trials."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.driver.assembly import check_batches, check_names, one_trial
-from ms_automl.driver.pace import Pace, pace_of
 from ms_automl.driver.simulation import Outcome, Share, simulate
+from ms_automl.driver.throughput import Throughput, throughput_of
 from ms_automl.errors import ConfigError
 
 STOPPING = ("topk", "optuna-asha")
@@ -35,7 +35,7 @@ class Plan:
         unhurried: on as many slots as ever have a trial.
         slots: trials at a time.
         one: what one fixed-λ trial costs, in the budget's unit.
-        pace: of the trials.
+        throughput: of the trials.
         model: bytes of a saved model.
         state: bytes that a trial leaves besides where it was stopped: another may go on from there.
         ended: trials that ended before.
@@ -46,7 +46,7 @@ class Plan:
     unhurried: Outcome
     slots: int
     one: float
-    pace: Pace
+    throughput: Throughput
     model: int
     state: int
     ended: int
@@ -66,13 +66,13 @@ def plan(
     tflops: float | None = None,
     resumed: Path | None = None,
 ) -> Plan:
-    """Plan a comparison; nothing is trained but for the steps that measure the pace, nothing is recorded.
+    """Plan a comparison; nothing is trained but for the steps that measure the throughput, nothing is recorded.
 
     Args:
         config: what is compared.
         data_dir: handed to the data factory.
         slots: trials at a time; None for one on each GPU, or one where there is none.
-        tflops: as :func:`~ms_automl.driver.pace.pace_of` takes them.
+        tflops: as :func:`~ms_automl.driver.throughput.throughput_of` takes them.
         resumed: folder of the comparison that goes on; None plans a whole one.
 
     Raises:
@@ -86,23 +86,23 @@ def plan(
         raise ConfigError(f"--data-dir {data_dir} is no folder: name the one that the data lies in")
     experiment = Experiment(config, data_dir.resolve() if data_dir else None)
     check_batches(config, experiment.data(config.first_seed))
-    pace, gpus = pace_of(experiment, tflops), config.resources.gpus_per_trial
+    throughput, gpus = throughput_of(experiment, tflops), config.resources.gpus_per_trial
     slots = slots or max(1, int(torch.cuda.device_count() / gpus) if gpus else 1)
-    comparison, ended_before, unhurried = _simulated(experiment, pace, None, resumed)
+    comparison, ended_before, unhurried = _simulated(experiment, throughput, None, resumed)
     outcome = unhurried
     if slots < unhurried.most:
-        comparison, _, outcome = _simulated(experiment, pace, slots, resumed)
+        comparison, _, outcome = _simulated(experiment, throughput, slots, resumed)
     one = one_trial(experiment, comparison)
-    return Plan(config, outcome, unhurried, slots, one, pace, *_bytes(experiment), ended_before)
+    return Plan(config, outcome, unhurried, slots, one, throughput, *_bytes(experiment), ended_before)
 
 
 def _simulated(
-    experiment: Experiment, pace: Pace, slots: int | None, resumed: Path | None
+    experiment: Experiment, throughput: Throughput, slots: int | None, resumed: Path | None
 ) -> tuple[Comparison, int, Outcome]:
     """The comparison at its end, how many trials it had at its start, and what was between."""
     with TemporaryDirectory() as temporary:
         replayed = None if resumed is None else replay(resumed)
-        comparison, outcome = simulate(experiment, pace, slots, Path(temporary), replayed)
+        comparison, outcome = simulate(experiment, throughput, slots, Path(temporary), replayed)
         return comparison, 0 if replayed is None else len(replayed.ended), outcome
 
 
@@ -159,7 +159,7 @@ def plan_lines(plan: Plan) -> list[str]:
         f"wall-clock: {_lasting(outcome.seconds)} on {slots} (--slots), which are busy {busy:.0%} of it; "
         f"{_lasting(unhurried.seconds)} on {unhurried.most}, beyond which nothing gets faster."
     )
-    lines.append(f"pace: {plan.pace.told}.")
+    lines.append(f"throughput: {plan.throughput.source}.")
     kept = f"{whole.trials + whole.retrainings} models of {_size(plan.model)}"
     if whole.stopped:
         kept += f", {whole.stopped} of them with a state of {_size(plan.state)} to go on from"

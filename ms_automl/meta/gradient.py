@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ms_automl.errors import DivergenceError, unknown_name
 from ms_automl.meta.hypergradients import Hypergradient, Shrinkage, Ties
-from ms_automl.meta.moving import MovingLambda
+from ms_automl.meta.iterative import IterativeLambda
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
@@ -23,7 +23,7 @@ LAMBDA_OPTIMIZERS: dict[str, Callable[[list[Tensor], float], torch.optim.Optimiz
 """Steps on ρ: Adam, or ρ ← ρ - lr · g/||g||_∞, which keeps the proportions of the layers' slopes."""
 
 
-class GradientLearner(MovingLambda):
+class GradientLearner(IterativeLambda):
     """ρ follows dJ/dρ, and λ = exp(ρ) · min(1, x / warmup).
 
     The rise over the first share of the sparsifying phase keeps λ from deciding before the loss can say what

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.meta.hypergradients import Ties
-from ms_automl.meta.moving import MovingLambda
+from ms_automl.meta.iterative import IterativeLambda
 from ms_automl.meta.pricing import live_width
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.step import TrainingStep
@@ -18,7 +18,7 @@ DEATHS = 0.03
 """Share of a layer's groups that may die in one step."""
 
 
-class RemovalLearner(MovingLambda):
+class RemovalLearner(IterativeLambda):
     """ρ_l moves by the balance of the groups near zero: what they cost against what they save.
 
     With C_g = n_g c_g the removal cost (:class:`~ms_automl.sparsity.TaylorImportance`), m the mean norm of the

@@ -49,7 +49,7 @@ class WaterfillSettings(LearnerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingSettings(LearnerSettings):
+class IterativeSettings(LearnerSettings):
     """Of the learners that move λ from the middle of its bounds.
 
     Attributes:
@@ -72,14 +72,14 @@ class MovingSettings(LearnerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemovalSettings(MovingSettings):
+class RemovalSettings(IterativeSettings):
     """Of :class:`~ms_automl.meta.removal.RemovalLearner`."""
 
     learner: Literal["removal"] = "removal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientSettings(MovingSettings):
+class GradientSettings(IterativeSettings):
     """Of :class:`~ms_automl.meta.gradient.GradientLearner`, whichever estimator its gradient comes from.
 
     Attributes:

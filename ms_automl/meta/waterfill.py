@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ms_automl.meta.diagnostics import at_bounds
 from ms_automl.meta.level import Level
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
-from ms_automl.meta.watch import at_bounds
 from ms_automl.sparsity import (
     Groups,
     TaylorImportance,

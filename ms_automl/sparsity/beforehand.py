@@ -17,7 +17,7 @@ SECONDS = 5.0
 """Beyond these no other pattern is begun."""
 
 SIDES = (64, 128)
-"""Pixels of the sides of images that are tried instead of larger ones."""
+"""Pixels of the memberships of images that are tried instead of larger ones."""
 
 
 def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, int]) -> str:
@@ -54,8 +54,8 @@ def _smaller(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[
     """The smallest shape of images that the network takes and that is worth trying."""
     channels, height, width = image_shape
     twin = contract(network).cpu().eval()
-    for side in SIDES:
-        shape = (channels, min(height, side), min(width, side))
+    for membership in SIDES:
+        shape = (channels, min(height, membership), min(width, membership))
         try:
             with torch.no_grad():
                 twin(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))

@@ -11,7 +11,7 @@ from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity.coupling import ABSENT, INSTEAD, couple
 from ms_automl.sparsity.groups import Convs, Groups
-from ms_automl.sparsity.sides import IndexedSide
+from ms_automl.sparsity.memberships import IndexedMembership
 
 
 class CoupledGroups(Groups):
@@ -49,8 +49,10 @@ class CoupledGroups(Groups):
             )
         weights: list[Tensor] = [convs[name].weight for name in indices]
         device, count = weights[0].device, sum(coupling.counts)
-        sides = [IndexedSide(axis, [both[axis].to(device) for both in indices.values()], count) for axis in (0, 1)]
-        super().__init__(coupling.streams, weights, coupling.counts, sides, coupling.removable)
+        memberships = [
+            IndexedMembership(axis, [both[axis].to(device) for both in indices.values()], count) for axis in (0, 1)
+        ]
+        super().__init__(coupling.streams, weights, coupling.counts, memberships, coupling.removable)
         parameters = dict(network.trunk.named_parameters())
         self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]
         self._shapes = [(-1, *[1] * (parameter.ndim - 1)) for parameter in self.companions]
@@ -73,7 +75,7 @@ class CoupledGroups(Groups):
         rank[order] = torch.arange(len(order), device=order.device)
         total = torch.zeros(len(order) + 1, dtype=torch.float64, device=order.device)
         # A weight is zero from the earlier of its two groups on; one with no group is never.
-        firsts = [side.spread(rank, absent=len(order)) for side in self.sides]
+        firsts = [membership.spread(rank, absent=len(order)) for membership in self.memberships]
         for weight, written, read in zip(self.weights, *firsts, strict=True):
             first = torch.minimum(written, read).flatten()
             share = torch.full_like(first, weight.numel() // len(first), dtype=torch.float64)

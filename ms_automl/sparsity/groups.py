@@ -3,7 +3,7 @@
 Every quantity per group is a vector [G] over all layers, so that a proximal step is a handful of fused
 operations and not a loop of small ones. How weights map to groups is the only thing the kinds differ in: each
 weight stands in one group (or, where channels are coupled, in two), and a
-:class:`~ms_automl.sparsity.sides.Side` says in which.
+:class:`~ms_automl.sparsity.memberships.Membership` says in which.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity.sides import AxisSide, Blocks, ElementSide, Members, Side
+from ms_automl.sparsity.memberships import AxisMembership, Blocks, ElementMembership, Members, Membership
 
 Convs = Mapping[str, nn.Conv2d]
 """Convolutions of a trunk by name."""
@@ -33,7 +33,7 @@ class Groups:
         weights: the penalised weight tensors [out, in, kh, kw], the live parameters. One per layer, but for
             coupled channels, where a weight is read in one stream and written in another.
         counts: L numbers of groups.
-        sides: the memberships of a weight. With more than one a weight is zero as soon as one of its groups is.
+        memberships: of a weight. With more than one it is zero as soon as one of its groups is.
         removable: by layer, whether every one of its groups may go.
 
     Attributes:
@@ -54,13 +54,13 @@ class Groups:
         names: Sequence[str],
         weights: Sequence[Tensor],
         counts: Sequence[int],
-        sides: Sequence[Side],
+        memberships: Sequence[Membership],
         removable: Sequence[bool],
     ) -> None:
         self.names = tuple(names)
         self.weights: list[Tensor] = list(weights)
         self.counts = list(counts)
-        self.sides = tuple(sides)
+        self.memberships = tuple(memberships)
         device = self.weights[0].device
         numbers = torch.tensor(self.counts, device=device)
         self.layer = torch.arange(len(numbers), device=device).repeat_interleave(numbers, output_size=sum(counts))
@@ -79,7 +79,7 @@ class Groups:
 
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
         """Σ over each group: tensors shaped like the weights to [G]."""
-        first, *others = (side.sum(tensors) for side in self.sides)
+        first, *others = (membership.sum(tensors) for membership in self.memberships)
         for other in others:
             first = first + other
         return first
@@ -92,7 +92,7 @@ class Groups:
     @cached_property
     def members(self) -> Members:
         """The blocks once for each group that their weights stand in."""
-        return Members(self.blocks, self.sides, len(self.layer), self.layer.device)
+        return Members(self.blocks, self.memberships, len(self.layer), self.layer.device)
 
     def gradients(self) -> list[Tensor]:
         """What the last backward left in ``grad``, tensor by tensor; 0 where no task reads the layer."""
@@ -124,7 +124,7 @@ class Groups:
 
     def per_weight(self, values: Tensor) -> list[Tensor]:
         """A vector [G] as tensors that broadcast over the weights; a weight of two groups gets the product."""
-        first, *others = (side.spread(values) for side in self.sides)
+        first, *others = (membership.spread(values) for membership in self.memberships)
         for other in others:
             first = list(torch._foreach_mul(first, other))
         return first
@@ -163,7 +163,7 @@ class ChannelGroups(Groups):
     def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
         names, weights, removable = _layers(network, convs)
         counts = [weight.shape[1] for weight in weights]
-        super().__init__(names, weights, counts, [AxisSide(1, counts)], removable)
+        super().__init__(names, weights, counts, [AxisMembership(1, counts)], removable)
 
 
 class FilterGroups(Groups):
@@ -179,7 +179,7 @@ class FilterGroups(Groups):
     def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
         names, weights, removable = _layers(network, convs)
         counts = [weight.shape[0] for weight in weights]
-        super().__init__(names, weights, counts, [AxisSide(0, counts)], removable)
+        super().__init__(names, weights, counts, [AxisMembership(0, counts)], removable)
 
 
 class WeightGroups(Groups):
@@ -192,8 +192,8 @@ class WeightGroups(Groups):
 
     def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
         names, weights, removable = _layers(network, convs)
-        side = ElementSide(weights)
-        super().__init__(names, weights, side.counts, [side], removable)
+        membership = ElementMembership(weights)
+        super().__init__(names, weights, membership.counts, [membership], removable)
 
 
 def _layers(network: MultiTaskNet, convs: Convs | None) -> tuple[list[str], list[Tensor], list[bool]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import Groups
-from ms_automl.sparsity.metric import multipliers
+from ms_automl.sparsity.prox_metric import multipliers
 
 
 def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
@@ -62,9 +62,9 @@ def prox_(groups: Groups, threshold: Tensor, metric: Tensor | None = None) -> No
     """argmin_x (1/2) Σ_i d_i (x_i - θ_i)² + Σ_g threshold_g ||x_g||, in place.
 
     With d = 1 that is θ_g ← θ_g · max(0, 1 - threshold_g / ||θ_g||); for another metric see
-    :mod:`ms_automl.sparsity.metric`. Where groups overlap (coupled channels) the steps of a weight's groups are
-    all taken from the same start and their factors multiplied, which is the step of the sum of the penalties up
-    to terms in η² (incremental proximal methods: Bertsekas 2011, Mathematical Programming 129).
+    :mod:`ms_automl.sparsity.prox_metric`. Where groups overlap (coupled channels) the steps of a weight's groups
+    are all taken from the same start and their factors multiplied, which is the step of the sum of the penalties
+    up to terms in η² (incremental proximal methods: Bertsekas 2011, Mathematical Programming 129).
 
     Args:
         groups: the groups.

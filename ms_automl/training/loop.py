@@ -14,7 +14,7 @@ from ms_automl.data import Batch, MultiTaskData, Split
 from ms_automl.errors import DivergenceError
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.models.cost import Cost
-from ms_automl.sparsity import METRICS, build_groups, measure, prox_
+from ms_automl.sparsity import PROX_METRICS, build_groups, measure, prox_
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import Feed, State
@@ -131,7 +131,7 @@ class TrainingLoop:
         Args:
             threshold: [G] η λ sqrt(n), as :func:`~ms_automl.sparsity.thresholds` gives it.
         """
-        prox_(self.groups, threshold, METRICS[self.settings.metric](self.optimizer, self.groups))
+        prox_(self.groups, threshold, PROX_METRICS[self.settings.prox_metric](self.optimizer, self.groups))
 
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
         self.batch = batch = self.feed.next()

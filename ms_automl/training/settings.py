@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import STRICT, ConfigError, require, unknown_name
 from ms_automl.models.cost import Cost, planned_cost
-from ms_automl.sparsity import GROUPINGS, METRICS
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS
 
 PROBE = 512
 """Validation samples on which two runs are compared in the middle of training, at most."""
@@ -31,7 +31,7 @@ class TrainingSettings:
         report_every: steps between two reports (an evaluation on the validation split each).
         eval_batch_size: samples a forward in evaluation; changes no result.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
-        metric: of the proximal step, a key of :data:`~ms_automl.sparsity.METRICS`.
+        prox_metric: of the proximal step, a key of :data:`~ms_automl.sparsity.PROX_METRICS`.
         weighting: of the tasks' losses: ``equal`` is Σ_t w_t L_t; ``uncertainty`` is Σ_t w_t L_t / (2 exp(s_t)) +
             s_t / 2 with a log variance s_t that trains along (Kendall et al. 2018, arXiv 1705.07115, section 3.2).
         precision: of a forward and its gradient: ``float32``, or ``bfloat16`` by autocast with float32 weights.
@@ -53,7 +53,7 @@ class TrainingSettings:
     report_every: int = 100
     eval_batch_size: int = 128
     grouping: str = "input_channel"
-    metric: str = "euclidean"
+    prox_metric: str = "euclidean"
     weighting: Literal["equal", "uncertainty"] = "equal"
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = None
@@ -82,12 +82,12 @@ class TrainingSettings:
         require(conditions, self)
         if self.grouping not in GROUPINGS:
             raise unknown_name("grouping", self.grouping, list(GROUPINGS))
-        if self.metric not in METRICS:
-            raise unknown_name("metric", self.metric, list(METRICS))
-        if self.metric == "adam" and self.optimizer != "adamw":
+        if self.prox_metric not in PROX_METRICS:
+            raise unknown_name("prox_metric", self.prox_metric, list(PROX_METRICS))
+        if self.prox_metric == "adam" and self.optimizer != "adamw":
             raise ConfigError(
-                f"training.metric=adam is the metric of Adam's second moment, but got optimizer={self.optimizer}: "
-                "set training.optimizer=adamw or training.metric=euclidean"
+                f"training.prox_metric=adam is that of Adam's second moment, but got optimizer={self.optimizer}: "
+                "set training.optimizer=adamw or training.prox_metric=euclidean"
             )
 
     @property

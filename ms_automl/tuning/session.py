@@ -94,7 +94,7 @@ def ray_session(
         if needs is not None:
             check_hosts(needs)
         if there or needs is not None:
-            slots = room(resources)
+            slots = capacity(resources)
         # On this machine one: a trial suggested early knows less. On a cluster it waits for its host to begin, and
         # those that wait must wait together.
         stack.enter_context(_environment({"TUNE_MAX_PENDING_TRIALS_PG": str(1 if needs is None else slots)}))
@@ -235,7 +235,7 @@ def _check_gpus(wanted: float) -> None:
         )
 
 
-def room(resources: ResourcesSection) -> int:
+def capacity(resources: ResourcesSection) -> int:
     """Trials at a time on the cluster as it is, at least 1: an autoscaler adds hosts when they are asked for."""
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     found = there.get("CPU", 0) / resources.cpus_per_trial

@@ -10,7 +10,7 @@ from ray._private import worker
 
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import StartError
-from ms_automl.tuning.session import Session, room
+from ms_automl.tuning.session import Session, capacity
 
 
 class StartWatch:
@@ -63,7 +63,7 @@ class StartWatch:
         self.say(f"{what} for {waited:.0f} s: {self._reason()}. {_logs()} tell more; waiting")
 
     def _room(self) -> int:
-        return self.session.slots if self.session.own else room(self.resources)
+        return self.session.slots if self.session.own else capacity(self.resources)
 
     def _reason(self) -> str:
         """What is known of why none begins."""

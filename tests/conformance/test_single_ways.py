@@ -59,7 +59,7 @@ def test_what_a_dead_channel_would_still_emit_is_zero_with_it(case: str, make: F
 
 
 @pytest.mark.parametrize(
-    ("changes", "instead"), [({"metric": "adam"}, "euclidean"), ({"grouping": "coupled"}, "input_channel")]
+    ("changes", "instead"), [({"prox_metric": "adam"}, "euclidean"), ({"grouping": "coupled"}, "input_channel")]
 )
 def test_what_lambda_cannot_be_learned_for_is_refused(
     changes: dict[str, str], instead: str, make: Factory

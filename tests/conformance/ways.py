@@ -126,7 +126,7 @@ WORDS = {
     "output channels": {"grouping": "output_channel"},
     "coupled": {"grouping": "coupled"},
     "weights": {"grouping": "weight"},
-    "adam": {"metric": "adam"},
+    "adam": {"prox_metric": "adam"},
     "learned weights": {"weighting": "uncertainty"},
     "micro-batches": {"micro_batch": 4},
     "read ahead": {"prefetch": 2},

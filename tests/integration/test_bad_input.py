@@ -66,9 +66,9 @@ def folder(tmp_path, tmp_path_factory, monkeypatch):
 
 BAD = {
     "--preset smok": ["unknown preset 'smok'", "smoke"],
-    "--arms meta --set training.metric=adam": [
+    "--arms meta --set training.prox_metric=adam": [
         "λ is learned in the euclidean metric",
-        "training.metric=euclidean",
+        "training.prox_metric=euclidean",
     ],
     "--arms meta --set meta.learner=forward --set training.grouping=coupled": [
         "do not overlap",

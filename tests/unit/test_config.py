@@ -10,7 +10,7 @@ from ms_automl.errors import ConfigError
 from ms_automl.meta import Objective, WaterfillSettings
 from ms_automl.meta.learners import LEARNERS
 from ms_automl.samplers.arms import ARMS
-from ms_automl.sparsity import GROUPINGS, METRICS
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS
 from ms_automl.training import TrainingSettings
 from search_spaces import SPACES
 
@@ -31,10 +31,10 @@ def test_a_configuration_survives_its_own_yaml(name):
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", PROX_METRICS)
 def test_every_grouping_and_metric_that_exists_can_be_set(grouping, metric):
-    config = load_config("smoke", settings=[f"training.grouping={grouping}", f"training.metric={metric}"])
-    assert (config.training.grouping, config.training.metric) == (grouping, metric)
+    config = load_config("smoke", settings=[f"training.grouping={grouping}", f"training.prox_metric={metric}"])
+    assert (config.training.grouping, config.training.prox_metric) == (grouping, metric)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -50,13 +50,20 @@ def test_every_learner_that_exists_can_be_set_with_all_of_its_settings_and_no_ot
             load_config("smoke", settings=[f"meta.learner={learner}", f"meta.{name}=1"])
 
 
-def test_the_settings_of_every_learner_that_earlier_versions_recorded_are_those_of_the_one_that_learned():
+def test_what_earlier_versions_recorded_is_read_with_the_names_of_this_one():
     config = load_config("smoke", settings=["meta.learner=forward", "meta.every=3"])
     record = config.to_dict()
     record["meta"] |= {"rest": 0.33, "guess": 0.05, "doubt": 1.0, "unroll": 5}
-    del record["objective"]["scale"]
+    record["training"]["metric"] = record["training"].pop("prox_metric")
+    record["resources"]["concurrency_per_stream"] = 3
+    del record["resources"]["concurrency_per_run"], record["objective"]["scale"]
     assert parse(upgraded(record)).meta == config.meta
-    assert parse(upgraded(record)).objective.scale == "ratio"
+    found = parse(upgraded(record))
+    assert (found.objective.scale, found.training, found.resources.concurrency_per_run) == (
+        "ratio",
+        config.training,
+        3,
+    )
     record["meta"]["every_other"] = 1
     with pytest.raises(ConfigError, match=r"meta\.every_other"):
         parse(upgraded(record))
@@ -113,7 +120,7 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("training.batch_size=1", ["training:", "`batch_size >= 2`", "batch_size=1"]),
         ("training=5", ["training", "5"]),
         ("training.grouping=filter", ["training:", "unknown grouping 'filter'", "input_channel", "coupled"]),
-        ("training.metric=l2", ["training:", "unknown metric 'l2'", "euclidean, adam"]),
+        ("training.prox_metric=l2", ["training:", "unknown prox_metric 'l2'", "euclidean, adam"]),
         ("training.optimizer=adam", ["training.optimizer", "'adamw' or 'sgd'", "'adam'"]),
         ("meta={learner: forward, outer: test}", ["meta.outer", "'validation' or 'training'", "'test'"]),
         ("meta={learner: unrolled, unroll: 0}", ["meta:", "`unroll >= 1`", "unroll=0"]),
@@ -129,6 +136,8 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("seeds=0", ["seeds", "greater than or equal to 1", "0"]),
         ("objective.kind=best", ["objective.kind", "'tradeoff' or 'target'", "'best'"]),
         ("objective.target=1", ["objective:", "`0 < target < 1`", "target=1"]),
+        ("training.metric=adam", ["training.metric", "did you mean 'training.prox_metric'"]),
+        ("resources.concurrency_per_stream=2", ["did you mean 'resources.concurrency_per_run'"]),
         ("training.stepps=5", ["training.stepps", "did you mean 'training.steps'", "budget.trials"]),
         ("trainning.steps=5", ["trainning", "Known:", "training.steps"]),
         ("arms=optuna", ["arms", "tuple", "'optuna'"]),

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ms_automl.sparsity import GROUPINGS, METRICS, Groups, prox_
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups, prox_
 
 MakeGroups = Callable[..., Groups]
 SHAPES = [(3, 4, 3), (4, 2, 1), (2, 5, 3)]
@@ -119,7 +119,7 @@ def test_zero_groups_and_a_tiny_metric_give_no_nan(
 
 
 @each_grouping
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", PROX_METRICS)
 def test_a_strength_of_zero_changes_no_bit(grouping: str, name: str, make_groups: MakeGroups) -> None:
     groups = make_groups(SHAPES, grouping=grouping)
     before = [weight.detach().clone() for weight in groups.weights]
@@ -150,7 +150,7 @@ def test_adams_metric_is_what_its_step_was_divided_by(apart: bool, make_groups: 
                 weight.grad = None
         before = [weight.detach().clone() for weight in groups.weights]
         optimizer.step()
-    metric = METRICS["adam"](optimizer, groups)
+    metric = PROX_METRICS["adam"](optimizer, groups)
     assert metric is not None
     *used, unused = groups.blocks.split(metric)
     for weight, start, d in zip(groups.weights[:3], before[:3], used, strict=True):
@@ -158,4 +158,4 @@ def test_adams_metric_is_what_its_step_was_divided_by(apart: bool, make_groups: 
         momentum = state["exp_avg"] / (1 - 0.9 ** float(state["step"]))
         torch.testing.assert_close(start - 0.1 * momentum / d, weight.detach())
     assert torch.equal(unused, torch.full_like(unused, 1e-3))
-    assert METRICS["euclidean"](optimizer, groups) is None
+    assert PROX_METRICS["euclidean"](optimizer, groups) is None

@@ -10,9 +10,9 @@ from ms_automl.comparison.events import EventLog, TrialEvents
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
-from ms_automl.driver.pace import pace_of
 from ms_automl.driver.plan import STOPPING, plan, show
 from ms_automl.driver.simulation import simulate
+from ms_automl.driver.throughput import throughput_of
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
 from ms_automl.samplers.arms import ARMS, SamplerInputs
@@ -54,18 +54,18 @@ def absent_gpu(monkeypatch):
 
 
 def test_the_pace_is_measured_on_the_device_that_trains(monkeypatch):
-    pace = pace_of(Experiment(config()))
-    assert pace.train > 0 and pace.forward > 0 and pace.setup > 0
-    assert "30 dense training steps" in pace.told and "CPU" in pace.told
-    monkeypatch.setattr("ms_automl.driver.pace.PATIENCE", 0.0)
-    hurried = pace_of(Experiment(config()))
+    throughput = throughput_of(Experiment(config()))
+    assert throughput.train > 0 and throughput.forward > 0 and throughput.setup > 0
+    assert "30 dense training steps" in throughput.source and "CPU" in throughput.source
+    monkeypatch.setattr("ms_automl.driver.throughput.PATIENCE", 0.0)
+    hurried = throughput_of(Experiment(config()))
     assert "a dense training step and" in hurried.told, "a step that takes longer than that is measured once"
 
 
 def test_without_the_device_a_stated_rate_is_assumed(absent_gpu):
     experiment = Experiment(config(GPU))
     train, forward = flops_of_a_sample(experiment.network(0), experiment.data(0).image_shape)
-    default, fast = pace_of(experiment), pace_of(experiment, 50.0)
+    default, fast = throughput_of(experiment), throughput_of(experiment, 50.0)
     assert fast.train == pytest.approx(train / 50e12) and fast.forward == pytest.approx(3 * forward / 50e12)
     assert default.train == pytest.approx(5 * fast.train)
     assert "assumed" in default.told and "no GPU" in default.told and "--tflops" in default.told
@@ -76,7 +76,7 @@ def test_hours_are_passes_times_the_pace(absent_gpu):
     share = one.outcome.arms["random"]
     train, rest = 3 * 8 * 16, 3 * (4 * 16 + 16) / 3
     assert (share.trials, share.passes) == (3, pytest.approx(train + rest))
-    assert share.device_seconds == pytest.approx(train * one.pace.train + rest * one.pace.forward)
+    assert share.device_seconds == pytest.approx(train * one.throughput.train + rest * one.throughput.forward)
     hours = one.outcome.whole.device_seconds * 0.5 / 3600
     assert f"GPU-hours: {hours:.2f} (0.5 a trial)" in text_of(one)
 
@@ -173,7 +173,7 @@ def test_a_plan_that_raises_is_a_comparison_that_would(absent_gpu):
 
 def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_gpu):
     one = config(GPU, arms=("random", "fixed"))
-    comparison, _ = simulate(Experiment(one), pace_of(Experiment(one)), 2, tmp_path)
+    comparison, _ = simulate(Experiment(one), throughput_of(Experiment(one)), 2, tmp_path)
     journal = TrialEvents(EventLog(tmp_path), comparison)
     for trial in comparison.trials.values():
         journal.trial_ended(comparison.runs[trial.run], trial)

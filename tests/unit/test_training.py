@@ -71,7 +71,7 @@ def test_a_setting_out_of_range_is_refused_with_its_condition(bad: dict[str, flo
         TrainingSettings(**bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "known"), [("grouping", "input_channel"), ("metric", "euclidean")])
+@pytest.mark.parametrize(("kind", "known"), [("grouping", "input_channel"), ("prox_metric", "euclidean")])
 def test_an_unknown_kind_of_group_or_metric_is_refused_with_the_known_ones(kind: str, known: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown {kind} 'other': Known: {known}"):
         TrainingSettings(**{kind: "other"})

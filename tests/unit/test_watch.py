@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ms_automl.meta import Reference
+from ms_automl.meta.diagnostics import COLLAPSE, GONE, at_bounds, ceiling, end
 from ms_automl.meta.step import Evaluation
-from ms_automl.meta.watch import COLLAPSE, GONE, at_bounds, ceiling, end
 
 REFERENCE = Reference({"a": 0.5, "b": 2.0}, [(10, {"a": 1.0, "b": 4.0})])
 

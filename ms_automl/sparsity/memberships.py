@@ -1,8 +1,8 @@
 """Which group a weight belongs to: from weights to groups and back.
 
-A side maps tensors shaped like the weights to a vector [G] over the groups and a vector [G] to tensors that
+A membership maps tensors shaped like the weights to a vector [G] over the groups and a vector [G] to tensors that
 broadcast over the weights. It knows shapes, not what a group means. Blocks and members do the same for all layers
-and sides at once, for what passes over the weights again and again.
+and memberships at once, for what passes over the weights again and again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class Side(Protocol):
+class Membership(Protocol):
     """One of the group memberships that every weight has."""
 
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -26,7 +26,7 @@ class Side(Protocol):
         ...
 
 
-class AxisSide:
+class AxisMembership:
     """A group is one index along an axis of one convolution's weight [out, in, kh, kw].
 
     Args:
@@ -48,7 +48,7 @@ class AxisSide:
         return [part.view(self.shape) for part in torch.split(values, self.counts)]
 
 
-class ElementSide:
+class ElementMembership:
     """A group is a single weight; within a layer they stand in the order [out, kh, kw, in].
 
     That is how a channels-last weight lies in memory, so that reading and writing copies nothing.
@@ -68,8 +68,8 @@ class ElementSide:
         return [part.view(shape).permute(0, 3, 1, 2) for part, shape in parts]
 
 
-class IndexedSide:
-    """As :class:`AxisSide`, where several layers share a group.
+class IndexedMembership:
+    """As :class:`AxisMembership`, where several layers share a group.
 
     Args:
         axis: 0 (output channels) or 1 (input channels).
@@ -78,7 +78,7 @@ class IndexedSide:
     """
 
     def __init__(self, axis: int, indices: Sequence[Tensor], groups: int) -> None:
-        self.axis = AxisSide(axis, [len(index) for index in indices])
+        self.axis = AxisMembership(axis, [len(index) for index in indices])
         index = torch.cat(list(indices))
         self.index = torch.where(index < 0, groups, index)
         self.groups = groups
@@ -128,24 +128,26 @@ class Blocks:
 
 
 class Members:
-    """The blocks once for each side: what differs between the sides is computed for all at once, on [sides, N].
+    """The blocks once for each membership: what differs between them is computed at once, on [memberships, N].
 
     Args:
         blocks: of the weights.
-        sides: theirs.
+        memberships: theirs.
         groups: G.
         device: theirs.
     """
 
-    def __init__(self, blocks: Blocks, sides: Sequence[Side], groups: int, device: torch.device) -> None:
+    def __init__(
+        self, blocks: Blocks, memberships: Sequence[Membership], groups: int, device: torch.device
+    ) -> None:
         self.blocks = blocks
-        self.sides = len(sides)
+        self.memberships = len(memberships)
         self.groups = groups
         # By member, its group for each weight, with axes of size 1 inside a group; G for weights in no group.
         numbers = torch.arange(groups, device=device)
         self.shapes: list[torch.Size] = []
         indices = []
-        for spread in (side.spread(numbers, absent=groups) for side in sides):
+        for spread in (membership.spread(numbers, absent=groups) for membership in memberships):
             places = iter(blocks.order)
             for count, *_ in blocks.shapes:
                 block = torch.stack([spread[next(places)].permute(0, 2, 3, 1) for _ in range(count)])
@@ -158,8 +160,12 @@ class Members:
         self.shared = [tuple(set.intersection(*map(set, axes))) for axes in of_a_block]
 
     def views(self, matrix: Tensor) -> list[Tensor]:
-        """The members of [..., sides, N], as views [..., n, out, kh, kw, in]."""
-        return [view for side in range(self.sides) for view in self.blocks.views(matrix.select(-2, side))]
+        """The members of [..., memberships, N], as views [..., n, out, kh, kw, in]."""
+        return [
+            view
+            for membership in range(self.memberships)
+            for view in self.blocks.views(matrix.select(-2, membership))
+        ]
 
     def spread(self, values: Tensor, absent: float = 1.0) -> list[Tensor]:
         """A vector [G] as tensors that broadcast over the members; ``absent`` for weights in no group."""
@@ -175,10 +181,10 @@ class Members:
         return summands.new_zeros(len(summands), self.groups + 1).index_add(1, self.index, summands)[:, :-1]
 
     def sum_over_sides(self, vectors: Tensor) -> Tensor:
-        """:meth:`sum` of what is the same on all sides: [K, N] to [K, G]."""
-        # What lies inside the groups of every side is summed once for all of them.
+        """:meth:`sum` of what is the same on all memberships: [K, N] to [K, G]."""
+        # What lies inside the groups of every membership is summed once for all of them.
         blocks = [
             block.sum(axes, keepdim=True) if axes else block
             for block, axes in zip(self.blocks.views(vectors), self.shared, strict=True)
         ]
-        return self.sum(blocks * self.sides)
+        return self.sum(blocks * self.memberships)

@@ -27,20 +27,20 @@ STEPS = 30
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast trials are; one pace for all methods.
+class Throughput:
+    """How fast trials are; one throughput for all methods.
 
     Attributes:
         train: seconds of a pass that trains.
         forward: seconds of a pass of evaluation, which is three samples.
         setup: seconds from the grant of a device to the first step.
-        told: how that is known.
+        source: how that is known.
     """
 
     train: float
     forward: float
     setup: float
-    told: str
+    source: str
 
     def startup(self, trial: Trial) -> float:
         """Seconds from the grant of a device to the first step."""
@@ -51,8 +51,8 @@ class Pace:
         return sum((self.forward if kind == "forward" else self.train) * n for kind, n in passes.items())
 
 
-def pace_of(experiment: Experiment, tflops: float | None = None) -> Pace:
-    """The pace of a comparison's trials.
+def throughput_of(experiment: Experiment, tflops: float | None = None) -> Throughput:
+    """The throughput of a comparison's trials.
 
     Where the device that a trial trains on is here, the dense method takes some training steps on it and evaluates
     a batch. Where it is not, the operations of a pass and a rate say how long it lasts.
@@ -67,18 +67,18 @@ def pace_of(experiment: Experiment, tflops: float | None = None) -> Pace:
     return _measured(experiment) if here and tflops is None else _assumed(experiment, tflops or TFLOPS, here)
 
 
-def _assumed(experiment: Experiment, tflops: float, here: bool) -> Pace:
+def _assumed(experiment: Experiment, tflops: float, here: bool) -> Throughput:
     seed = experiment.config.first_seed
     train, forward = flops_of_a_sample(experiment.network(seed), experiment.data(seed).image_shape)
     rate = tflops * 1e12
-    told = (
+    source = (
         f"{'' if here else 'no GPU here to measure on: '}{tflops:g} TFLOPS are assumed (--tflops), which at "
         f"{train / 1e9:.3g} GFLOP a pass are {rate / train:.0f} passes a second"
     )
-    return Pace(train / rate, 3 * forward / rate, 0.0, told)
+    return Throughput(train / rate, 3 * forward / rate, 0.0, source)
 
 
-def _measured(experiment: Experiment) -> Pace:
+def _measured(experiment: Experiment) -> Throughput:
     config = experiment.config
     torch.set_num_threads(config.resources.cpus_per_trial)  # as in a trial
     for _ in range(2):  # the first time reads the data and loads libraries
@@ -93,11 +93,11 @@ def _measured(experiment: Experiment) -> Pace:
     train, sample = a_step / loop.settings.batch_size, a_batch / len(part)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine's CPU"
     count = "a dense training step" if steps == 1 else f"{steps} dense training steps"
-    told = (
+    source = (
         f"{count} and an evaluation of {len(part)} samples on {where}, just now: "
         f"{1 / train:.0f} passes a second in training, {1 / sample:.0f} samples a second in evaluation"
     )
-    return Pace(train, 3 * sample, setup, told)
+    return Throughput(train, 3 * sample, setup, source)
 
 
 def _step(loop: TrainingLoop) -> None:

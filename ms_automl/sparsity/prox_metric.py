@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.sparsity.groups import Groups
-from ms_automl.sparsity.sides import Members
+from ms_automl.sparsity.memberships import Members
 
 MOST_STEPS = 50
 
@@ -53,7 +53,7 @@ def _euclidean(optimizer: torch.optim.Optimizer, groups: Groups) -> None:
     return None
 
 
-METRICS: dict[str, Callable[[torch.optim.Optimizer, Groups], Tensor | None]] = {
+PROX_METRICS: dict[str, Callable[[torch.optim.Optimizer, Groups], Tensor | None]] = {
     "euclidean": _euclidean,
     "adam": adam_metric,
 }
@@ -133,11 +133,11 @@ class _Equation:
 
     def __init__(self, members: Members, weights: Tensor, metric: Tensor, threshold: Tensor) -> None:
         self.members, self.weights = members, weights
-        self.below = weights.new_empty(members.sides, len(weights))
-        self.parts = weights.new_empty(2, members.sides, len(weights))
+        self.below = weights.new_empty(members.memberships, len(weights))
+        self.parts = weights.new_empty(2, members.memberships, len(weights))
         self.below_views, self.parts_views = members.views(self.below), members.views(self.parts)
         self.ratios = members.views(torch.empty_like(self.below))
-        metrics = members.blocks.views(metric) * members.sides
+        metrics = members.blocks.views(metric) * members.memberships
         for ratio, tau, d in zip(self.ratios, members.spread(threshold, absent=0.0), metrics, strict=True):
             torch.div(tau, d, out=ratio)
 
@@ -157,7 +157,7 @@ class _Equation:
         return self.members.sum(self.parts_views)
 
     def factors(self, root: Tensor) -> Tensor:
-        """[N] s / (s + τ/d), multiplied over the sides."""
+        """[N] s / (s + τ/d), multiplied over the memberships."""
         for below, s in zip(self.below_views, self._set_below(root), strict=True):
             torch.div(s, below, out=below)
         product = self.below[0]
