@@ -59,7 +59,7 @@ def test_the_pace_is_measured_on_the_device_that_trains(monkeypatch):
     assert "30 dense training steps" in throughput.source and "CPU" in throughput.source
     monkeypatch.setattr("ms_automl.driver.throughput.PATIENCE", 0.0)
     hurried = throughput_of(Experiment(config()))
-    assert "a dense training step and" in hurried.told, "a step that takes longer than that is measured once"
+    assert "a dense training step and" in hurried.source, "a step that takes longer than that is measured once"
 
 
 def test_without_the_device_a_stated_rate_is_assumed(absent_gpu):
@@ -68,7 +68,7 @@ def test_without_the_device_a_stated_rate_is_assumed(absent_gpu):
     default, fast = throughput_of(experiment), throughput_of(experiment, 50.0)
     assert fast.train == pytest.approx(train / 50e12) and fast.forward == pytest.approx(3 * forward / 50e12)
     assert default.train == pytest.approx(5 * fast.train)
-    assert "assumed" in default.told and "no GPU" in default.told and "--tflops" in default.told
+    assert "assumed" in default.source and "no GPU" in default.source and "--tflops" in default.source
 
 
 def test_hours_are_passes_times_the_pace(absent_gpu):

@@ -57,7 +57,7 @@ def cluster(said, monkeypatch):
     """Of two hosts with 2 CPUs each."""
     hosts = [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2
     monkeypatch.setattr(starting.ray, "nodes", lambda: hosts)
-    monkeypatch.setattr(starting, "room", lambda resources: 4 // resources.cpus_per_trial)
+    monkeypatch.setattr(starting, "capacity", lambda resources: 4 // resources.cpus_per_trial)
     return lambda cpus: StartWatch(
         session(own=False, slots=4), ResourcesSection(start_timeout=60, cpus_per_trial=cpus), said.append
     )
