@@ -18,7 +18,7 @@ from analysis.matched import levels, matched
 from analysis.paired import Paired, all_pairs, retraining_noise
 from analysis.pareto import hypervolumes
 from analysis.per_task import task_changes, task_table
-from analysis.records import Comparison
+from analysis.records import ComparisonRecord
 from analysis.rungs import rung_table
 from analysis.tables import comparison_table
 from analysis.trials import searched, selected
@@ -29,7 +29,7 @@ from analysis.verdict import beside, verdict_of
 class Findings:
     """A comparison and what follows from it; each finding is worked out when it is first asked for."""
 
-    comparison: Comparison
+    comparison: ComparisonRecord
 
     @cached_property
     def target(self) -> float | None:

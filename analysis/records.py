@@ -28,7 +28,7 @@ FORMAT = "1"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonRecord:
     """What one `python -m ms_automl.search` left behind.
 
     Attributes:
@@ -63,7 +63,7 @@ class Comparison:
     transfer: pd.DataFrame = field(default_factory=lambda: frames.transfer(None))
 
 
-def load(comparison: str | Path) -> Comparison:
+def load(comparison: str | Path) -> ComparisonRecord:
     """Read a comparison by its folder (the one with `comparison.json`) or by its MLflow run id.
 
     The tracking store is `MLFLOW_TRACKING_URI` when set, else the one `comparison.json` names, else
@@ -85,7 +85,7 @@ def load(comparison: str | Path) -> Comparison:
         _at_home(client, parent, uri)
         record = record or _record(artifacts, run_id)
         arms = list(_children(client, parent, "arm"))
-        return Comparison(
+        return ComparisonRecord(
             run_id=run_id,
             tracking_uri=uri,
             rows=frames.rows(record["rows"] if record else _tagged_rows(arms)),

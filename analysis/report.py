@@ -11,7 +11,7 @@ from analysis import plots
 from analysis.findings import Findings
 from analysis.formats import markdown, write_csv
 from analysis.matched import matched_display
-from analysis.records import Comparison, load
+from analysis.records import ComparisonRecord, load
 from analysis.sections import whole_page
 from analysis.tables import display, paired_table
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
@@ -50,7 +50,7 @@ def logged_report(comparison: str | Path, out: Path | None = None) -> tuple[Path
     return index, log_report(loaded, folder)
 
 
-def write_report(comparison: Comparison, folder: Path) -> Path:
+def write_report(comparison: ComparisonRecord, folder: Path) -> Path:
     """Write tables, plots and `index.html` into a folder; returns the path of `index.html`."""
     if comparison.rows.empty:
         raise DataError(
@@ -75,7 +75,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     return index
 
 
-def log_report(comparison: Comparison, folder: Path) -> str:
+def log_report(comparison: ComparisonRecord, folder: Path) -> str:
     """Add the files to the parent run as artifacts `report/`, and the summary as its description.
 
     Returns:

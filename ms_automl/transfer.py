@@ -24,7 +24,7 @@ from ms_automl.samplers.arms import REFERENCE
 from ms_automl.storage.files import alone, writable
 
 if TYPE_CHECKING:
-    from analysis.records import Comparison
+    from analysis.records import ComparisonRecord
     from ms_automl.driver.transfer.uptake import TransferExperiment
     from ms_automl.storage.remote import Storage
 
@@ -145,11 +145,11 @@ def _run(args: argparse.Namespace) -> int:
         )  # fmt: skip
 
 
-def _default(comparison: Comparison) -> Path:
+def _default(comparison: ComparisonRecord) -> Path:
     return Path(f"transfer-{comparison.run_id}")
 
 
-def _storage(args: argparse.Namespace, comparison: Comparison, out: Path) -> Storage | None:
+def _storage(args: argparse.Namespace, comparison: ComparisonRecord, out: Path) -> Storage | None:
     """Below ``--storage`` and the comparison's name, as its own; None without that option."""
     from ms_automl.storage.remote import storage_of
 
@@ -183,7 +183,7 @@ def _chosen(kind: str, text: str | None, known: list[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
-def _arms(comparison: Comparison, text: str | None) -> list[str]:
+def _arms(comparison: ComparisonRecord, text: str | None) -> list[str]:
     """The arms that have a model in some seed, the reference first."""
     valid = comparison.rows[comparison.rows["status"] != "failed"]
     known = [str(arm) for arm in dict.fromkeys(valid["arm"])]
@@ -191,7 +191,7 @@ def _arms(comparison: Comparison, text: str | None) -> list[str]:
     return [REFERENCE, *(arm for arm in chosen if arm != REFERENCE)]
 
 
-def _models(comparison: Comparison, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
+def _models(comparison: ComparisonRecord, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
     """Folders by arm and seed, of the seeds that have a dense reference; what is left out is said."""
     from ms_automl.callbacks.mlflow.selected import selected_model
 

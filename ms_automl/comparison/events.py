@@ -117,7 +117,7 @@ class TrialEvents(Callback):
             self.log.append({"event": "model", "trial": trial.name, "place": self._relative(trial.checkpoint)})
 
     def _keep(self, run: Run, trial: Trial) -> None:
-        course = self.comparison.courses.get(run.seed, {}) if run.is_reference else {}
+        course = self.comparison.judge.courses.get(run.seed, {}) if run.is_reference else {}
         kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
         elapsed = self.comparison.clock() - self.comparison.began
         self.log.append({"event": "trial", "trial": kept, "course": list(course.items()), "elapsed": elapsed})

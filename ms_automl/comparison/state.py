@@ -1,22 +1,16 @@
-"""What has happened so far: trials, what they cost, each run's best, and the rows of the table.
-
-A run is one arm with one seed. Everything that judges a model (objective, Δm, who is best) happens here and
-nowhere else.
-"""
+"""What has happened so far: trials, what they cost, and the rows of the table."""
 
 from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import INTERRUPTED, Charge, Ledger
 from ms_automl.comparison.rows import row_of
 from ms_automl.comparison.run import Callback, Report, Run, Status, Trial
-from ms_automl.meta import Objective, Reference
-from ms_automl.meta.objective import delta_m
-from ms_automl.tasks import Task
 
 FORMAT = 1
 STATES = 2
@@ -34,8 +28,7 @@ class Comparison:
     """The state of a comparison.
 
     Args:
-        objective: J.
-        tasks: the trained tasks.
+        judge: of its trials.
         runs: all of them, the dense references included.
         ledger: what work is charged to.
         callbacks: told of everything, in order.
@@ -44,15 +37,13 @@ class Comparison:
 
     def __init__(
         self,
-        objective: Objective,
-        tasks: Sequence[Task],
+        judge: Judge,
         runs: Sequence[Run],
         ledger: Ledger,
         callbacks: Sequence[Callback] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.objective = objective
-        self.tasks = tasks
+        self.judge = judge
         self.runs = {run.name: run for run in runs}
         self.reference_runs = {run.seed: run for run in runs if run.is_reference}
         self.ledger = ledger
@@ -64,28 +55,6 @@ class Comparison:
         self.busy_seconds = 0.0  # of this process, as the two before
         self.restored = 0
         self.trials: dict[str, Trial] = {}
-        self.references: dict[int, dict[str, float]] = {}
-        self.courses: dict[int, dict[int, dict[str, float]]] = {}  # by seed and step: the dense losses on the way
-
-    def reference(self, seed: int) -> Reference | None:
-        """The dense reference of a seed on the validation split, or None before it is trained."""
-        metrics = self.references.get(seed)
-        return None if metrics is None else self._reference(metrics, "val", self.courses[seed])
-
-    def trouble(self, seed: int) -> str | None:
-        """Why nothing can be held against the dense reference of a seed; None where it can."""
-        metrics = self.references.get(seed)
-        return "the dense reference failed" if metrics is None else self._reference(metrics, "val").trouble
-
-    def _reference(
-        self, metrics: dict[str, float], split: str, course: Mapping[int, dict[str, float]] | None = None
-    ) -> Reference:
-        """What a dense trial's metrics say of a split."""
-        names = [task.name for task in self.tasks]
-        return Reference.of(metrics, names, split, tuple((course or {}).items()), self.objective.loss_scale)
-
-    def _losses(self, metrics: dict[str, float], split: str) -> dict[str, float]:
-        return {task.name: metrics[f"{split}/{task.name}/loss"] for task in self.tasks}
 
     def register(self, trial: Trial) -> None:
         """A trial was suggested."""
@@ -128,11 +97,8 @@ class Comparison:
         trial.heard = self.clock()
         trial.reports = max(trial.reports, report.interval + 1)
         if report.metrics and news:
-            trial.metrics = dict(report.metrics) | self._judge(run, report)
+            trial.metrics = dict(report.metrics) | self.judge.judged(run, report.metrics)
             trial.schedule, trial.warnings = report.schedule, report.warnings
-            if run.is_reference:
-                course = self.courses.setdefault(run.seed, {})
-                course[int(report.metrics["step"])] = self._losses(report.metrics, "probe")
             costs = {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,
@@ -199,7 +165,7 @@ class Comparison:
             setattr(trial, name, getattr(before, name))
         trial.at_rungs |= before.at_rungs
         if course:
-            self.courses[self.runs[trial.run].seed] = course
+            self.judge.courses[self.runs[trial.run].seed] = course
 
     def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
         """A trial's process died.
@@ -264,6 +230,15 @@ class Comparison:
         """
         self.ledger.add(Charge(run.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
+    def set_limits(self, run: Run) -> None:
+        """In a unit that is measured, limits are multiples of what the dense reference took."""
+        if not run.is_reference or self.ledger.unit.planned:
+            return
+        unit = self.ledger.totals(run.name).spent
+        for other in self.runs.values():
+            if other.seed == run.seed and other is not run:
+                self.ledger.limits[other.name] = other.limit * unit
+
     def stop(self, status: Status, message: str) -> None:
         """End whatever still runs; runs that are not at their end say why."""
         for trial in list(self.trials.values()):
@@ -305,23 +280,9 @@ class Comparison:
         self.restored += trial.status == Status.FINISHED
         run = self.runs[trial.run]
         if course:
-            self.courses[run.seed] = course
+            self.judge.courses[run.seed] = course
         self.last_end = max(self.last_end or self.began, self.began + elapsed)
         self._settle(run, elapsed)
-
-    def _judge(self, run: Run, report: Report) -> dict[str, float]:
-        metrics = report.metrics
-        # The dense reference is relative to itself, and final values are what others are relative to.
-        base = metrics if run.is_reference else self.references[run.seed]
-        judged = {"val/objective": self._objective(metrics, base, "val")}
-        if any(key.startswith("test/") for key in metrics):
-            judged["test/objective"] = self._objective(metrics, base, "test")
-            judged["delta_m"] = delta_m(self.tasks, _split(metrics, "test"), _split(base, "test"))
-        return judged
-
-    def _objective(self, metrics: dict[str, float], base: dict[str, float], split: str) -> float:
-        reference = self._reference(base, split)
-        return self.objective.value(self._losses(metrics, split), reference, metrics["density"])
 
     def _end(self, trial: Trial, status: Status, error: str | None) -> None:
         run = self.runs[trial.run]
@@ -340,32 +301,10 @@ class Comparison:
             trial = run.trials[run.settled]
             run.settled += 1
             run.passes += trial.passes
-            self._select(run, trial, seconds)
-
-    def _select(self, run: Run, trial: Trial, seconds: float) -> None:
-        """The reference, the run's best and its anytime curve, after a trial's end."""
-        if trial.status == Status.FINISHED and run.is_reference:
-            self.references[run.seed] = dict(trial.metrics)
-        scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
-        if scored and trial.method in run.winners and self.better(trial, run.best):
-            run.best = trial
-        if run.best is not None and run.best.status == Status.FINISHED:
-            best = run.best.metrics
-            run.anytime.append((run.passes, best["val/objective"], best["test/objective"], seconds))
+            self.judge.select(run, trial, seconds)
 
     def _running_for(self, trial: Trial) -> float:
         return 0.0 if trial.started is None else self.clock() - trial.started
-
-    def better(self, trial: Trial, best: Trial | None) -> bool:
-        """Whether a trial is to be selected in the place of another."""
-        if best is None:
-            return True
-        return self.rank(trial) < self.rank(best)
-
-    def rank(self, trial: Trial) -> tuple[bool, float, float]:
-        """Lower is better: first whole trials, then what misses the target, then J on the validation split."""
-        missed = max(0.0, self.objective.violation(trial.metrics["density"]))
-        return trial.status != Status.FINISHED, missed, trial.metrics["val/objective"]
 
     @property
     def useful_share(self) -> float:
@@ -376,12 +315,8 @@ class Comparison:
 
     def row(self, run: Run) -> dict[str, Any]:
         """The run's row of comparison.json."""
-        return row_of(run, self.ledger, self.objective)
+        return row_of(run, self.ledger, self.judge.objective)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, in the order of the runs."""
         return [self.row(run) for run in self.runs.values()]
-
-
-def _split(metrics: dict[str, float], split: str) -> dict[str, float]:
-    return {key.removeprefix(f"{split}/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.registry import SPACES
 from ms_automl.comparison.run import Run
@@ -148,7 +149,7 @@ def assemble(
     done = replayed or Replay()
     ledger = Ledger(limits, unit, done.charges, log.charged)
     tasks = experiment.data(config.first_seed).tasks
-    comparison = Comparison(config.objective, tasks, runs, ledger, clock=clock)
+    comparison = Comparison(Judge(config.objective, tasks), runs, ledger, clock=clock)
     samplers = {run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, studies)) for run in runs}
     reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
     most = config.resources.concurrency_per_run

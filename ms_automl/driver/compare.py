@@ -235,7 +235,7 @@ def _finish(
         "cost/logging_seconds": tracker.writer.seconds,
         "cost/peak_memory_mb": own + slots * max(trials, default=0.0),
     }
-    warnings = reference_lines(comparison.tasks, comparison.references)
+    warnings = reference_lines(comparison.judge.tasks, comparison.judge.references)
     content |= {"measured": measured, "warnings": warnings, "rows": comparison.rows()}
     write_json(out / "comparison.json", content)
     tracker.finish(content, measured, status)
@@ -265,7 +265,7 @@ def _compact(
     images = real_images(data)
     torch.set_num_threads(experiment.config.resources.cpus_per_trial)  # as in a trial
     runs = comparison.runs.values()
-    logged = {run.name for run in best_of_each_arm(runs, comparison.better)}
+    logged = {run.name for run in best_of_each_arm(runs, comparison.judge.better)}
     troubles: dict[str, list[str]] = {}
     for run in runs:
         model = models[run.name]

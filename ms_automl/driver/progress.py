@@ -130,7 +130,7 @@ class RunProgress:
         """A trial that has ended."""
         result = None
         if trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics:
-            violation = self.comparison.objective.violation(trial.metrics["density"])
+            violation = self.comparison.judge.objective.violation(trial.metrics["density"])
             stopped = trial.status == Status.STOPPED
             result = Result(trial.metrics["val/objective"], violation, trial.schedule, stopped)
         at_rungs = dict(trial.at_rungs)

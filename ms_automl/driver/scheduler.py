@@ -62,7 +62,6 @@ class Scheduler:
         self.interrupted: list[Trial] = []
         self._assignments: dict[str, Assignment] = {}  # by name, of the trials that run or are interrupted
         self._retrainings: dict[str, Entry] = {}  # by name, of those that were to run: the states they have left
-        self._passes: dict[tuple[str, int], Mapping[str, float]] = {}
         self._queue: RunQueue | None = None
 
     def next(self, trial_id: str) -> Assignment | Answer:
@@ -105,7 +104,7 @@ class Scheduler:
         return None
 
     def _waits_for_reference(self, run: Run) -> bool:
-        if run.is_reference or run.seed in self.comparison.references:
+        if run.is_reference or run.seed in self.comparison.judge.references:
             return False
         return not self.comparison.reference_runs[run.seed].closed
 
@@ -139,11 +138,11 @@ class Scheduler:
     def _over(self, progress: RunProgress, begun: float) -> str | None:
         """Why a run has no further trial, '' where it cannot pay for one; None where it may have one."""
         run = progress.run
-        if not run.is_reference and (trouble := self.comparison.trouble(run.seed)) is not None:
+        if not run.is_reference and (trouble := self.comparison.judge.trouble(run.seed)) is not None:
             return trouble
         if progress.failed >= run.planned_trials:
             return "gave up"  # the budget alone would allow endlessly many
-        one = self.comparison.ledger.unit.total(self._planned("fixed_lambda", run.seed))
+        one = self.comparison.ledger.unit.total(self.planned_passes("fixed_lambda", run.seed))
         return None if progress.affords(progress.sampler.least * one - begun) else ""
 
     def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
@@ -157,18 +156,13 @@ class Scheduler:
 
     def _needed(self, run: Run, suggestion: Suggestion) -> float:
         """What a suggested trial costs, in the budget's unit."""
-        whole = self.comparison.ledger.unit.total(self._planned(suggestion.method, run.seed))
+        whole = self.comparison.ledger.unit.total(self.planned_passes(suggestion.method, run.seed))
         if suggestion.until is not None:
             return whole * suggestion.share
         origin = _origin(run, suggestion)
         if origin is None or suggestion.start is None or suggestion.start.what != "state":
             return whole
         return whole - self.comparison.ledger.spent_on(origin.name)
-
-    def _planned(self, method: str, seed: int) -> Mapping[str, float]:
-        if (method, seed) not in self._passes:
-            self._passes[method, seed] = self.planned_passes(method, seed)
-        return self._passes[method, seed]
 
     def _retrains(self, run: Run) -> bool:
         wanted = not run.is_reference and run.best is not None and run.best.status == Status.FINISHED
@@ -207,7 +201,12 @@ class Scheduler:
         if origin is not None and origin.checkpoint is not None and suggestion.start is not None:
             start = (suggestion.start.what, origin.checkpoint)
         self._assignments[trial.name] = Assignment(
-            suggestion, run.seed, self.comparison.reference(run.seed), trial.training_seed, start, trial.states
+            suggestion,
+            run.seed,
+            self.comparison.judge.reference(run.seed),
+            trial.training_seed,
+            start,
+            trial.states,
         )
         return self._assignments[trial.name]
 
@@ -281,7 +280,7 @@ class Scheduler:
         del self._assignments[trial.name]
         if trial.training_seed is not None:
             return
-        self._set_limits(run)
+        self.comparison.set_limits(run)
         self.progress[run.name].end(trial)
 
     def give_up(self, trial_id: str, why: str) -> None:
@@ -291,16 +290,7 @@ class Scheduler:
     def _interval(self, trial: Trial) -> float:
         """Passes of an interval."""
         seed = self.comparison.runs[trial.run].seed
-        return sum(self._planned(trial.method, seed).values()) / self.reports
-
-    def _set_limits(self, run: Run) -> None:
-        """In a unit that is measured, limits are multiples of what the dense reference took."""
-        if not run.is_reference or self.comparison.ledger.unit.planned:
-            return
-        unit = self.comparison.ledger.totals(run.name).spent
-        for other in self.comparison.runs.values():
-            if other.seed == run.seed and other is not run:
-                self.comparison.ledger.limits[other.name] = other.limit * unit
+        return sum(self.planned_passes(trial.method, seed).values()) / self.reports
 
     def resume(self, ended: Sequence[Entry], pending: Mapping[str, Entry]) -> None:
         """Take over what an earlier process did: the next suggestions are those that would have come.
@@ -328,7 +318,7 @@ class Scheduler:
         if ended:
             self.comparison.restore(trial, one.course, one.elapsed)
             progress.add(trial, needed, ended=True)
-            self._set_limits(run)
+            self.comparison.set_limits(run)
             return
         origin = _origin(run, suggestion)
         trial = self._trial(progress, f"left/{trial.name}", suggestion, origin)

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
+from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
 from ms_automl.comparison.run import Assignment, Report, Run
 from ms_automl.comparison.state import Comparison
@@ -70,7 +71,9 @@ class Bench:
         log = EventLog(folder)
         ledger = Ledger(limits, measure, done.charges, log.charged)
         self.clock, self.folder = Clock(), folder
-        self.state = Comparison(objective, [classification("digit", 10)], runs, ledger, recorders, self.clock)
+        self.state = Comparison(
+            Judge(objective, [classification("digit", 10)]), runs, ledger, recorders, self.clock
+        )
         self.state.callbacks.append(TrialEvents(log, self.state))
         self.scheduler = Scheduler(
             self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time

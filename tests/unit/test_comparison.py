@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.run import Report, Role, Run, Trial
 from ms_automl.comparison.state import Comparison
@@ -49,7 +50,7 @@ class Bench:
         self.arm = Run("optuna", 0, "scalar", 1000.0, ("fixed_lambda",), 3)
         ledger = Ledger({"optuna-0": 1000.0})
         self.state = Comparison(
-            objective or Objective(), [TASK], [self.dense, self.arm], ledger, [self.spy], self.clock
+            Judge(objective or Objective(), [TASK]), [self.dense, self.arm], ledger, [self.spy], self.clock
         )
 
     def begin(self, run, method="fixed_lambda", params=None):
@@ -285,13 +286,13 @@ def test_the_reference_of_a_seed_holds_its_final_losses_and_the_probes_on_the_wa
     bench = Bench(tmp_path)
     trial = bench.begin(bench.dense, "dense")
     bench.state.report(trial.id, report(loss=3.0, done=False))
-    assert bench.state.reference(0) is None, "not before it is trained"
+    assert bench.state.judge.reference(0) is None, "not before it is trained"
     bench.state.report(trial.id, report(loss=1.0, interval=1))
-    reference = bench.state.reference(0)
+    reference = bench.state.judge.reference(0)
     assert reference.losses == {"digit": 1.0}
     assert list(reference.course) == [(10, {"digit": 6.0}), (20, {"digit": 2.0})]
     assert reference.rise(10, {"digit": 9.0}) == pytest.approx(0.5)
-    assert bench.state.reference(1) is None
+    assert bench.state.judge.reference(1) is None
 
 
 def test_what_the_selected_trial_warns_of_ends_up_in_the_rows_note(bench):

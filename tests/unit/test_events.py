@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,8 @@ class Clocked:
     """What a comparison is to who writes its events."""
 
     def __init__(self):
-        self.began, self.now, self.courses = 0.0, 0.0, {0: {10: {"d": 1.0}}}
+        self.began, self.now = 0.0, 0.0
+        self.judge = SimpleNamespace(courses={0: {10: {"d": 1.0}}})
 
     def clock(self):
         self.now += 1.0

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from ms_automl.callbacks.screen import Screen, comparison_table, notes, progress_table
+from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
 from ms_automl.comparison.run import Run, Trial
 from ms_automl.comparison.state import Comparison
@@ -55,7 +56,7 @@ def comparison(tmp_path):
         Run(arm, 0, "per_layer", math.inf if arm == "dense" else 400.0, ARMS[arm].winners, 4, ARMS[arm].role)
         for arm in ARMS
     ]
-    return Comparison(Objective(), [], runs, Ledger({}))
+    return Comparison(Judge(Objective(), []), runs, Ledger({}))
 
 
 def test_the_progress_table_can_be_drawn_at_any_moment(comparison):

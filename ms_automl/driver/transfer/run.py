@@ -25,7 +25,7 @@ from ms_automl.tuning.session import ray_session
 with ours():
     from analysis import frames
     from analysis.formats import duration
-    from analysis.records import Comparison
+    from analysis.records import ComparisonRecord
     from analysis.report import logged_report
     from analysis.transfer import sentences
 
@@ -34,7 +34,7 @@ SHARE = "put the comparison where all hosts see it, or name such a place, s3://.
 
 def run_transfer(
     console: Console,
-    comparison: Comparison,
+    comparison: ComparisonRecord,
     experiment: TransferExperiment,
     models: dict[tuple[str, int], Path],
     digests: dict[tuple[str, int], str],
@@ -134,7 +134,7 @@ def _places(
 
 def _say(
     console: Console,
-    comparison: Comparison,
+    comparison: ComparisonRecord,
     content: dict[str, Any],
     tracker: TransferTracker,
     storage: Storage | None,
