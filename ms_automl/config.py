@@ -9,17 +9,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta import Objective
-from ms_automl.meta.learners import LEARNERS
 from ms_automl.meta.settings import (
+    SETTINGS,
     ForwardExactSettings,
     ForwardSettings,
     ImplicitCGSettings,
@@ -31,6 +30,9 @@ from ms_automl.meta.settings import (
     WaterfillSettings,
 )
 from ms_automl.training import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
 
 
 class _Section(BaseModel):
@@ -108,6 +110,8 @@ class ResourcesSection(_Section):
     @property
     def device(self) -> torch.device:
         """What a trial trains on; of several GPUs Ray shows it its own alone."""
+        import torch
+
         return torch.device("cuda" if self.gpus_per_trial else "cpu")
 
 
@@ -228,12 +232,10 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if "metric" in training:
         training["prox_metric"] = training.pop("metric")
     meta = values.setdefault("meta", {})
-    entry = LEARNERS.get(meta.get("learner", DEFAULT_LEARNER))
+    entry = SETTINGS.get(meta.get("learner", DEFAULT_LEARNER))
     if entry is not None:
         values["meta"] = {
-            name: value
-            for name, value in meta.items()
-            if name in _names(entry.settings) or not _learners_with(name)
+            name: value for name, value in meta.items() if name in _names(entry) or not _learners_with(name)
         }
     return values
 
@@ -292,7 +294,7 @@ def _problem(problem: ErrorDetails) -> str:
             return f"{key}: learner '{learner}' has no such setting: leave it out, or set meta.learner={others[0]}"
         return str(unknown_name("key", key, _known_keys()))
     if kind == "union_tag_invalid":
-        return str(unknown_name("meta.learner", str(given["learner"]), sorted(LEARNERS)))
+        return str(unknown_name("meta.learner", str(given["learner"]), sorted(SETTINGS)))
     if kind == "missing":
         return f"{key} is missing: --set {key}=VALUE"
     reason = problem["msg"].removeprefix("Value error, ")
@@ -300,7 +302,7 @@ def _problem(problem: ErrorDetails) -> str:
 
 
 def _learners_with(name: str) -> list[str]:
-    return [learner for learner, entry in LEARNERS.items() if name in _names(entry.settings)]
+    return [learner for learner, entry in SETTINGS.items() if name in _names(entry)]
 
 
 def _names(settings: Any) -> list[str]:
@@ -312,7 +314,7 @@ def _known_keys() -> list[str]:
     for name, field in Config.model_fields.items():
         key, section = field.alias or name, field.annotation
         if name == "meta":
-            keys += dict.fromkeys(f"meta.{one}" for entry in LEARNERS.values() for one in _names(entry.settings))
+            keys += dict.fromkeys(f"meta.{one}" for entry in SETTINGS.values() for one in _names(entry))
         elif is_dataclass(section):
             keys += [f"{key}.{inner}" for inner in _names(section)]
         elif isinstance(section, type) and issubclass(section, _Section):

@@ -20,6 +20,7 @@ from typing import Any
 from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.config import Config, load_config, presets
 from ms_automl.errors import ConfigError
+from ms_automl.samplers.arms import ARMS, check_names
 
 EPILOG = """\
 examples:
@@ -41,8 +42,6 @@ What --set can change is listed by --show-config; docs/own_data.md shows how to 
 
 
 def _parser() -> Parser:
-    from ms_automl.samplers.arms import ARMS
-
     wide = max(map(len, ARMS)) + 2
     arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
     parser = Parser(prog="python -m ms_automl.search", description=__doc__, epilog=EPILOG.format(arms=arms))
@@ -113,6 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
         preset = args.preset or "rooms"
         config = load_config(preset, arms=arms, seeds=args.seeds, settings=args.set)
+    check_names(config)
     if args.show_config:
         import yaml
 

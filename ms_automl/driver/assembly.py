@@ -13,28 +13,14 @@ from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.registry import SPACES
 from ms_automl.comparison.run import Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.scheduler import PlannedPasses, Scheduler
-from ms_automl.errors import BudgetError, ConfigError, unknown_name
+from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.samplers.arms import ARMS, REFERENCE, Arm, SamplerInputs
 from ms_automl.training.constant import extremes
-
-
-def check_names(config: Config) -> None:
-    """Raise ConfigError for arms and spaces that do not exist or cannot be compared."""
-    for name in config.arms:
-        if name not in ARMS:
-            raise unknown_name("arm", name, list(ARMS))
-    if config.space not in SPACES:
-        raise unknown_name("space", config.space, list(SPACES))
-    if len(set(config.arms)) < len(config.arms):
-        raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
-    if set(config.arms) <= {REFERENCE}:
-        raise ConfigError(f"arms: name at least one besides {REFERENCE}, which is the reference")
 
 
 def check_batches(config: Config, data: MultiTaskData) -> None:

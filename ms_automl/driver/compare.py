@@ -28,13 +28,13 @@ from ms_automl.comparison.selection import best_of_each_arm, compacted, first_li
 from ms_automl.comparison.state import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
-from ms_automl.driver.assembly import arm_names, assemble, check_batches, check_names, decided, one_trial
+from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, one_trial
 from ms_automl.driver.looking import look_at_data
 from ms_automl.driver.outcome import say_outcome, warn
 from ms_automl.environment.provenance import git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError
 from ms_automl.models.onnx_form import to_onnx
-from ms_automl.samplers.arms import REFERENCE
+from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage.files import alone, from_here, writable, write_json
 from ms_automl.storage.remote import Storage, storage_of

@@ -16,10 +16,11 @@ from ms_automl.comparison.events import replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
-from ms_automl.driver.assembly import check_batches, check_names, one_trial
+from ms_automl.driver.assembly import check_batches, one_trial
 from ms_automl.driver.simulation import Outcome, Share, simulate
 from ms_automl.driver.throughput import Throughput, throughput_of
 from ms_automl.errors import ConfigError
+from ms_automl.samplers.arms import check_names
 
 STOPPING = ("topk", "optuna-asha")
 """Arms whose number of trials follows from results."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ms_automl.errors import STRICT, ConfigError, require
 from ms_automl.meta.reference import Losses, Reference, Scale
-from ms_automl.tasks import Task
+
+if TYPE_CHECKING:
+    from ms_automl.tasks import Task
 
 
 @dataclass(frozen=True)

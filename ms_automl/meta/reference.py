@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from ms_automl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Losses = Mapping[str, float]
 """L_t by task."""

@@ -169,3 +169,17 @@ class ImplicitNeumannSettings(UnrollingSettings):
     """Of :class:`~ms_automl.meta.hypergradients.implicit_neumann.ImplicitNeumann`, K terms."""
 
     learner: Literal["implicit_neumann"] = "implicit_neumann"
+
+
+SETTINGS: dict[str, type[LearnerSettings]] = {
+    "one_step": OneStepSettings,
+    "forward": ForwardSettings,
+    "forward_exact": ForwardExactSettings,
+    "unrolled_first_order": UnrolledFirstOrderSettings,
+    "unrolled": UnrolledSettings,
+    "implicit_cg": ImplicitCGSettings,
+    "implicit_neumann": ImplicitNeumannSettings,
+    "waterfill": WaterfillSettings,
+    "removal": RemovalSettings,
+}
+"""By learner, a key of :data:`~ms_automl.meta.learners.LEARNERS`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_automl.comparison.run import Role
+from ms_automl.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from ms_automl.comparison.registry import Space
@@ -125,3 +126,18 @@ ARMS: dict[str, Arm] = {
 }
 REFERENCE = next(name for name, arm in ARMS.items() if arm.role is Role.REFERENCE)
 """The arm that all others are relative to."""
+
+
+def check_names(config: Config) -> None:
+    """Raise ConfigError for arms and spaces that do not exist or cannot be compared."""
+    from ms_automl.comparison.registry import SPACES
+
+    for name in config.arms:
+        if name not in ARMS:
+            raise unknown_name("arm", name, list(ARMS))
+    if config.space not in SPACES:
+        raise unknown_name("space", config.space, list(SPACES))
+    if len(set(config.arms)) < len(config.arms):
+        raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
+    if set(config.arms) <= {REFERENCE}:
+        raise ConfigError(f"arms: name at least one besides {REFERENCE}, which is the reference")

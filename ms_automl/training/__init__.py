@@ -7,15 +7,18 @@ pruning). Then the pattern of zeros is frozen for good and the network trains on
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from ms_automl.models.cost import Cost
-from ms_automl.training.constant import constant_losses
-from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
-from ms_automl.training.feed import BatchOrder, State
-from ms_automl.training.finite import Seen
-from ms_automl.training.loop import TrainingLoop
-from ms_automl.training.settings import PROBE, TrainingSettings
+from ms_automl.environment.lazy import lazy
+
+if TYPE_CHECKING:
+    from ms_automl.training.constant import constant_losses
+    from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
+    from ms_automl.training.feed import BatchOrder, State
+    from ms_automl.training.finite import Seen
+    from ms_automl.training.loop import TrainingLoop
+    from ms_automl.training.settings import PROBE, TrainingSettings
+    from ms_automl.training.trainable import Trainable
 
 __all__ = [
     "PROBE",
@@ -32,29 +35,20 @@ __all__ = [
     "weighted",
 ]
 
-
-class Trainable(Protocol):
-    """A way of training. Built from plain arguments; driven by ``step`` until ``done``.
-
-    ``save → load → step`` equals an uninterrupted run, bit for bit on CPU.
-    """
-
-    cost: Cost
-    loop: TrainingLoop
-
-    @property
-    def done(self) -> bool:
-        """Whether the last report was made."""
-        ...
-
-    def step(self) -> Metrics:
-        """Train one report interval and evaluate."""
-        ...
-
-    def state_dict(self) -> State:
-        """Everything that the rest of the run depends on: tensors, numbers, lists and dicts of them."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore :meth:`state_dict`."""
-        ...
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BatchOrder": "ms_automl.training.feed",
+        "Metrics": "ms_automl.training.evaluation",
+        "PROBE": "ms_automl.training.settings",
+        "Seen": "ms_automl.training.finite",
+        "State": "ms_automl.training.feed",
+        "Trainable": "ms_automl.training.trainable",
+        "TrainingLoop": "ms_automl.training.loop",
+        "TrainingSettings": "ms_automl.training.settings",
+        "constant_losses": "ms_automl.training.constant",
+        "evaluate": "ms_automl.training.evaluation",
+        "task_losses": "ms_automl.training.evaluation",
+        "weighted": "ms_automl.training.evaluation",
+    },
+)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ms_automl.data import MultiTaskData
 from ms_automl.errors import STRICT, ConfigError, require, unknown_name
-from ms_automl.models.cost import Cost, planned_cost
-from ms_automl.sparsity import GROUPINGS, PROX_METRICS
+
+if TYPE_CHECKING:
+    from ms_automl.data import MultiTaskData
+    from ms_automl.models.cost import Cost
+
+Grouping = Literal["input_channel", "output_channel", "coupled", "weight"]
+"""Keys of :data:`~ms_automl.sparsity.GROUPINGS`, which takes torch to be read."""
+ProxMetric = Literal["euclidean", "adam"]
+"""Keys of :data:`~ms_automl.sparsity.PROX_METRICS`."""
 
 PROBE = 512
 """Validation samples on which two runs are compared in the middle of training, at most."""
@@ -52,8 +58,8 @@ class TrainingSettings:
     prox_share: float = 0.75
     report_every: int = 100
     eval_batch_size: int = 128
-    grouping: str = "input_channel"
-    prox_metric: str = "euclidean"
+    grouping: Grouping = "input_channel"
+    prox_metric: ProxMetric = "euclidean"
     weighting: Literal["equal", "uncertainty"] = "equal"
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = None
@@ -80,10 +86,9 @@ class TrainingSettings:
             "prefetch >= 0": self.prefetch >= 0,
         }
         require(conditions, self)
-        if self.grouping not in GROUPINGS:
-            raise unknown_name("grouping", self.grouping, list(GROUPINGS))
-        if self.prox_metric not in PROX_METRICS:
-            raise unknown_name("prox_metric", self.prox_metric, list(PROX_METRICS))
+        for name, known in (("grouping", get_args(Grouping)), ("prox_metric", get_args(ProxMetric))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), list(known))
         if self.prox_metric == "adam" and self.optimizer != "adamw":
             raise ConfigError(
                 f"training.prox_metric=adam is that of Adam's second moment, but got optimizer={self.optimizer}: "
@@ -126,6 +131,8 @@ class TrainingSettings:
             products: Hessian-vector products, each on one training batch.
             probes: calls of :meth:`TrainingLoop.probe`.
         """
+        from ms_automl.models.cost import planned_cost
+
         return planned_cost(
             steps=self.steps,
             batch_size=self.batch_size,

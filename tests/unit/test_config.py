@@ -1,6 +1,7 @@
 """Presets and --set: what is read, and the one line that says what is wrong."""
 
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,9 +10,11 @@ from ms_automl.config import Config, load_config, parse, presets, upgraded
 from ms_automl.errors import ConfigError
 from ms_automl.meta import Objective, WaterfillSettings
 from ms_automl.meta.learners import LEARNERS
+from ms_automl.meta.settings import SETTINGS
 from ms_automl.samplers.arms import ARMS
 from ms_automl.sparsity import GROUPINGS, PROX_METRICS
 from ms_automl.training import TrainingSettings
+from ms_automl.training.settings import Grouping, ProxMetric
 from search_spaces import SPACES
 
 
@@ -35,6 +38,12 @@ def test_a_configuration_survives_its_own_yaml(name):
 def test_every_grouping_and_metric_that_exists_can_be_set(grouping, metric):
     config = load_config("smoke", settings=[f"training.grouping={grouping}", f"training.prox_metric={metric}"])
     assert (config.training.grouping, config.training.prox_metric) == (grouping, metric)
+
+
+def test_what_settings_name_is_what_there_is():
+    assert get_args(Grouping) == tuple(GROUPINGS)
+    assert get_args(ProxMetric) == tuple(PROX_METRICS)
+    assert {name: entry.settings for name, entry in LEARNERS.items()} == SETTINGS
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -119,8 +128,8 @@ def test_arguments_of_the_command_line_replace_those_of_the_preset():
         ("training.report_every=1000", ["training", "`report_every <= steps`", "report_every=1000", "steps=40"]),
         ("training.batch_size=1", ["training:", "`batch_size >= 2`", "batch_size=1"]),
         ("training=5", ["training", "5"]),
-        ("training.grouping=filter", ["training:", "unknown grouping 'filter'", "input_channel", "coupled"]),
-        ("training.prox_metric=l2", ["training:", "unknown prox_metric 'l2'", "euclidean, adam"]),
+        ("training.grouping=filter", ["training.grouping", "'input_channel'", "'coupled'", "'filter'"]),
+        ("training.prox_metric=l2", ["training.prox_metric", "'euclidean' or 'adam'", "'l2'"]),
         ("training.optimizer=adam", ["training.optimizer", "'adamw' or 'sgd'", "'adam'"]),
         ("meta={learner: forward, outer: test}", ["meta.outer", "'validation' or 'training'", "'test'"]),
         ("meta={learner: unrolled, unroll: 0}", ["meta:", "`unroll >= 1`", "unroll=0"]),

@@ -39,3 +39,32 @@ def test_all_four_packages_lie_in_one_folder() -> None:
         assert spec.origin is not None
         parents.add(Path(spec.origin).resolve().parents[1])
     assert parents == {Path(__file__).resolve().parents[2]}
+
+
+QUICK = ("--help", "--show-config", "--arms optna", "--set training.steps=0", "--set space=bogus", "--bogus")
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize("arguments", QUICK)
+def test_what_needs_no_training_is_answered_before_anything_heavy_is_loaded(arguments: str) -> None:
+    done = run(
+        f"import sys; from ms_automl.search import main\n"
+        f"try: main({arguments.split()!r})\n"
+        "except SystemExit: pass\n"
+        f"print('heavy:', *(name for name in {HEAVY} if name in sys.modules))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_the_package_itself_loads_nothing_heavy() -> None:
+    done = run(f"import sys, ms_automl; print([name for name in {HEAVY} if name in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_names_of_a_package_are_known_before_they_are_imported() -> None:
+    done = run(
+        "import ms_automl.training as t, ms_automl.meta as m; print({*t.__all__} <= {*dir(t)}, m.Objective)"
+    )
+    assert done.stdout == "True <class 'ms_automl.meta.objective.Objective'>\n", done.stderr
+    assert "has no attribute 'Loop'" in run("import ms_automl.training; ms_automl.training.Loop").stderr

@@ -98,7 +98,7 @@ def test_the_report_has_a_door_that_is_always_ours(tmp_path):
 def test_a_file_that_python_takes_for_its_own_is_named_in_a_line(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("VALUE = 1\n")
-    status, shown, error = run(tmp_path, "-m", "ms_automl.search", "--show-config")
+    status, shown, error = run(tmp_path, "-m", "ms_automl.search", "--preset", "smoke", "--plan")
     assert (status, shown) == (2, "") and error.count("\n") == 1
     assert error.startswith(f"error: {name.partition('/')[0]} in this folder") and "rename it" in error
 
