@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for one of our commands
-    import ms_automl.environment.hidden  # noqa: F401
+    from ms_automl.environment.hidden import say
+
+    sys.excepthook = say
 
 from typing import TYPE_CHECKING, Any
 

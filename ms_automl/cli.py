@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ms_automl.environment.hidden import explained
 from ms_automl.environment.output import lasting_output
 from ms_automl.errors import ConfigError, MsAutomlError
 
@@ -122,6 +123,9 @@ def _in_one_line(run: Callable[[], int], debug: bool, interrupted: str) -> int:
             traceback.print_exc()
         if isinstance(error, MsAutomlError):
             print("error:", *str(error).split(), file=sys.stderr)
+            return 2
+        if (why := explained(error)) is not None:
+            print("error:", why, file=sys.stderr)
             return 2
         line = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"error: {line}; not foreseen: --debug shows where it comes from", file=sys.stderr)

@@ -21,16 +21,20 @@ def hiding(folder: str) -> list[str]:
     )
 
 
-def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End the process in a line where such a file is why something cannot be imported."""
+def explained(error: BaseException) -> str | None:
+    """What to do where such a file is why something cannot be imported; None where that is not so."""
     found = hiding(sys.path[0] or ".")
-    if not found or not issubclass(kind, ImportError | AttributeError):
+    if not found or not isinstance(error, ImportError | AttributeError):
+        return None
+    return f"{', '.join(found)} in this folder: Python takes it for its own module ({error}): rename it"
+
+
+def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End the process in that line."""
+    line = explained(error)
+    if line is None:
         sys.__excepthook__(kind, error, trace)
         return
-    names = ", ".join(found)
-    sys.stderr.write(f"error: {names} in this folder: Python takes it for its own module ({error}): rename it\n")
+    sys.stderr.write(f"error: {line}\n")
     sys.stderr.flush()
     os._exit(2)
-
-
-sys.excepthook = say
