@@ -103,7 +103,7 @@ def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, int
     Args:
         run: the command; returns its exit status.
         arguments: of the command line; None for those of this process.
-        interrupted: what to say on Ctrl-C or SIGTERM.
+        interrupted: what to say on Ctrl-C or SIGTERM, where the command says nothing itself.
 
     Returns:
         The exit status: of ``run``, 2 (bad input), 130 (Ctrl-C, SIGTERM) or 1 (an error that nobody foresaw).
@@ -115,8 +115,8 @@ def one_line_errors(run: Callable[[], int], arguments: Sequence[str] | None, int
 def _in_one_line(run: Callable[[], int], debug: bool, interrupted: str) -> int:
     try:
         return run()
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or interrupted, file=sys.stderr)
         return 130
     except Exception as error:
         if debug:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ms_automl.cli import Parser, one_line_errors, path, place
+from ms_automl.cli import Parser, one_line_errors, path, place, undisturbed
 from ms_automl.config import Config, load_config, presets
+from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.arms import ARMS, check_names
 
@@ -123,13 +124,35 @@ def _run(args: argparse.Namespace) -> int:
         return _plan(args, config, cores)
     if args.tflops is not None:
         raise ConfigError("--tflops says what a plan is to assume: add --plan, or leave it out")
+    from rich.console import Console
+
     from ms_automl.driver.compare import run_comparison
+    from ms_automl.driver.outcome import say_outcome
 
     out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     slots = args.slots if args.slots is not None else cores
-    return run_comparison(
-        config, out, data_dir=args.data_dir, address=args.address, slots=slots, storage=args.storage, record=record
-    )
+    console = Console()
+    ended = run_comparison(
+        config, out, report=write_report, console=console, data_dir=args.data_dir, address=args.address,
+        slots=slots, storage=args.storage, record=record,
+    )  # fmt: skip
+    with undisturbed():
+        say_outcome(console, ended)
+    if isinstance(ended.stopped, KeyboardInterrupt):
+        return 130
+    if ended.stopped is not None:
+        raise ended.stopped
+    return 0 if ended.valid and not ended.lacks else 1
+
+
+def write_report(out: Path) -> tuple[Path, str]:
+    """Write the report of the comparison in a folder; its page, and why MLflow lacks it ("": it has it)."""
+    from ms_automl.callbacks.mlflow import short_timeouts
+
+    with ours():
+        from analysis.report import logged_report
+    with short_timeouts():
+        return logged_report(out)
 
 
 def _plan(args: argparse.Namespace, config: Config, cores: int) -> int:

@@ -138,3 +138,8 @@ def _eta(comparison: Comparison) -> str:
     planned += sum(len(s.trials) for s in comparison.runs.values() if s.closed)
     rate = here / (time.monotonic() - comparison.first_start)
     return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"
+
+
+def warn(console: Console, line: str) -> None:
+    """Say what went wrong, in red."""
+    console.print(line, style="red", markup=False, soft_wrap=True)

@@ -16,10 +16,12 @@ import sys
 from pathlib import Path
 from ms_automl.config import load_config
 from ms_automl.driver.compare import run_comparison
+from ms_automl.search import write_report
 
 small = ["data.args.train=64", "data.args.val=32", "data.args.test=32", "training.steps=8", "budget.trials=3"]
 config = load_config("smoke", arms=["doubling", "meta", "fixed"], settings=[*small, "training.report_every=4"])
-sys.exit(run_comparison(config, Path("out"), slots=2))
+ended = run_comparison(config, Path("out"), report=write_report, slots=2)
+sys.exit(0 if ended.valid and not ended.lacks else 1)
 """
 
 

@@ -76,12 +76,15 @@ import ray
 from ms_automl.config import load_config
 from ms_automl.errors import ConfigError
 from ms_automl.driver.compare import run_comparison
+from ms_automl.search import write_report
 
 SETTINGS = {settings!r}
 
 
 def compare(name, address=None):
-    return run_comparison(load_config("smoke", arms=["fixed"], settings=SETTINGS), Path(name), address=address)
+    config = load_config("smoke", arms=["fixed"], settings=SETTINGS)
+    ended = run_comparison(config, Path(name), report=write_report, address=address)
+    return 0 if ended.valid and ended.stopped is None and not ended.lacks else 1
 
 
 def mine(number, frame):
