@@ -179,13 +179,22 @@ def load_config(
     Raises:
         ConfigError: in one line, naming the key, the value and what is allowed.
     """
-    if preset not in presets():
-        raise unknown_name("preset", preset, presets())
-    text = (resources.files("ms_automl") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = {"preset": preset, **yaml.safe_load(text)}
+    values = preset_values(preset)
     if arms is not None:
         values["arms"] = list(arms)
     return changed(values, seeds=seeds, settings=settings)
+
+
+def preset_values(preset: str) -> dict[str, Any]:
+    """What a preset states.
+
+    Raises:
+        ConfigError: for an unknown one; it lists the known ones.
+    """
+    if preset not in presets():
+        raise unknown_name("preset", preset, presets())
+    text = (resources.files("ms_automl") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
+    return {"preset": preset, **yaml.safe_load(text)}
 
 
 def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str]) -> Config:
@@ -252,6 +261,15 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         value = _number(value)
     if key == "preset":
         raise ConfigError("--set preset: the preset is what settings change; name it by --preset")
+    place(values, key, value)
+
+
+def place(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a key with dots for sections.
+
+    Raises:
+        ConfigError: where a part of the key is a single value.
+    """
     *sections, last = key.split(".")
     target = values
     for name in sections:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ms_automl.api import chosen
 from ms_automl.callbacks.mlflow.selected import selected_model
 from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.comparison.selection import dense_rivals, first_line, real_images
@@ -30,7 +31,6 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.models.archive import Architecture, load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
-from ms_automl.samplers.arms import REFERENCE
 from ms_automl.sparsity.compact import compact, leftovers
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -115,29 +115,6 @@ def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
         found = load_records(comparison)
         record = {"rows": found.rows.to_dict("records"), "config": found.config}
     return record, folder
-
-
-def chosen(rows: Sequence[dict[str, Any]], arm: str | None, seed: int | None) -> dict[str, Any]:
-    """The row of the lowest J on validation among those asked for.
-
-    Raises:
-        ConfigError: where no such row has a model.
-    """
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    if arm is not None and arm not in arms:
-        raise unknown_name("arm", arm, arms)
-    found = [
-        row
-        for row in rows
-        if row["status"] != "failed"
-        and (row["arm"] == arm if arm is not None else row["arm"] != REFERENCE)
-        and (seed is None or int(row["seed"]) == seed)
-    ]
-    if not found:
-        asked = " ".join([arm or "no arm but dense", "" if seed is None else f"with seed {seed}"]).strip()
-        raise ConfigError(f"{asked}: the comparison has no valid result for that")
-    best = min(found, key=lambda row: row["objective"])
-    return best | {"seed": int(best["seed"])}
 
 
 def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, rounds: int = 30) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from ms_automl.api import default_folder, write_report
 from ms_automl.cli import Parser, one_line_errors, path, place, undisturbed
 from ms_automl.config import Config, load_config, presets
-from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.arms import ARMS, check_names
 
@@ -129,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     from ms_automl.driver.compare import run_comparison
     from ms_automl.driver.outcome import say_outcome
 
-    out = args.out or Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = args.out or default_folder(config)
     slots = args.slots if args.slots is not None else cores
     console = Console()
     ended = run_comparison(
@@ -143,16 +141,6 @@ def _run(args: argparse.Namespace) -> int:
     if ended.stopped is not None:
         raise ended.stopped
     return 0 if ended.valid and not ended.lacks else 1
-
-
-def write_report(out: Path) -> tuple[Path, str]:
-    """Write the report of the comparison in a folder; its page, and why MLflow lacks it ("": it has it)."""
-    from ms_automl.callbacks.mlflow import short_timeouts
-
-    with ours():
-        from analysis.report import logged_report
-    with short_timeouts():
-        return logged_report(out)
 
 
 def _plan(args: argparse.Namespace, config: Config, cores: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ms_automl.comparison.registry import METHODS, SPACES, Space, arguments_of
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, on_device
-from ms_automl.data.factories import build_data
+from ms_automl.data.factories import OWN, build_data
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.models.archive import Architecture, save_model
@@ -29,15 +30,25 @@ class Experiment:
     Attributes:
         config: the whole configuration.
         data_dir: where own data lies, or None.
+        own: factories that were handed over as functions, by the name that the configuration has for them; they
+            travel to the processes of trials.
     """
 
     config: Config
     data_dir: Path | None = None
+    own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def data(self, seed: int) -> MultiTaskData:
         """The data with the split of a seed; kept for the next trial of that seed."""
+        OWN.update(self.own)
         section = self.config.data
-        return _data(section.factory, json.dumps(section.args, sort_keys=True), seed, self.data_dir)
+        return _data(
+            id(OWN.get(section.factory)),
+            section.factory,
+            json.dumps(section.args, sort_keys=True),
+            seed,
+            self.data_dir,
+        )
 
     def network(self, seed: int) -> MultiTaskNet:
         """The network with the initialisation of a seed, checked."""
@@ -49,7 +60,7 @@ class Experiment:
         return SPACES[self.config.space](layers, self.bounds)
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
-        """What has a λ of its own, by name: layers, or runs of coupled channels."""
+        """What has a λ of its own, by name: layers, or streams of coupled channels."""
         image_shape = self.data(self.config.first_seed).image_shape
         return build_groups(network, self.config.training.grouping, image_shape).names
 
@@ -143,5 +154,5 @@ def build_network_of(config: Config, data: MultiTaskData, seed: int) -> MultiTas
 
 
 @lru_cache(maxsize=1)  # a trial's process sees the same seed again and again
-def _data(factory: str, args: str, seed: int, data_dir: Path | None) -> MultiTaskData:
+def _data(own: int, factory: str, args: str, seed: int, data_dir: Path | None) -> MultiTaskData:
     return build_data(factory, json.loads(args), seed=seed, data_dir=data_dir)

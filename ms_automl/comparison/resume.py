@@ -51,8 +51,20 @@ def grown(record: dict[str, Any], settings: Sequence[str], seeds: int | None) ->
     Raises:
         ConfigError: for a change that would make what is done already another comparison's.
     """
+    return may_grow(record, changed(record["config"], seeds=seeds, settings=settings))
+
+
+def may_grow(record: dict[str, Any], new: Config) -> Config:
+    """The new configuration, where what is done already is its own.
+
+    Args:
+        record: ``comparison.json``.
+        new: to go on with.
+
+    Raises:
+        ConfigError: as :func:`grown`.
+    """
     old = parse(record["config"])
-    new = changed(record["config"], seeds=seeds, settings=settings)
     before, after = flat(old.to_dict()), flat(new.to_dict())
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)

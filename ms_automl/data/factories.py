@@ -11,15 +11,20 @@ from typing import Any
 from ms_automl.data import DATASETS, MultiTaskData, check_data
 from ms_automl.errors import ConfigError, MsAutomlError, unknown_name
 
+OWN: dict[str, Callable[..., Any]] = {}
+"""Factories that a program has handed over as functions, by the name under which they are recorded."""
+
 
 def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     """The function that a factory's name stands for.
 
     Args:
         kind: ``data`` or ``network``, for the error.
-        name: a key of ``known`` or ``pkg.module:function``; the module must be importable.
+        name: a key of :data:`OWN` or ``known``, or ``pkg.module:function``; the module must be importable.
         known: built-in factories.
     """
+    if name in OWN:
+        return OWN[name]
     if ":" not in name:
         if name not in known:
             raise ConfigError(f"{unknown_name(f'{kind}.factory', name, list(known))} Or pkg.module:function.")

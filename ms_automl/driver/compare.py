@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -86,6 +86,7 @@ def run_comparison(
     report: WriteReport,
     console: Console | None = None,
     data_dir: Path | None = None,
+    own: Mapping[str, Callable[..., Any]] | None = None,
     address: str | None = None,
     slots: int = 1,
     storage: str | None = None,
@@ -99,6 +100,7 @@ def run_comparison(
         report: writes the report.
         console: shows how it goes; None for the terminal.
         data_dir: handed to the data factory.
+        own: factories that are handed over as functions, by the name that the configuration has for them.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
         storage: folder or object store below which trials leave their models; None for ``out``.
@@ -114,7 +116,7 @@ def run_comparison(
     out = writable(out)
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {from_here(data_dir)} is no folder: name the one that the data lies in")
-    experiment = Experiment(config, data_dir.resolve() if data_dir else None)
+    experiment = Experiment(config, data_dir.resolve() if data_dir else None, own or {})
     with sigterm_kept(), alone(out):
         if record is None:
             _check_new(out)

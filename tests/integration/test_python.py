@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from ms_automl.config import load_config
 from ms_automl.driver.compare import run_comparison
-from ms_automl.search import write_report
+from ms_automl.api import write_report
 
 small = ["data.args.train=64", "data.args.val=32", "data.args.test=32", "training.steps=8", "budget.trials=3"]
 config = load_config("smoke", arms=["doubling", "meta", "fixed"], settings=[*small, "training.report_every=4"])

@@ -76,7 +76,7 @@ import ray
 from ms_automl.config import load_config
 from ms_automl.errors import ConfigError
 from ms_automl.driver.compare import run_comparison
-from ms_automl.search import write_report
+from ms_automl.api import write_report
 
 SETTINGS = {settings!r}
 
