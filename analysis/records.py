@@ -215,7 +215,7 @@ def transfer_record(client: MlflowClient, run_id: str, uri: str) -> dict[str, An
 
 def _facts(record: dict[str, Any] | None) -> dict[str, str]:
     """What `comparison.json` knows and older runs have no tag for."""
-    return {name: str(record[name]) for name in ("git_revision", "machine") if record and record.get(name)}
+    return {name: str(record[name]) for name in ("git_revision", "machine", "cpu") if record and record.get(name)}
 
 
 def _own_tags(run: Run) -> dict[str, str]:

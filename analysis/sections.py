@@ -277,7 +277,7 @@ def _reproduce(findings: Findings) -> str:
         "Seeds": ", ".join(str(seed) for seed in seeds),
         "Git revision": tags.get("git_revision", ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
-        "Machine": tags.get("machine", ""),
+        "Machine": ", ".join(filter(None, (tags.get("machine"), tags.get("cpu")))),
         "Trials side by side": tags.get("slots", ""),
         "Of an arm and seed": f"{most} trials at a time: its sampler knew the results of {most - 1} fewer"
         * (most > 1),

@@ -24,6 +24,7 @@ import torch
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config, load_config
+from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
 from ms_automl.samplers.arms import ARMS, SamplerInputs
@@ -189,6 +190,8 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, dense:
         "schedule": None if schedule is None or suggestion.method == "fixed_lambda" else schedule.to_dict(),
         "seconds": round(time.perf_counter() - began, 1),
         "torch": metadata.version("torch"),
+        "revision": git_revision(),
+        "cpu": cpu_name(),
     }
 
 

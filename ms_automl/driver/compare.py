@@ -32,7 +32,7 @@ from ms_automl.driver.assembly import arm_names, assemble, check_batches, decide
 from ms_automl.driver.compaction import compact_selected
 from ms_automl.driver.looking import look_at_data
 from ms_automl.driver.scheduler import Scheduler
-from ms_automl.environment.provenance import git_revision, versions
+from ms_automl.environment.provenance import cpu_name, git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError
 from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not
@@ -166,6 +166,7 @@ class _Comparing:
             "config": config.to_dict(),
             "versions": versions(),
             "git_revision": git_revision(),
+            "cpu": cpu_name(),
         }
         self.stopped: BaseException | None = None
 

@@ -1,4 +1,4 @@
-"""Which code makes a result: versions of packages and the revision of this one."""
+"""What makes a result: versions of packages, the revision of this one, the CPU."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def git_revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return revision + ("+" if changes else "")
+
+
+def cpu_name() -> str:
+    """The CPU's model: the same seed gives other figures on another one. '' where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
