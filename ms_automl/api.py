@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,14 +81,14 @@ def compare(
 
     values, record = _values(preset, config, out, resume)
     own = _own(values, {"data": data, "network": network})
-    chosen = {"budget.trials": budget, **(settings or {})}
     if arms is not None:
         if resume:
             raise ConfigError("resume: the arms are those of the comparison: leave `arms` out")
-        chosen["arms"] = list(arms)
-    for key, value in chosen.items():
-        if value is not None or key != "budget.trials":
-            place(values, key, value)
+        values["arms"] = list(arms)
+    if budget is not None:
+        place(values, "budget.trials", budget)
+    for key, value in (settings or {}).items():
+        place(values, key, value)
     whole = _checked(values, record, seeds)
     check_names(whole)
     folder = Path(out) if out is not None else default_folder(whole)
@@ -115,13 +116,13 @@ def _values(
                 "resume goes on with the comparison in `out`: name its folder, and no preset or config"
             )
         record = read_record(Path(out))
-        return dict(record["config"]), record
+        return copy.deepcopy(record["config"]), record
     if config is None:
         return preset_values(preset or "rooms"), None
     if preset is not None:
         raise ConfigError("give a preset or a config, not both")
     given = config.to_dict() if isinstance(config, Config) else dict(config)
-    return {"preset": "own", **given}, None
+    return {"preset": "own", **copy.deepcopy(given)}, None
 
 
 def _checked(values: dict[str, Any], record: dict[str, Any] | None, seeds: int | None) -> Config:

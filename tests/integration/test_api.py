@@ -30,6 +30,11 @@ assert not trained.training and trained(images)["warm"].shape == (2, 1)
 assert result.report.is_file()
 again = ms_automl.compare(out="second", resume=True, budget=3, data=blobs, network=network, progress=False)
 assert len(again.trials) == len(result.trials) + 1
+for key, value in (("training.steps", 13), ("network.args", {"kind": 2}), ("budget.trials", 1)):
+    try:
+        ms_automl.compare(out="second", resume=True, settings={key: value}, data=blobs, network=network)
+    except ms_automl.errors.ConfigError as error:
+        print("kept:", error)
 try:
     result.best("optuna")
 except ms_automl.errors.ConfigError as error:
@@ -84,6 +89,8 @@ def test_a_script_without_a_guard_with_functions_and_objects_of_its_own_inside_o
     )
     assert "None {'mine': 1.0}" in shown
     assert "unknown arm 'optuna'" in shown
+    kept = re.findall(r"^kept: (.*)$", shown, re.MULTILINE)
+    assert len(kept) == 3 and all("resume" in line for line in kept) and "training.steps was 12" in kept[0]
     refused = re.findall(r"^refused: (.*)$", shown, re.MULTILINE)
     for words, line in zip(
         ("give a factory's name", "not both", "name that", "did you mean 'optuna'", "budget.trials"),
