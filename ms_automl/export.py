@@ -8,33 +8,20 @@ random and on real images, before anything is written.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from ms_automl.api import chosen
-from ms_automl.callbacks.mlflow.selected import selected_model
 from ms_automl.cli import Parser, one_line_errors, path, place
-from ms_automl.comparison.selection import dense_rivals, first_line, real_images
 from ms_automl.config import parse, upgraded
-from ms_automl.data.factories import build_data
 from ms_automl.environment.siblings import ours
-from ms_automl.errors import ConfigError, NetworkError, unknown_name
-from ms_automl.models import MultiTaskNet
-from ms_automl.models.archive import Architecture, load, read_architecture, save_model
-from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
-from ms_automl.models.profile import latencies, peak_memory, size_of
-from ms_automl.sparsity.compact import compact, leftovers
+from ms_automl.errors import ConfigError, unknown_name
 
 FORMATS = ("safetensors", "torch", "onnx")
-BATCHES = (1, 32)
 EPILOG = """\
 what it writes, below <out>:
   model.safetensors, model.json   for ms_automl.load(<out>)                             (safetensors)
@@ -77,31 +64,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     formats = [name.strip() for name in args.format.split(",")]
+    print(
+        export_selected(
+            args.comparison, args.arm, args.seed,
+            formats=formats, out=args.out, data_dir=args.data_dir, rounds=args.rounds,
+        )
+    )  # fmt: skip
+    return 0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A compact model that was written.
+
+    Attributes:
+        name: ``<arm>-<seed>``.
+        objective: J on validation.
+        out: its folder.
+        figures: size, arithmetic, time and memory, as in ``figures.json``.
+    """
+
+    name: str
+    objective: float
+    out: Path
+    figures: dict[str, Any]
+
+    def __str__(self) -> str:
+        from ms_automl.driver.exporting import told
+
+        return "\n".join(
+            [f"{self.name} (J on validation {self.objective:.3f}) in {self.out}", *told(self.figures)]
+        )
+
+
+def export_selected(
+    comparison: str | Path,
+    arm: str | None = None,
+    seed: int | None = None,
+    *,
+    formats: Sequence[str] = FORMATS,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    rounds: int = 30,
+) -> Exported:
+    """Write a compact model out of a finished comparison, as ``python -m ms_automl.export`` does.
+
+    Args:
+        comparison: its folder, or its run in MLflow.
+        arm: whose model (default: that of the lowest J on validation, but the reference).
+        seed: of which seed (default: as above).
+        formats: of :data:`FORMATS`.
+        out: new folder (default: ``exported/<arm>-<seed>``).
+        data_dir: where the data lies, as for the search.
+        rounds: timings of each network.
+
+    Raises:
+        MsAutomlError: where there is no such model, or it cannot be compacted or exported.
+    """
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("format", name, list(FORMATS))
-    if args.rounds < 2:
-        raise ConfigError(f"`--rounds 2` or more must hold, but got {args.rounds}")
-    record, folder = _record(args.comparison)
+    if rounds < 2:
+        raise ConfigError(f"`--rounds 2` or more must hold, but got {rounds}")
+    from ms_automl.callbacks.mlflow.selected import selected_model
+    from ms_automl.comparison.selection import real_images
+    from ms_automl.data.factories import build_data
+    from ms_automl.driver.exporting import BATCHES, export
+
+    record, folder = _record(str(comparison))
     config = parse(upgraded(record["config"]))
     if config.training.grouping == "weight":
         raise ConfigError(
             "this comparison zeroed single weights (training.grouping=weight), and a compact network needs "
             "whole channels: there is nothing to take out"
         )
-    row = chosen(record["rows"], args.arm, args.seed)
+    row = chosen(record["rows"], arm, seed)
     name = f"{row['arm']}-{row['seed']}"
-    out = args.out or Path("exported") / name
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is not empty: name a new folder with --out")
+    target = Path("exported") / name if out is None else Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} is not empty: name a new folder with --out")
     with tempfile.TemporaryDirectory() as into:
-        model = selected_model(args.comparison, folder, name, Path(into))
-        section = config.data
-        data = build_data(section.factory, section.args, seed=row["seed"], data_dir=args.data_dir)
-        figures = export(model, out, formats, real_images(data, max(BATCHES)), args.rounds)
-    print(f"{name} (J on validation {row['objective']:.3f}) in {out}")
-    print(*told(figures), sep="\n")
-    return 0
+        model = selected_model(str(comparison), folder, name, Path(into))
+        where = None if data_dir is None else Path(data_dir)
+        data = build_data(config.data.factory, config.data.args, seed=row["seed"], data_dir=where)
+        figures = export(model, target, formats, real_images(data, max(BATCHES)), rounds)
+    return Exported(name, row["objective"], target, figures)
 
 
 def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
@@ -115,122 +162,6 @@ def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
         found = load_records(comparison)
         record = {"rows": found.rows.to_dict("records"), "config": found.config}
     return record, folder
-
-
-def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, rounds: int = 30) -> dict[str, Any]:
-    """Compact a selected model, and write it.
-
-    Args:
-        model: folder of the model.
-        out: folder to write to; is made.
-        formats: of `FORMATS`.
-        images: [B, channels, H, W] real ones, for the comparison of outputs and for timing.
-        rounds: timings.
-
-    Returns:
-        What ``figures.json`` holds.
-
-    Raises:
-        NetworkError: where the network cannot be compacted or exported.
-    """
-    known = read_architecture(model)
-    masked = load(model)
-    small, surgery = compact(masked, known.image_shape, images)
-    program = to_onnx(small, known.image_shape) if "onnx" in formats else None
-    session = None if program is None else OnnxNetwork(program)  # MLflow moves the weights out of it when it saves
-    out.mkdir(parents=True, exist_ok=True)
-    save_model(small, out, replace(known, surgery=surgery))
-    if "torch" in formats:
-        save_program(small, images, out / "model.pt2")
-    if program is not None:
-        from ms_automl.callbacks.mlflow.models import save_onnx
-
-        save_onnx(program, out)
-    networks = dense_rivals(model, images) | {"masked": masked, "compact": small}
-    figures = measured(networks, known, images, rounds)
-    if session is not None:
-        figures["latency"] |= in_onnx(networks, session, known, images, rounds)
-    figures["leftovers"] = {name: asdict(left) for name, left in leftovers(masked, surgery).items()}
-    figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
-    if "safetensors" not in formats:
-        for name in ("model.safetensors", "model.json"):
-            (out / name).unlink()
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
-
-
-def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N.
-
-    Raises:
-        NetworkError: where torch cannot export it.
-    """
-    batch = torch.export.Dim("batch")
-    try:
-        program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
-        torch.export.save(program, path)
-    except Exception as error:  # its own kinds are many
-        raise NetworkError(
-            f"the network cannot be exported as a torch program ({first_line(error)}): leave torch out of --format"
-        ) from error
-
-
-def measured(
-    networks: dict[str, MultiTaskNet], known: Architecture, images: Tensor, rounds: int
-) -> dict[str, Any]:
-    """Size, arithmetic, time and memory of the networks, the first of which is what others are compared with."""
-    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
-    figures["size"] = {name: size_of(network, known.image_shape) for name, network in networks.items()}
-    figures["latency"] = {}
-    for count in BATCHES:
-        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-        for part, modules in (("network", networks), ("trunk", {n: net.trunk for n, net in networks.items()})):
-            timed: dict[str, nn.Module] = dict(modules)
-            found = latencies(timed, batch, rounds)
-            figures["latency"][f"{part}, batch {count}"] = {name: asdict(one) for name, one in found.items()}
-        figures.setdefault("peak_memory", {})[f"batch {count}"] = {
-            name: peak_memory(network, batch) for name, network in networks.items()
-        }
-    return figures
-
-
-def in_onnx(
-    networks: dict[str, MultiTaskNet], compact: OnnxNetwork, known: Architecture, images: Tensor, rounds: int
-) -> dict[str, dict[str, Any]]:
-    """Time in onnxruntime of the networks ``dense`` and ``masked`` and of the compact one, as :func:`measured`."""
-    others = {name: OnnxNetwork(to_onnx(networks[name], known.image_shape)) for name in ("dense", "masked")}
-    timed = others | {"compact": compact}
-    found = {}
-    for count in BATCHES:
-        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-        measures = latencies(dict(timed), batch, rounds)
-        found[f"onnxruntime, batch {count}"] = {name: asdict(one) for name, one in measures.items()}
-    return found
-
-
-def told(figures: dict[str, Any]) -> list[str]:
-    """The figures in a few lines."""
-    dense, small = figures["size"]["dense"], figures["size"]["compact"]
-    lines = [
-        f"parameters {small['parameters']:,.0f} of {dense['parameters']:,.0f}, multiply-adds "
-        f"{small['macs'] / 1e6:.1f} of {dense['macs'] / 1e6:.1f} million an image"
-    ]
-    for part, key in (("network", "macs"), ("trunk", "trunk_macs"), ("onnxruntime", "macs")):
-        timed = figures["latency"].get(f"{part}, batch {max(BATCHES)}")
-        if timed is None:
-            continue
-        ratio = timed["compact"]["ratio"]
-        speedup, limit = 1 / ratio["median"], dense[key] / small[key]
-        lines.append(
-            f"{part}, batch {max(BATCHES)}: {speedup:.2f} times as fast as dense "
-            f"({1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}), {100 * speedup / limit:.0f} % of the "
-            f"{limit:.2f} that its arithmetic allows"
-        )
-    stayed = {name: left for name, left in figures["leftovers"].items() if left["stayed"]}
-    zeros = sum(left["zeros"] for left in figures["leftovers"].values())
-    lines.append(f"zeros that stayed: {sum(left['stayed'] for left in stayed.values()):,} of {zeros:,}")
-    lines += [f"  {name}: {left['stayed']:,}, {left['why']}" for name, left in stayed.items()]
-    return lines
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.comparison.selection import compacted
+from ms_automl.driver.exporting import export
 from ms_automl.errors import NetworkError
-from ms_automl.export import export
 from ms_automl.models import MultiTaskNet, head_specs, small_resnet
 from ms_automl.models.archive import Architecture, save_model
 from ms_automl.sparsity.beforehand import why_not

@@ -57,6 +57,17 @@ def test_what_needs_no_training_is_answered_before_anything_heavy_is_loaded(argu
     assert done.stdout.splitlines()[-1] == "heavy:"
 
 
+@pytest.mark.parametrize("command", ["search", "transfer", "export", "report"])
+def test_every_command_says_what_it_takes_before_anything_heavy_is_loaded(command: str) -> None:
+    done = run(
+        f"import sys; from ms_automl.{command} import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('heavy:', *(name for name in {HEAVY} if name in sys.modules))"
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "heavy:"), done.stderr
+
+
 def test_the_package_itself_loads_nothing_heavy() -> None:
     done = run(f"import sys, ms_automl; print([name for name in {HEAVY} if name in sys.modules])")
     assert done.stdout == "[]\n", done.stderr
