@@ -27,8 +27,8 @@ from ms_automl.config import Config, load_config
 from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
-from ms_automl.samplers.arms import ARMS, SamplerInputs
-from ms_automl.samplers.base import Answer, Observation, Result
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import Answer, Observation, Result, SamplerInputs
 from ms_automl.tasks import Task
 
 RUNS = Path(__file__).parent / "runs"

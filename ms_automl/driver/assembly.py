@@ -19,7 +19,8 @@ from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.scheduler import PlannedPasses, Scheduler
 from ms_automl.errors import BudgetError, ConfigError
-from ms_automl.samplers.arms import ARMS, REFERENCE, Arm, SamplerInputs
+from ms_automl.samplers.arms import ARMS, REFERENCE, Arm
+from ms_automl.samplers.base import SamplerInputs
 from ms_automl.training.constant import extremes
 
 

@@ -8,43 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_automl.comparison.run import Role
 from ms_automl.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from ms_automl.comparison.registry import Space
     from ms_automl.config import Config
-    from ms_automl.samplers.base import Sampler
-
-
-@dataclass(frozen=True)
-class SamplerInputs:
-    """What an arm's sampler is built from, for one seed of a comparison.
-
-    Attributes:
-        config: the whole configuration.
-        space: what λ may be.
-        seed: of the run.
-        journal: file that Optuna's studies are kept in; None keeps none.
-    """
-
-    config: Config
-    space: Space
-    seed: int
-    journal: Path | None = None
-
-    @property
-    def trials(self) -> int:
-        """How many the budget allows."""
-        return self.config.budget.trials
-
-    @property
-    def reports(self) -> int:
-        """How many a whole trial makes."""
-        return self.config.training.reports
+    from ms_automl.samplers.base import Sampler, SamplerInputs
 
 
 @dataclass(frozen=True)

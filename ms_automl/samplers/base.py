@@ -10,10 +10,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ms_automl.comparison.registry import Space
 from ms_automl.comparison.run import Suggestion
+from ms_automl.config import Config
 from ms_automl.meta import LambdaSchedule
 
 
@@ -77,6 +79,33 @@ class Observation:
     def failed(self) -> bool:
         """Whether it ended without a result."""
         return self.ended and self.result is None
+
+
+@dataclass(frozen=True)
+class SamplerInputs:
+    """What an arm's sampler is built from, for one seed of a comparison.
+
+    Attributes:
+        config: the whole configuration.
+        space: what λ may be.
+        seed: of the run.
+        journal: file that Optuna's studies are kept in; None keeps none.
+    """
+
+    config: Config
+    space: Space
+    seed: int
+    journal: Path | None = None
+
+    @property
+    def trials(self) -> int:
+        """How many the budget allows."""
+        return self.config.budget.trials
+
+    @property
+    def reports(self) -> int:
+        """How many a whole trial makes."""
+        return self.config.training.reports
 
 
 class Sampler:

@@ -6,8 +6,7 @@ from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers import optuna
-from ms_automl.samplers.arms import SamplerInputs
-from ms_automl.samplers.base import Sampler, fixed_lambda, pruned
+from ms_automl.samplers.base import Sampler, SamplerInputs, fixed_lambda, pruned
 from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
 from ms_automl.samplers.multi_fidelity import TopK, WarmPath
 from ms_automl.samplers.optuna import MakeSampler, OptunaSearch

@@ -11,8 +11,8 @@ from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
 from ms_automl.driver.scheduler import Scheduler
 from ms_automl.meta import LambdaSchedule, Objective
-from ms_automl.samplers.arms import ARMS, SamplerInputs
-from ms_automl.samplers.base import DONE
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import DONE, SamplerInputs
 from ms_automl.tasks import classification
 from search_spaces import SPACES
 

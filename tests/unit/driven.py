@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.arms import ARMS, SamplerInputs
-from ms_automl.samplers.base import Answer, Observation, Result
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import Answer, Observation, Result, SamplerInputs
 from search_spaces import SPACES
 
 LAYERS = ("stem", "block1.conv1", "block1.conv2")

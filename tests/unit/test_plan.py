@@ -15,8 +15,8 @@ from ms_automl.driver.simulation import simulate
 from ms_automl.driver.throughput import throughput_of
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
-from ms_automl.samplers.arms import ARMS, SamplerInputs
-from ms_automl.samplers.base import Sampler
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import Sampler, SamplerInputs
 from ms_automl.search import main
 from ms_automl.storage.tensors import save
 from search_spaces import SPACES

@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.arms import ARMS, SamplerInputs
-from ms_automl.samplers.base import DONE, WAIT, fixed_lambda, pruned
+from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import DONE, WAIT, SamplerInputs, fixed_lambda, pruned
 from ms_automl.samplers.meta import STEP, MetaSparsity
 from ms_automl.samplers.optuna import OptunaSearch
 from ms_automl.samplers.random import ListedTrials, RandomSearch, grid
