@@ -22,9 +22,6 @@ from ms_automl.driver.throughput import Throughput, throughput_of
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.arms import check_names
 
-STOPPING = ("topk", "optuna-asha")
-"""Arms whose number of trials follows from results."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -176,7 +173,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def _unknown(plan: Plan) -> list[str]:
     config = plan.config
-    stopping = [arm for arm in STOPPING if arm in config.arms]
+    stopping = plan.outcome.stopping
     told = []
     if stopping:
         told.append(f"how many trials {' and '.join(stopping)} will stop, here by made-up losses")

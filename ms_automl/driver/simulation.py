@@ -94,12 +94,14 @@ class Outcome:
         seconds: from the first trial's start to the last one's end.
         most: trials at a time.
         searcher_seconds: that samplers really took.
+        stopping: the arms whose samplers stop trials on the way.
     """
 
     arms: dict[str, Share] = field(default_factory=dict)
     seconds: float = 0.0
     most: int = 0
     searcher_seconds: float = 0.0
+    stopping: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> Share:
@@ -328,4 +330,7 @@ def simulate(
         (config.lambda_.low, config.lambda_.high),
         lambda method: planned(method, config.first_seed),
     )
-    return comparison, Simulation(comparison, scheduler, script, durations, clock, slots).run()
+    outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
+    arms = (one.run.arm for one in scheduler.progress.values() if one.sampler.stops_trials)
+    outcome.stopping = list(dict.fromkeys(arms))
+    return comparison, outcome

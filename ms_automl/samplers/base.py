@@ -129,6 +129,11 @@ class Sampler:
         """
         raise NotImplementedError
 
+    @property
+    def stops_trials(self) -> bool:
+        """Whether it stops trials on the way, so that results decide how many there are."""
+        return bool(self.rungs)
+
     def stops(self, trials: Sequence[Observation], index: int, report: int, objective: float) -> bool:
         """Whether a trial that runs is to stop at a report.
 

@@ -40,6 +40,11 @@ class TopK(Sampler):
         self.least = min(share, 1 - share or 1.0) * 0.9  # the test split is passed at the end alone
         self.candidates = max(self.kept, int((trials - self.kept * (1 - share)) / share + 1e-9))
 
+    @property
+    def stops_trials(self) -> bool:
+        """Its candidates stop at the rung."""
+        return True
+
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
         """A candidate; once all have ended, the best of them again, to the end."""
         candidates = [trial for trial in trials if trial.suggestion.start is None]

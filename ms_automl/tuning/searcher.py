@@ -35,7 +35,7 @@ class SamplerSearcher(Searcher):
 
     def __init__(self, sampler: Sampler, metric: str | None = None, mode: str | None = None) -> None:
         super().__init__(metric=metric, mode=mode)
-        if sampler.rungs or sampler.sequential:
+        if sampler.stops_trials or sampler.sequential:
             raise ConfigError(
                 f"{type(sampler).__name__} stops trials or builds one on another, which a Ray searcher cannot: "
                 "take one that does not, or `ask` it yourself"

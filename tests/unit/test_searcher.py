@@ -3,9 +3,11 @@
 import pytest
 from ray.tune.search import Searcher
 
+from ms_automl.comparison.run import Start, Suggestion
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.base import fixed_lambda
 from ms_automl.samplers.optuna import OptunaSearch
+from ms_automl.samplers.random import ListedTrials
 from ms_automl.tuning.searcher import MetaSparsitySearcher, as_searcher
 from tests.unit.driven import LEARNED, Driven, driven, make_space, usual
 
@@ -73,13 +75,16 @@ def test_ends_out_of_their_order_are_known_up_to_the_first_that_runs():
     assert searcher.suggest("t4")["values"] == run.ask().values
 
 
-@pytest.mark.parametrize("arm", ["optuna-asha", "path"])
+@pytest.mark.parametrize("arm", ["optuna-asha", "path", "topk"])
 def test_a_sampler_that_stops_trials_or_builds_one_on_another_is_refused(arm):
     with pytest.raises(ConfigError, match="a Ray searcher cannot"):
         as_searcher(driven(arm).sampler)
 
 
 def test_so_is_one_that_does_so_later():
-    searcher = as_searcher(driven("topk").sampler)
-    with pytest.raises(ConfigError, match="TopK builds trials on others"):
+    class Warm(ListedTrials):
+        """Begins from another trial, and does not say so beforehand."""
+
+    searcher = as_searcher(Warm([Suggestion("fixed_lambda", {}, {}, start=Start("weights", "a"))]))
+    with pytest.raises(ConfigError, match="Warm builds trials on others"):
         searcher.suggest("a")
