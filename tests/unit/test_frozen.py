@@ -72,7 +72,7 @@ def test_a_coupled_channel_beside_what_is_frozen_is_not_felt_once_it_is_zero(
     groups.scale_(alive)
     before = network.train(train)(images)["d"]
     with torch.no_grad():  # what reads a dead channel reads zeros
-        for weight, read in zip(groups.weights, groups.sides[1].spread(alive), strict=True):
+        for weight, read in zip(groups.weights, groups.memberships[1].spread(alive), strict=True):
             weight.add_(5 * (read == 0))
     torch.testing.assert_close(network.train(train)(images)["d"], before, rtol=1e-4, atol=1e-4)
 
