@@ -104,20 +104,20 @@ def test_a_loss_without_a_closed_form_is_no_worse_than_the_best_of_a_grid() -> N
     assert float(found) <= float(grid) + 1e-5
 
 
-SEEDED = torch.Generator().manual_seed(0)  # what is drawn here must not depend on what is collected before
+DRAWN = torch.Generator().manual_seed(0)  # what is drawn here must not depend on what is collected before
 
 
 @pytest.mark.parametrize(
     ("task", "target", "zero"),
     [
-        (segmentation("seg", 3), torch.randint(0, 3, (COUNT, 6, 6), generator=SEEDED), True),
-        (depth(), torch.rand(COUNT, 1, 6, 6, generator=SEEDED), True),
-        (depth(), 1e-5 * torch.rand(COUNT, 1, 6, 6, generator=SEEDED), True),
-        (edges(), torch.randint(0, 2, (COUNT, 1, 6, 6), generator=SEEDED).float(), True),
-        (own(likelihood, 2), torch.randn(COUNT, 2, generator=SEEDED), False),
-        (own(lambda p, t, v: (p - t).square().mean() - 2.38), torch.randn(COUNT, 1, generator=SEEDED), False),
-        (own(lambda p, t, v: (p - t).square().mean() + 5.0), torch.randn(COUNT, 1, generator=SEEDED), False),
-        (own(lambda p, t, v: -F.cosine_similarity(p, t).mean(), 2), torch.randn(COUNT, 2, generator=SEEDED), False),
+        (segmentation("seg", 3), torch.randint(0, 3, (COUNT, 6, 6), generator=DRAWN), True),
+        (depth(), torch.rand(COUNT, 1, 6, 6, generator=DRAWN), True),
+        (depth(), 1e-5 * torch.rand(COUNT, 1, 6, 6, generator=DRAWN), True),
+        (edges(), torch.randint(0, 2, (COUNT, 1, 6, 6), generator=DRAWN).float(), True),
+        (own(likelihood, 2), torch.randn(COUNT, 2, generator=DRAWN), False),
+        (own(lambda p, t, v: (p - t).square().mean() - 2.38), torch.randn(COUNT, 1, generator=DRAWN), False),
+        (own(lambda p, t, v: (p - t).square().mean() + 5.0), torch.randn(COUNT, 1, generator=DRAWN), False),
+        (own(lambda p, t, v: -F.cosine_similarity(p, t).mean(), 2), torch.randn(COUNT, 2, generator=DRAWN), False),
     ],
 )  # fmt: skip
 def test_a_ratio_is_for_losses_that_are_zero_at_their_best(task: Task, target: Tensor, zero: bool) -> None:
