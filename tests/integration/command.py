@@ -76,6 +76,11 @@ def transfer(folder, *options, environment=()):
     return _started("ms_automl.transfer", *map(str, options), folder=folder, environment=environment)
 
 
+def heed_ctrl_c():
+    """In a process that begins: a shell that starts the tests in the background has them ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _started(module, *options, folder, environment):
     return subprocess.Popen(
         [sys.executable, "-m", module, *options],
@@ -85,8 +90,7 @@ def _started(module, *options, folder, environment):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that starts the tests in the background has them ignore SIGINT; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_ctrl_c,
     )
 
 

@@ -93,7 +93,13 @@ def test_a_script_without_a_guard_with_functions_and_objects_of_its_own_inside_o
     assert len(kept) == 3 and all("resume" in line for line in kept) and "training.steps was 12" in kept[0]
     refused = re.findall(r"^refused: (.*)$", shown, re.MULTILINE)
     for words, line in zip(
-        ("give a factory's name", "not both", "name that", "did you mean 'optuna'", "budget.trials"),
+        (
+            "give a factory's name",
+            "not both",
+            "no comparison.json in wrong",
+            "did you mean 'optuna'",
+            "budget.trials",
+        ),
         refused,
         strict=True,
     ):

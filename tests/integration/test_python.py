@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.command import ROOT
+from tests.integration.command import ROOT, heed_ctrl_c
 
 pytestmark = [pytest.mark.integration, pytest.mark.whole]
 CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -30,7 +30,9 @@ def run(code, folder):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, "example.py"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, preexec_fn=heed_ctrl_c
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
