@@ -8,6 +8,7 @@ What it keeps between two calls only saves it from working the same out again.
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ class SamplerInputs:
         return self.config.training.reports
 
 
-class Sampler:
+class Sampler(ABC):
     """Suggests the trials of one run.
 
     Attributes:
@@ -121,13 +122,13 @@ class Sampler:
     rungs: tuple[int, ...] = ()
     sequential = False
 
+    @abstractmethod
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
         """What is to run next.
 
         Args:
             trials: all that were suggested so far, in their order; the ends of a first part of them are known.
         """
-        raise NotImplementedError
 
     @property
     def stops_trials(self) -> bool:
@@ -145,7 +146,7 @@ class Sampler:
         """
         return False
 
-    def record(self, trial: Observation) -> None:
+    def record(self, trial: Observation) -> None:  # noqa: B027 - optional: most keep nothing
         """Keep the end of a trial for those who look at it; nothing that is asked depends on that."""
 
 

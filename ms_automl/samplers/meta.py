@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,13 +42,13 @@ class LearnedFirst(Sampler):
         learned = LambdaSchedule.from_dict(first.result.schedule)
         return shifted(self.space, learned, self.shifts(others))
 
+    @abstractmethod
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
         """Shift of log λ by parameter of the space.
 
         Args:
             trials: around the learned λ, so far.
         """
-        raise NotImplementedError
 
 
 class MetaSparsity(LearnedFirst):
