@@ -37,12 +37,10 @@ class Entry:
 
     Attributes:
         trial: as it was; its id is that of the process that ran it.
-        course: of a dense reference, its losses by step.
         elapsed: seconds from the start of the comparison to this.
     """
 
     trial: Trial
-    course: dict[int, dict[str, float]]
     elapsed: float
 
 
@@ -117,10 +115,10 @@ class TrialEvents(Callback):
             self.log.append({"event": "model", "trial": trial.name, "place": self._relative(trial.checkpoint)})
 
     def _keep(self, run: Run, trial: Trial) -> None:
-        course = self.comparison.judge.courses.get(run.seed, {}) if run.is_reference else {}
         kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
+        course = list(kept.pop("course").items())  # JSON has no numbers for keys
         elapsed = self.comparison.clock() - self.comparison.began
-        self.log.append({"event": "trial", "trial": kept, "course": list(course.items()), "elapsed": elapsed})
+        self.log.append({"event": "trial", "trial": kept, "course": course, "elapsed": elapsed})
 
     def _relative(self, place: str) -> str:
         if remote(place):
@@ -168,7 +166,8 @@ def _entry(event: dict[str, Any], folder: Path) -> Entry:
     values["states"] = tuple(_seen(place, folder) for place in values["states"])
     values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}
     values["status"] = Status(values["status"])
-    return Entry(Trial(**values), {int(step): losses for step, losses in event["course"]}, event["elapsed"])
+    course = {int(step): losses for step, losses in event["course"]}
+    return Entry(Trial(**values, course=course), event["elapsed"])
 
 
 def _seen(place: str, folder: Path) -> str:

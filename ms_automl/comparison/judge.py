@@ -18,33 +18,30 @@ class Judge:
         tasks: the trained tasks.
 
     Attributes:
-        references: the metrics of each seed's dense reference, once it has ended.
-        courses: its losses on the way, by seed and step.
+        references: the trial of each seed's dense reference, once it has ended.
     """
 
     def __init__(self, objective: Objective, tasks: Sequence[Task]) -> None:
         self.objective = objective
         self.tasks = tasks
-        self.references: dict[int, dict[str, float]] = {}
-        self.courses: dict[int, dict[int, dict[str, float]]] = {}
+        self.references: dict[int, Trial] = {}
 
     def reference(self, seed: int) -> Reference | None:
         """The dense reference of a seed on the validation split, or None before it is trained."""
-        metrics = self.references.get(seed)
-        return None if metrics is None else self._reference(metrics, "val", self.courses[seed])
+        dense = self.references.get(seed)
+        return None if dense is None else self._reference(dense.metrics, "val", dense.course)
 
     def trouble(self, seed: int) -> str | None:
         """Why nothing can be held against the dense reference of a seed; None where it can."""
-        metrics = self.references.get(seed)
-        return "the dense reference failed" if metrics is None else self._reference(metrics, "val").trouble
+        dense = self.references.get(seed)
+        return "the dense reference failed" if dense is None else self._reference(dense.metrics, "val").trouble
 
-    def judged(self, run: Run, metrics: Mapping[str, float]) -> dict[str, float]:
-        """J of what a trial has reported, and Δm where it has been tested."""
+    def judge(self, run: Run, trial: Trial, metrics: Mapping[str, float]) -> dict[str, float]:
+        """J of what a trial has reported, and Δm where it has been tested; a dense reference gets its course."""
         if run.is_reference:
-            course = self.courses.setdefault(run.seed, {})
-            course[int(metrics["step"])] = self._losses(metrics, "probe")
+            trial.course[int(metrics["step"])] = self._losses(metrics, "probe")
         # The dense reference is relative to itself, and final values are what others are relative to.
-        base = metrics if run.is_reference else self.references[run.seed]
+        base = metrics if run.is_reference else self.references[run.seed].metrics
         judged = {"val/objective": self._objective(metrics, base, "val")}
         if any(key.startswith("test/") for key in metrics):
             judged["test/objective"] = self._objective(metrics, base, "test")
@@ -54,7 +51,7 @@ class Judge:
     def select(self, run: Run, trial: Trial, seconds: float) -> None:
         """Take in a trial that has ended: the reference, the run's best and its anytime curve."""
         if trial.status == Status.FINISHED and run.is_reference:
-            self.references[run.seed] = dict(trial.metrics)
+            self.references[run.seed] = trial
         scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
         if scored and trial.method in run.winners and self.better(trial, run.best):
             run.best = trial

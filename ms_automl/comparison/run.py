@@ -150,6 +150,7 @@ class Trial:
         states: places of the states it can go on from, the newest last; none once it has ended.
         rungs: reports at which its arm decides whether it goes on.
         at_rungs: J there, by report.
+        course: of a dense reference its losses on the way, by step and task.
         heard: when it last gave a sign of life, on the comparison's clock.
         checkpoint: where its model lies, or the state that another trial goes on from (a place,
             :mod:`ms_automl.storage.remote`); None before its end.
@@ -183,6 +184,7 @@ class Trial:
     states: tuple[str, ...] = ()
     rungs: tuple[int, ...] = ()
     at_rungs: dict[int, float] = field(default_factory=dict)
+    course: dict[int, dict[str, float]] = field(default_factory=dict)
     started: float | None = None
     heard: float | None = None
     seconds: float = 0.0

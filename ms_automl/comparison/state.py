@@ -19,7 +19,7 @@ STATES = 2
 
 CARRIED = (
     *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
-    *("evaluation_seconds", "peak_memory", "host"),
+    *("evaluation_seconds", "peak_memory", "host", "course"),
 )
 """Of a trial that goes on where another driver's stopped: what it has reached and cost."""
 
@@ -97,7 +97,7 @@ class Comparison:
         trial.heard = self.clock()
         trial.reports = max(trial.reports, report.interval + 1)
         if report.metrics and news:
-            trial.metrics = dict(report.metrics) | self.judge.judged(run, report.metrics)
+            trial.metrics = dict(report.metrics) | self.judge.judge(run, trial, report.metrics)
             trial.schedule, trial.warnings = report.schedule, report.warnings
             costs = {
                 "cost/passes": trial.passes,
@@ -153,19 +153,16 @@ class Comparison:
         trial.id = trial_id
         self.trials[trial_id] = trial
 
-    def takes_over(self, trial: Trial, before: Trial, course: dict[int, dict[str, float]]) -> None:
+    def takes_over(self, trial: Trial, before: Trial) -> None:
         """A trial goes on where it was when the driver was lost.
 
         Args:
             trial: as it was suggested anew.
             before: as it was when its last state was kept.
-            course: of a dense reference, its losses by step until then.
         """
         for name in CARRIED:
             setattr(trial, name, getattr(before, name))
         trial.at_rungs |= before.at_rungs
-        if course:
-            self.judge.courses[self.runs[trial.run].seed] = course
 
     def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
         """A trial's process died.
@@ -268,19 +265,16 @@ class Comparison:
             trial.peak_memory, trial.host = report.peak_memory, report.host
         return bool(new)
 
-    def restore(self, trial: Trial, course: dict[int, dict[str, float]], elapsed: float) -> None:
+    def restore(self, trial: Trial, elapsed: float) -> None:
         """Take over a trial that ended before this process began; callbacks know it already.
 
         Args:
             trial: as it was.
-            course: of a dense reference, its losses by step.
             elapsed: seconds from the start of the comparison to the trial's end.
         """
         self.register(trial)
         self.restored += trial.status == Status.FINISHED
         run = self.runs[trial.run]
-        if course:
-            self.judge.courses[run.seed] = course
         self.last_end = max(self.last_end or self.began, self.began + elapsed)
         self._settle(run, elapsed)
 

@@ -312,7 +312,8 @@ class _Comparing:
             "cost/logging_seconds": tracker.writer.seconds,
             "cost/peak_memory_mb": own + slots * largest,
         }
-        warnings = reference_lines(comparison.judge.tasks, comparison.judge.references)
+        dense = {seed: trial.metrics for seed, trial in comparison.judge.references.items()}
+        warnings = reference_lines(comparison.judge.tasks, dense)
         self.content |= {"measured": measured, "warnings": warnings, "rows": comparison.rows()}
         write_json(self.out / "comparison.json", self.content)
         tracker.finish(self.content, measured, status)

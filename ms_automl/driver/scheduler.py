@@ -195,7 +195,7 @@ class Scheduler:
         if trial.attempt > 0:
             self.comparison.cut_short(trial, self._interval(trial))
         if before is not None and (before.trial.method, before.trial.values) == (trial.method, trial.values):
-            self.comparison.takes_over(trial, before.trial, before.course)
+            self.comparison.takes_over(trial, before.trial)
         self.comparison.suggested(trial)
         start = None
         if origin is not None and origin.checkpoint is not None and suggestion.start is not None:
@@ -305,7 +305,7 @@ class Scheduler:
                 self._resume(progress, one, one.trial.name in known)
         for one in ended:
             if one.trial.training_seed is not None:
-                self.comparison.restore(one.trial, one.course, one.elapsed)
+                self.comparison.restore(one.trial, one.elapsed)
         self._retrainings = {name: one for name, one in pending.items() if one.trial.training_seed is not None}
 
     def _resume(self, progress: RunProgress, one: Entry, ended: bool) -> None:
@@ -316,7 +316,7 @@ class Scheduler:
             pass
         needed = self._needed(run, suggestion)
         if ended:
-            self.comparison.restore(trial, one.course, one.elapsed)
+            self.comparison.restore(trial, one.elapsed)
             progress.add(trial, needed, ended=True)
             self.comparison.set_limits(run)
             return

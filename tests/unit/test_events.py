@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +18,6 @@ class Clocked:
 
     def __init__(self):
         self.began, self.now = 0.0, 0.0
-        self.judge = SimpleNamespace(courses={0: {10: {"d": 1.0}}})
 
     def clock(self):
         self.now += 1.0
@@ -37,7 +35,7 @@ def written(folder):
     dense, random = Run("dense", 0, "s", 1.0, (), 1, Role.REFERENCE), Run("random", 0, "s", 1.0, (), 3)
     log.charged(*CHARGES)
     for run, one in (
-        (dense, trial("dense-0")),
+        (dense, trial("dense-0", course={10: {"d": 1.0}})),
         (random, trial()),
         (random, trial(index=1)),
         (random, trial(index=2)),
@@ -68,7 +66,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ("so",),
         (2,),
     )
-    assert found.ended[0].course == {10: {"d": 1.0}} and found.ended[1].course == {}
+    assert found.ended[0].trial.course == {10: {"d": 1.0}} and ended.course == {}
     assert ended.checkpoint == str(tmp_path / "tune" / "random-0/00")
     assert found.pending["random-0/02"].trial.states == (str(tmp_path / "tune" / "state"), "s3://bucket/state")
     assert found.pending["random-0/01"].trial.status == Status.RUNNING
