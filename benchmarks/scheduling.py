@@ -48,7 +48,7 @@ from ms_automl.callbacks.mlflow.artifacts import Artifacts
 from ms_automl.callbacks.mlflow.writer import Writer
 from ms_automl.comparison.events import EventLog, TrialEvents
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.run import Trial
+from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.assembly import assemble, planned_passes
 from ms_automl.driver.simulation import Clock, Passes, Script, Simulation
@@ -162,7 +162,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
         log := EventLog(out),
         studies=out / "optuna.journal",
         clock=clock,
-        planned=lambda method, _: planned(method, config.first_seed),
+        planned=lambda suggestion, _: planned(suggestion, config.first_seed),
     )
     assembled = time.perf_counter() - began
     journal = TrialEvents(log, comparison)
@@ -181,7 +181,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
         experiment.data(config.first_seed),
         layers,
         (config.lambda_.low, config.lambda_.high),
-        lambda method: planned(method, config.first_seed),
+        lambda method: planned(Suggestion(method, {}, {}), config.first_seed),
     )
     durations = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())

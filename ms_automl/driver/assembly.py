@@ -13,7 +13,7 @@ from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Run
+from ms_automl.comparison.run import Run, Suggestion
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
@@ -122,7 +122,7 @@ def assemble(
         replayed: what was done before this process began; None begins a comparison.
         studies: file that Optuna's studies are kept in; None keeps none.
         clock: seconds.
-        planned: what a trial of a method and seed costs; None is the experiment's.
+        planned: what a suggested trial costs; None is the experiment's.
 
     Returns:
         The comparison, which tells nobody yet, and the scheduler of its runs, each with its arm's sampler.
@@ -148,15 +148,15 @@ def assemble(
 
 
 def planned_passes(experiment: Experiment) -> PlannedPasses:
-    """What whole trials cost by method and seed, of a seed all methods at once: its data is read once."""
+    """What whole trials cost, by their method; of a seed all methods at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
     methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
     known: dict[int, dict[str, dict[str, float]]] = {}
 
-    def plan(method: str, seed: int) -> dict[str, float]:
+    def plan(suggestion: Suggestion, seed: int) -> dict[str, float]:
         if seed not in known:
             known[seed] = {one: experiment.planned_passes(one, seed) for one in methods}
-        return known[seed][method]
+        return known[seed][suggestion.method]
 
     return plan
 

@@ -12,8 +12,11 @@ from ms_automl.driver.progress import RunProgress, suggestion_of
 from ms_automl.driver.queue import RunQueue
 from ms_automl.samplers.base import DONE, WAIT, Answer, Sampler
 
-PlannedPasses = Callable[[str, int], Mapping[str, float]]
-"""From a method and a seed to the passes of a whole trial, by kind."""
+PlannedPasses = Callable[[Suggestion, int], Mapping[str, float]]
+"""From what is suggested and a seed to the passes of a whole trial, by kind."""
+
+FIXED_LAMBDA = Suggestion("fixed_lambda", {}, {})
+"""What the cost of any other trial is a share of; every λ costs the same."""
 
 FRESH = 1_000_000
 """Training seeds of retrainings begin here: no comparison numbers its own seeds so high."""
@@ -30,8 +33,7 @@ class Scheduler:
     Args:
         comparison: told of every trial and report.
         samplers: by run.
-        planned_passes: what a trial of a method and seed costs; where the unit allows it, no trial starts that
-            cannot finish.
+        planned_passes: what a suggested trial costs; where the unit allows it, no trial starts that cannot finish.
         reports: of a whole trial.
         retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
         retries: how often a trial goes on in another process when the one it runs in is lost.
@@ -142,7 +144,7 @@ class Scheduler:
             return trouble
         if progress.failed >= run.planned_trials:
             return "gave up"  # the budget alone would allow endlessly many
-        one = self.comparison.ledger.unit.total(self.planned_passes("fixed_lambda", run.seed))
+        one = self.comparison.ledger.unit.total(self.planned_passes(FIXED_LAMBDA, run.seed))
         return None if progress.affords(progress.sampler.least * one - begun) else ""
 
     def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
@@ -156,7 +158,7 @@ class Scheduler:
 
     def _needed(self, run: Run, suggestion: Suggestion) -> float:
         """What a suggested trial costs, in the budget's unit."""
-        whole = self.comparison.ledger.unit.total(self.planned_passes(suggestion.method, run.seed))
+        whole = self.comparison.ledger.unit.total(self.planned_passes(suggestion, run.seed))
         if suggestion.until is not None:
             return whole * suggestion.share
         origin = _origin(run, suggestion)
@@ -290,7 +292,7 @@ class Scheduler:
     def _interval(self, trial: Trial) -> float:
         """Passes of an interval."""
         seed = self.comparison.runs[trial.run].seed
-        return sum(self.planned_passes(trial.method, seed).values()) / self.reports
+        return sum(self.planned_passes(suggestion_of(trial), seed).values()) / self.reports
 
     def resume(self, ended: Sequence[Entry], pending: Mapping[str, Entry]) -> None:
         """Take over what an earlier process did: the next suggestions are those that would have come.

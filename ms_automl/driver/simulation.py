@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.registry import METHODS
-from ms_automl.comparison.run import Report, Status, Trial
+from ms_automl.comparison.run import Report, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.data import MultiTaskData
 from ms_automl.driver.assembly import assemble, planned_passes
@@ -321,14 +321,14 @@ def simulate(
         EventLog(folder),
         replayed,
         clock=clock,
-        planned=lambda method, _: planned(method, config.first_seed),
+        planned=lambda suggestion, _: planned(suggestion, config.first_seed),
     )
     script = Script(
         config.training,
         experiment.data(config.first_seed),
         experiment.layers(experiment.network(config.first_seed)),
         (config.lambda_.low, config.lambda_.high),
-        lambda method: planned(method, config.first_seed),
+        lambda method: planned(Suggestion(method, {}, {}), config.first_seed),
     )
     outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
     arms = (one.run.arm for one in scheduler.progress.values() if one.sampler.stops_trials)

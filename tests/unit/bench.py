@@ -76,7 +76,13 @@ class Bench:
         )
         self.state.callbacks.append(TrialEvents(log, self.state))
         self.scheduler = Scheduler(
-            self.state, samplers, lambda method, seed: cost(method), REPORTS, retrain, retries, at_a_time
+            self.state,
+            samplers,
+            lambda suggestion, seed: cost(suggestion.method),
+            REPORTS,
+            retrain,
+            retries,
+            at_a_time,
         )
         self.scheduler.resume(done.ended, done.pending)
         self.broken, self.slow = broken, slow or {}
