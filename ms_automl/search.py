@@ -88,7 +88,7 @@ def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
     if args.preset or args.arms:
         raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
     if args.storage and not (args.plan or args.show_config or (args.out / "comparison.json").is_file()):
-        from ms_automl.callbacks.backup import fetch
+        from ms_automl.callbacks.restore import fetch
         from ms_automl.storage.remote import storage_of
 
         fetch(args.out, storage_of(args.storage, args.out.absolute()), print)

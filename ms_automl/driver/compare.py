@@ -15,9 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ms_automl.callbacks.backup import Backup, check_own
+from ms_automl.callbacks.backup import Backup
 from ms_automl.callbacks.mlflow import Tracker
 from ms_automl.callbacks.mlflow.address import seen_from
+from ms_automl.callbacks.restore import check_own
 from ms_automl.callbacks.screen import Screen, warn
 from ms_automl.cli import sigterm_kept, undisturbed
 from ms_automl.comparison.events import EARLIER, FILE, EventLog, TrialEvents, replay

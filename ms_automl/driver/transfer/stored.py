@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ms_automl.callbacks.backup import Copier, copied, wait_for_its_driver
+from ms_automl.callbacks.backup import Backup
+from ms_automl.callbacks.restore import copied, wait_for_its_driver
 from ms_automl.driver.transfer.journal import FILE
 from ms_automl.driver.transfer.uptake import Uptake
 from ms_automl.errors import ConfigError
@@ -19,7 +20,7 @@ LIST = "models.json"
 """Names of the models that are there whole."""
 
 
-class TransferBackup(Copier):
+class TransferBackup(Backup):
     """Copies the stage's journal to its storage as it grows: a recorder, told after the journal.
 
     Args:
@@ -28,7 +29,7 @@ class TransferBackup(Copier):
     """
 
     def __init__(self, folder: Path, storage: Storage) -> None:
-        super().__init__(folder, storage, [FILE])
+        super().__init__(folder, storage, [FILE], [])
 
     def uptake_started(self, uptake: Uptake) -> None:
         """Nothing new to copy."""
@@ -38,7 +39,7 @@ class TransferBackup(Copier):
 
     def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
         """Have it copied."""
-        self.have_copied()
+        self._have_copied()
 
 
 def stored_lines(storage: Storage, out: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:

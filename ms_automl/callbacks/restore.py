@@ -1,0 +1,173 @@
+"""What a storage holds of a comparison: its files, for a head that has lost them, and whose they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ms_automl.comparison.events import EARLIER, FILE
+from ms_automl.errors import ConfigError, DataError
+from ms_automl.storage.files import alone, write_json
+from ms_automl.storage.remote import Storage, shown
+
+RECORD, OWNER = "record.zip", "driver.json"
+FILES = ("comparison.json", FILE, "optuna.journal")
+"""What a comparison goes on from; all but the first one only ever grow."""
+BEAT = 15.0
+"""Seconds between two signs of life."""
+LARGEST = 2**32
+"""Bytes of a file that is taken out of a copy."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What the last driver of a comparison has left in its storage.
+
+    Attributes:
+        driver: its id.
+        host: that it ran on.
+        beats: how often it has given a sign of life.
+        ended: whether that was the last one.
+    """
+
+    driver: str
+    host: str
+    beats: int
+    ended: bool
+
+
+def last_sign(storage: Storage) -> Sign | None:
+    """Of the driver that was last at work on what a storage holds; None where none ever was.
+
+    Raises:
+        ConfigError: where nothing can be read.
+        DataError: where it is damaged.
+    """
+    content = _read(storage, OWNER)
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+        return Sign(str(found["driver"]), str(found["host"]), int(found["beats"]), bool(found["ended"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{OWNER} in {shown(storage.address)} is damaged ({error}): delete it") from error
+
+
+def check_own(storage: Storage, record: Mapping[str, Any] | None) -> None:
+    """Refuse to write over what another folder's comparison has stored.
+
+    Args:
+        storage: of the comparison.
+        record: ``comparison.json`` of the comparison that goes on; None where one begins.
+
+    Raises:
+        ConfigError: where it is another one's, or went on elsewhere.
+    """
+    sign = last_sign(storage)
+    if sign is None or (record is not None and sign.driver in record.get("drivers", ())):
+        return
+    if record is None:
+        raise ConfigError(
+            f"{shown(storage.address)} holds a comparison already: go on with it by --resume, or choose another "
+            "name for --out"
+        )
+    raise ConfigError(
+        f"this comparison went on elsewhere, on host {sign.host}: what is in --out is older than its copy in "
+        f"{shown(storage.address)}. Move --out away, and --resume goes on from the copy"
+    )
+
+
+def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float = BEAT) -> None:
+    """Take a comparison's files out of its storage, for a head that has none of them.
+
+    Args:
+        out: folder that they are put in.
+        storage: of the comparison.
+        say: told what takes time.
+        beat: as :data:`BEAT`.
+
+    Raises:
+        ConfigError: where there is no copy, or the driver that writes it is still at work.
+        DataError: where it is damaged.
+    """
+    where = shown(storage.address)
+    wait_for_its_driver(storage, say, beat)
+    found = copied(storage, (*FILES, *EARLIER))
+    if found is None:
+        raise ConfigError(
+            f"--resume: no comparison.json in {out}, and no copy of one in {where}: name the --out and the "
+            "--storage that it was begun with"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        try:
+            record = json.loads(found.pop(FILES[0]))
+            # It lay on the head that is lost, as its MLflow may have: a store that knows the run is the right one.
+            record["mlflow"]["tracking_uri"] = None
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(where, error) from error
+        for name, part in found.items():
+            (out / name).write_bytes(part)
+        write_json(out / FILES[0], record)  # last: without it the folder is empty for --resume
+    say(f"fetched from {where}: {', '.join((*found, FILES[0]))}")
+
+
+def wait_for_its_driver(storage: Storage, say: Callable[[str], None], beat: float = BEAT) -> None:
+    """See whether the driver that was last at work on what a storage holds is lost, where it has not said its end.
+
+    Args:
+        storage: of a comparison.
+        say: told what takes time.
+        beat: as :data:`BEAT`.
+
+    Raises:
+        ConfigError: where it is at work.
+    """
+    sign = last_sign(storage)
+    if sign is None or sign.ended:
+        return
+    say(f"the driver on host {sign.host} has not ended: {2.5 * beat:.0f} s to see whether it is lost")
+    time.sleep(2.5 * beat)
+    if last_sign(storage) != sign:
+        where = shown(storage.address)
+        raise ConfigError(f"another driver is at work on {where}, on host {sign.host}: end it first")
+
+
+def copied(storage: Storage, files: Sequence[str]) -> dict[str, bytes] | None:
+    """What the copy in a storage holds of files, by name; None where there is none.
+
+    Raises:
+        ConfigError: where nothing can be read.
+        DataError: where it is damaged.
+    """
+    content = _read(storage, RECORD)
+    if content is None:
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {name: _member(archive, name) for name in files if name in archive.namelist()}
+    except (KeyError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
+        raise _damaged(shown(storage.address), error) from error
+
+
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{RECORD} in {where} is damaged ({error}): restore an older version")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > LARGEST:
+        raise ValueError(f"{name} is too large")
+    return archive.read(name)
+
+
+def _read(storage: Storage, name: str) -> bytes | None:
+    try:
+        return storage.read(name)
+    except OSError as error:
+        raise ConfigError(f"nothing can be read from {shown(storage.address)}: {error}") from error
