@@ -46,13 +46,9 @@ class Screen(Callback):
         if trial.error and trial.status == Status.FAILED:
             self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
             self.console.print(trial.error, markup=False, soft_wrap=True)
-        elif not self.console.is_terminal and "val/objective" in trial.metrics:
-            values = trial.metrics
-            self.console.print(
-                f"{trial.name:<18} J {values['val/objective']:.3f}  "
-                f"sparsity {100 * values['sparsity/param']:3.0f} %  {trial.seconds:.0f} s"
-                + (f"  {trial.error}" if trial.error else "")
-            )
+        elif not self.console.is_terminal and self.comparison and (how := self.comparison.judge.summary(trial)):
+            line = f"{trial.name:<18} {how}  {trial.seconds:.0f} s"
+            self.console.print(line + (f"  {trial.error}" if trial.error else ""))
 
 
 def progress_table(comparison: Comparison) -> Table:

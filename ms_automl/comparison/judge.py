@@ -59,6 +59,12 @@ class Judge:
             best = run.best.metrics
             run.anytime.append((run.passes, best["val/objective"], best["test/objective"], seconds))
 
+    def summary(self, trial: Trial) -> str:
+        """What a trial reached, in a few words; '' where it reached nothing."""
+        if "val/objective" not in trial.metrics:
+            return ""
+        return f"J {trial.metrics['val/objective']:.3f}  sparsity {100 * trial.metrics['sparsity/param']:3.0f} %"
+
     def better(self, trial: Trial, best: Trial | None) -> bool:
         """Whether a trial is to be selected in the place of another."""
         return best is None or self._rank(trial) < self._rank(best)
