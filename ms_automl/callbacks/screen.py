@@ -44,10 +44,10 @@ class Screen(Callback):
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
         if trial.error and trial.status == Status.FAILED:
-            self.console.print(f"{trial.name} {trial.status.lower()}: ", style="red", end="")
+            self.console.print(f"{trial.shown_as} {trial.status.lower()}: ", style="red", end="")
             self.console.print(trial.error, markup=False, soft_wrap=True)
         elif not self.console.is_terminal and self.comparison and (how := self.comparison.judge.summary(trial)):
-            line = f"{trial.name:<18} {how}  {trial.seconds:.0f} s"
+            line = f"{trial.shown_as:<18} {how}  {trial.seconds:.0f} s"
             self.console.print(line + (f"  {trial.error}" if trial.error else ""))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,9 @@ class TrialEvents(Callback):
             self.log.append({"event": "model", "trial": trial.name, "place": self._relative(trial.checkpoint)})
 
     def _keep(self, run: Run, trial: Trial) -> None:
-        kept = asdict(trial) | {"checkpoint": None, "states": [self._relative(place) for place in trial.states]}
-        course = list(kept.pop("course").items())  # JSON has no numbers for keys
+        states = tuple(self._relative(place) for place in trial.states)
         elapsed = self.comparison.clock() - self.comparison.began
-        self.log.append({"event": "trial", "trial": kept, "course": course, "elapsed": elapsed})
+        self.log.append(event_of(replace(trial, checkpoint=None, states=states), elapsed))
 
     def _relative(self, place: str) -> str:
         if remote(place):
@@ -127,8 +126,19 @@ class TrialEvents(Callback):
         return place if inside.startswith("..") else inside
 
 
-def replay(folder: Path) -> Replay:
+def event_of(trial: Trial, elapsed: float) -> dict[str, Any]:
+    """A trial as it is, as an event."""
+    kept = asdict(trial)
+    course = list(kept.pop("course").items())  # JSON has no numbers for keys
+    return {"event": "trial", "trial": kept, "course": course, "elapsed": elapsed}
+
+
+def replay(folder: Path, models: bool = True) -> Replay:
     """What a comparison has done; nothing is written.
+
+    Args:
+        folder: of the comparison.
+        models: whether trials store their models, so that one without has not come to its end.
 
     Raises:
         DataError: where a line is not what is written here.
@@ -155,7 +165,9 @@ def replay(folder: Path) -> Replay:
             raise DataError(
                 f"{FILE}: line {number} is no event ({error!r}): restore the file from a copy"
             ) from error
-    over = [one for one in ended.values() if one.trial.status == Status.FAILED or one.trial.checkpoint is not None]
+    over = list(ended.values())
+    if models:
+        over = [one for one in over if one.trial.status == Status.FAILED or one.trial.checkpoint is not None]
     names = {one.trial.name for one in over}
     return Replay(charges, over, {name: one for name, one in pending.items() if name not in names})
 

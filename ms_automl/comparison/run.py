@@ -53,6 +53,8 @@ class Suggestion:
         share: of a whole trial, what it takes at most.
         start: where it begins; None for the initialisation of its seed.
         profile: whether arithmetic and time of its compact network are measured at its end.
+        title: what records and the screen call it; '' where its number does.
+        about: what it is, for the record, where ``values`` do not say.
     """
 
     method: str
@@ -62,6 +64,8 @@ class Suggestion:
     share: float = 1.0
     start: Start | None = None
     profile: bool = False
+    title: str = ""
+    about: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ class Trial:
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
         profile: whether its compact network is measured at its end.
+        title: as it was suggested.
+        about: likewise.
         known: of how many of its run's trials its sampler knew the end when it was suggested.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
@@ -166,6 +172,8 @@ class Trial:
     until: int | None = None
     share: float = 1.0
     profile: bool = False
+    title: str = ""
+    about: dict[str, str] = field(default_factory=dict)
     known: int = 0
     start: dict[str, str] | None = None
     training_seed: int | None = None
@@ -194,8 +202,13 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """As tables and records show it."""
+        """By its number: what the log and the ledger know it by."""
         return f"{self.run}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
+
+    @property
+    def shown_as(self) -> str:
+        """What records and the screen call it."""
+        return f"{self.run}/{self.title}" if self.title else self.name
 
     @property
     def payer(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ms_automl.comparison.run import Run, Start, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
@@ -83,6 +83,8 @@ class RunProgress:
 
     def stops(self, trial: Trial) -> bool:
         """Whether the sampler stops a trial at the report that it has just made."""
+        if not self.sampler.stops_trials:
+            return False
         return self.sampler.stops(self.observations, trial.index, trial.reports, trial.metrics["val/objective"])
 
     def add(self, trial: Trial, needed: float, *, ended: bool = False) -> None:
@@ -148,4 +150,14 @@ def suggestion_of(trial: Trial) -> Suggestion:
         share=trial.share,
         start=start,
         profile=trial.profile,
+        title=trial.title,
+        about=trial.about,
     )
+
+
+def new_trial(trial_id: str, run: Run, index: int, one: Suggestion) -> Trial:
+    """A trial of what was suggested."""
+    trial = Trial(trial_id, run.name, index, one.method, one.values, one.params, one.until, one.share, one.profile)
+    trial.title, trial.about = one.title, one.about
+    trial.start = None if one.start is None else asdict(one.start)
+    return trial

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from ms_automl.comparison.events import Entry
 from ms_automl.comparison.run import Assignment, Report, Run, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.driver.progress import RunProgress, suggestion_of
+from ms_automl.driver.progress import RunProgress, new_trial, suggestion_of
 from ms_automl.driver.queue import RunQueue
 from ms_automl.samplers.base import DONE, WAIT, Answer, Sampler
 
@@ -38,6 +38,7 @@ class Scheduler:
         retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
         retries: how often a trial goes on in another process when the one it runs in is lost.
         concurrency: trials of a run that may run at a time (:class:`~ms_automl.driver.progress.RunProgress`).
+        models: whether trials store their models.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Scheduler:
         retrain: int = 0,
         retries: int = 0,
         concurrency: int = 1,
+        models: bool = True,
     ) -> None:
         self.comparison = comparison
         self.planned_passes = planned_passes
@@ -56,6 +58,7 @@ class Scheduler:
         self.retrain = retrain
         self.retries = retries
         self.concurrency = concurrency
+        self.models = models
         self.progress = {
             name: RunProgress(run, samplers[name], comparison, concurrency)
             for name, run in comparison.runs.items()
@@ -106,9 +109,10 @@ class Scheduler:
         return None
 
     def _waits_for_reference(self, run: Run) -> bool:
-        if run.is_reference or run.seed in self.comparison.judge.references:
+        reference = self.comparison.reference_runs.get(run.seed)
+        if reference is None or run.is_reference or run.seed in self.comparison.judge.references:
             return False
-        return not self.comparison.reference_runs[run.seed].closed
+        return not reference.closed
 
     def _next_of(self, progress: RunProgress, trial_id: str) -> Assignment | None:
         """A run's next trial; where there is none with what its sampler knows, with what it then is let know."""
@@ -144,12 +148,14 @@ class Scheduler:
             return trouble
         if progress.failed >= run.planned_trials:
             return "gave up"  # the budget alone would allow endlessly many
-        one = self.comparison.ledger.unit.total(self.planned_passes(FIXED_LAMBDA, run.seed))
-        return None if progress.affords(progress.sampler.least * one - begun) else ""
+        least = progress.sampler.least
+        if least:
+            least *= self.comparison.ledger.unit.total(self.planned_passes(FIXED_LAMBDA, run.seed))
+        return None if progress.affords(least - begun) else ""
 
     def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
         run = progress.run
-        trial = _trial(trial_id, run, len(run.trials), suggestion)
+        trial = new_trial(trial_id, run, len(run.trials), suggestion)
         trial.known = progress.known
         trial.rungs = progress.sampler.rungs if suggestion.until is None else (suggestion.until,)
         if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
@@ -175,7 +181,7 @@ class Scheduler:
         assert best is not None
         index = next(number for number in range(self.retrain) if number not in there)
         suggestion = Suggestion(best.method, best.params, best.values)
-        trial = _trial(trial_id, run, index, suggestion)
+        trial = new_trial(trial_id, run, index, suggestion)
         trial.training_seed = FRESH + 1000 * run.seed + index
         return self._assign(trial, suggestion, before=self._retrainings.pop(trial.name, None))
 
@@ -270,7 +276,7 @@ class Scheduler:
             lost: why the process is gone; None where it came to its end.
         """
         trial, run = self.comparison.trials[trial_id], self.running.pop(trial_id)
-        if lost is not None and trial.interruptions < self.retries and _needs_process(trial):
+        if lost is not None and trial.interruptions < self.retries and self._needs_process(trial):
             self.interrupted.append(self.comparison.interrupted(trial_id, self._interval(trial)))
             return  # its run goes on with nothing else
         if self._queue is not None and trial.training_seed is None:
@@ -284,6 +290,12 @@ class Scheduler:
             return
         self.comparison.set_limits(run)
         self.progress[run.name].end(trial)
+
+    def _needs_process(self, trial: Trial) -> bool:
+        """Whether a trial has not ended, or has not stored its model yet."""
+        if trial.status == Status.RUNNING:
+            return True
+        return self.models and trial.status in (Status.FINISHED, Status.STOPPED) and trial.checkpoint is None
 
     def give_up(self, trial_id: str, why: str) -> None:
         """End a trial whose process is lost or was stopped, and charge the interval that it was in."""
@@ -334,16 +346,3 @@ def _origin(run: Run, suggestion: Suggestion) -> Trial | None:
     if suggestion.start is None:
         return None
     return next(trial for trial in run.trials if trial.name == suggestion.start.trial)
-
-
-def _needs_process(trial: Trial) -> bool:
-    """Whether a trial has not ended, or has not stored its model yet."""
-    if trial.status == Status.RUNNING:
-        return True
-    return trial.status in (Status.FINISHED, Status.STOPPED) and trial.checkpoint is None
-
-
-def _trial(trial_id: str, run: Run, index: int, one: Suggestion) -> Trial:
-    trial = Trial(trial_id, run.name, index, one.method, one.values, one.params, one.until, one.share, one.profile)
-    trial.start = None if one.start is None else asdict(one.start)
-    return trial

@@ -102,12 +102,13 @@ class Tracker(Runs, Callback):
     def trial_started(self, run: Run, trial: Trial) -> None:
         """Make a trial's run."""
         kind = "trial" if trial.training_seed is None else "retraining"
-        self._create(trial.name, run.name, kind, _params_of(run, trial))
+        self._create(trial.shown_as, run.name, kind, _params_of(run, trial))
 
     def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
         now, step = milliseconds(), int(metrics["step"])
-        self._log(trial.name, [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"])
+        batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
+        self._log(trial.shown_as, batch)
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
@@ -117,9 +118,9 @@ class Tracker(Runs, Callback):
         told["ms_automl.interruptions"] = str(trial.interruptions or "")
         told["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
         tags = [RunTag(key, value) for key, value in told.items() if value]
-        self._batch(lambda: self._id(trial.name), tags=tags)
+        self._batch(lambda: self._id(trial.shown_as), tags=tags)
         ended = ended_as(trial)
-        self._put(lambda: self.client.set_terminated(self._id(trial.name), ended))
+        self._put(lambda: self.client.set_terminated(self._id(trial.shown_as), ended))
         self._anytime(run)
 
     def recall(self, run: Run) -> int:
@@ -132,9 +133,11 @@ class Tracker(Runs, Callback):
         self._log_points(run, [point for point in run.anytime if round(point[0]) not in there])
         self._points[run.name] = len(run.anytime)
         count = 0
-        for trial in (*run.trials, *run.retrained):
-            found = self.there.get(trial.name)
-            if trial.status == Status.RUNNING or not lacks(found, trial, _params_of(run, trial)):
+        newest = {trial.shown_as: trial for trial in (*run.trials, *run.retrained)}
+        for name, trial in newest.items():
+            found = self.there.get(name)
+            ended = trial.status not in (Status.RUNNING, Status.KILLED)
+            if not ended or not lacks(found, trial, _params_of(run, trial)):
                 continue
             count += 1
             self.trial_started(run, trial)
@@ -230,5 +233,7 @@ class Tracker(Runs, Callback):
 
 
 def _params_of(run: Run, trial: Trial) -> dict[str, str]:
+    if trial.about:
+        return {"method": trial.method} | trial.about
     params = {"method": trial.method, "index": str(trial.index), "arm": run.arm, "seed": str(run.seed)}
     return params | {f"value/{key}": repr(value) for key, value in trial.values.items()}
