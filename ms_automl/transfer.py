@@ -13,20 +13,22 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_automl.cli import Parser, one_line_errors, path, place, sigterm_kept
 from ms_automl.environment.siblings import ours
-from ms_automl.errors import ConfigError, DataError, unknown_name
-from ms_automl.samplers.arms import REFERENCE
+from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import alone, writable
 
 if TYPE_CHECKING:
-    from analysis.records import ComparisonRecord
-    from ms_automl.driver.transfer.uptake import TransferExperiment
-    from ms_automl.storage.remote import Storage
+    import pandas as pd
+
+    from ms_automl.config import Config
+    from ms_automl.driver.transfer.asked import Source
+    from ms_automl.driver.transfer.experiment import TransferExperiment
+    from ms_automl.driver.transfer.run import Ended
 
 REPORTS = 8
 EPILOG = """\
@@ -61,7 +63,7 @@ def _parser() -> Parser:
         "one seed, else 1)"
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="of an uptake (default: a quarter of the comparison's trials)"
+        "--steps", type=int, metavar="N", help="of an adaptation (default: a quarter of the comparison's trials)"
     )
     parser.add_argument("--out", type=path, metavar="DIR", help="(default: DIR/transfer, or ./transfer-RUN_ID)")
     parser.add_argument("--data-dir", type=path, metavar="DIR", help="where the data lies, as for the search")
@@ -83,163 +85,190 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    result = transfer_selected(
+        args.comparison, tasks=_names(args.task), arms=_names(args.arms), modes=_names(args.modes),
+        shots=_counts(args.shots), draws=args.draws, steps=args.steps, out=args.out, data_dir=args.data_dir,
+        slots=args.slots, storage=args.storage, address=args.address,
+    )  # fmt: skip
+    print(result)
+    return 0 if result.complete and not result.lacks else 1
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What the transfer stage came to.
+
+    Attributes:
+        table: a row for each adaptation of a model to a task, with the metrics at its end.
+        sentences: whether the arms are better than dense, a line for each question.
+        report: the report's page, or why there is none.
+        complete: whether all that was asked for has come to its end.
+        lacks: what MLflow lacks of it; '' where it has all.
+    """
+
+    table: pd.DataFrame
+    sentences: tuple[str, ...]
+    report: Path | str
+    complete: bool
+    lacks: str
+
+    def __str__(self) -> str:
+        lines = [*self.sentences, f"{'report' if isinstance(self.report, Path) else 'no report'}: {self.report}"]
+        if self.lacks:
+            complete = "transfer.json is complete, the same command adds what lacks"
+            lines.append(f"MLflow lacks some records: {self.lacks}; {complete}")
+        return "\n".join(lines)
+
+
+def transfer_selected(
+    comparison: str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    arms: Sequence[str] | None = None,
+    shots: Sequence[int | None] | None = None,
+    modes: Sequence[str] | None = None,
+    draws: int | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    slots: int | None = None,
+    storage: str | None = None,
+    address: str | None = None,
+    progress: bool = True,
+) -> TransferResult:
+    """Have the selected models of a finished comparison adapt to unseen tasks, as this module's command does.
+
+    Called again it goes on where it was stopped, and adds what is asked for besides.
+
+    Args:
+        comparison: its folder, or its run in MLflow.
+        tasks: held-back tasks (default: all of them).
+        arms: whose models (default: all); dense is always added.
+        shots: labelled samples, None for all that there are (default: those of 16, 64 and 256 that every seed has,
+            and all).
+        modes: of frozen, finetuned and joint (default: all).
+        draws: of samples and head for each model (default: 3 of a comparison of one seed, else 1).
+        steps: of an adaptation (default: a quarter of those of the comparison's trials).
+        out: folder of the stage (default: ``transfer`` in the comparison's folder, or ``./transfer-RUN_ID``).
+        data_dir: where the data lies, as for the search.
+        slots: trials at a time (default: one for each CPU core).
+        storage: where hosts read models, and a copy of what is done is kept.
+        address: of a running Ray cluster; a Ray that the process has already is used.
+        progress: whether it is shown how it goes.
+
+    Raises:
+        MsAutomlError: before anything trains, in one line what is wrong and what to do.
+        KeyboardInterrupt: where it is interrupted; its records are closed, and the same call goes on.
+    """
     from rich.console import Console
 
+    from ms_automl.driver.looking import look_at_data
+    from ms_automl.driver.transfer import asked, earlier, run
+    from ms_automl.driver.transfer.adaptation import adaptations
+
+    with ours():
+        from trainables.transfer import MODES
+
+    for option, value in (("slots", slots), ("draws", draws), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigError(f"`--{option} 1` or more must hold, but got {value}")
+    modes = asked.chosen("mode", modes, MODES)
+    source, config = _source(str(comparison))
+    experiment = _experiment(config, steps, data_dir)
+    data, seeds = experiment.data(source.seeds[0]), source.seeds
+    if not data.unseen_tasks:
+        raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
+    unseen = {task.name: task for task in data.unseen_tasks}
+    tasks, arms = asked.chosen("unseen task", tasks, list(unseen)), source.arms(arms)
+    shots = asked.possible_shots(experiment, seeds, tasks, shots)
+    console = Console(quiet=not progress)
+    look_at_data(experiment, seeds, console)
+    folder = (source.default_folder() if out is None else Path(out)).absolute()
+    place = source.storage(storage, folder)
+    with sigterm_kept(), alone(writable(folder)):
+        models, left_out = source.models(arms, folder / "models")
+        if left_out:
+            print(f"left out, without a valid result or a dense reference: {', '.join(left_out)}", file=sys.stderr)
+        if place is not None:
+            earlier.fetch(folder, place, console.print)
+        for name in tasks:
+            experiment.check(str(next(iter(models.values()))), unseen[name])
+        digests = source.digests(models)
+        wanted = {key: digests[key] for key in models}
+        whole = adaptations(wanted, tasks, modes, shots, draws or (3 if len(seeds) == 1 else 1))
+        ended = run.run_transfer(
+            asked.Asked(source, models, digests, whole), experiment, folder, report=lambda: _report(source),
+            console=console, address=address, slots=slots or len(os.sched_getaffinity(0)), storage=place,
+        )  # fmt: skip
+    if ended.stopped is not None:
+        raise KeyboardInterrupt("stopped; what has ended is kept: the same command goes on")
+    return _result(ended)
+
+
+def _source(comparison: str) -> tuple[Source, Config]:
+    """A comparison that has ended, and its configuration."""
     from ms_automl.callbacks.mlflow.opening import opened
     from ms_automl.config import parse, upgraded
-    from ms_automl.driver.looking import look_at_data
-    from ms_automl.driver.transfer.journal import TransferJournal
-    from ms_automl.driver.transfer.run import run_transfer
-    from ms_automl.driver.transfer.stored import stored_lines
-    from ms_automl.driver.transfer.uptake import TransferExperiment, digest_of, plan
+    from ms_automl.driver.transfer.asked import Source
 
     with ours():
         from analysis.records import load, transfer_record
-        from trainables.transfer import MODES
 
-    modes = _chosen("mode", args.modes, list(MODES))
-    for name, value in (("slots", args.slots), ("draws", args.draws), ("steps", args.steps)):
-        if value is not None and value < 1:
-            raise ConfigError(f"`--{name} 1` or more must hold, but got {value}")
-    comparison = load(args.comparison)
-    if comparison.status != "FINISHED" or comparison.rows.empty:
+    record = load(comparison)
+    if record.status != "FINISHED" or record.rows.empty:
         raise DataError(
-            f"the comparison {args.comparison} has not ended ({comparison.status}): let the search finish, or "
+            f"the comparison {comparison} has not ended ({record.status}): let the search finish, or "
             "go on with it by --resume"
         )
-    config = parse(upgraded(comparison.config))
-    base = config.training
-    steps = args.steps or max(1, base.steps // 4)
-    settings = replace(base, steps=steps, report_every=max(1, -(-steps // REPORTS)))
-    experiment = TransferExperiment(config, args.data_dir.resolve() if args.data_dir else None, settings=settings)
-    out = (args.out or (comparison.folder / "transfer" if comparison.folder else _default(comparison))).absolute()
-    seeds, arms = sorted(set(comparison.rows["seed"])), _arms(comparison, args.arms)
-    data = experiment.data(int(seeds[0]))
-    if not data.unseen_tasks:
-        raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
-    tasks = _chosen("unseen task", args.task, [task.name for task in data.unseen_tasks])
-    shots = _possible(experiment, [int(seed) for seed in seeds], tasks, args.shots)
-    look_at_data(experiment, [int(seed) for seed in seeds], Console())
-    uri = comparison.tracking_uri
-    recorded = transfer_record(opened(uri, writes=False), comparison.run_id, uri)
-    storage = _storage(args, comparison, out)
-    with sigterm_kept(), alone(writable(out)):
-        models = _models(comparison, arms, out)
-        stored = stored_lines(storage, out, print) if storage is not None else []
-        for task in data.unseen_tasks:
-            if task.name in tasks:
-                experiment.check(next(iter(models.values())), task)
-        draws = args.draws or (3 if len(seeds) == 1 else 1)
-        digests = {key: digest_of(model) for key, model in models.items()}
-        asked = plan(digests, tasks, modes, shots, draws)
-        if comparison.folder is not None:  # the other arms' too: have they been replaced since their uptakes?
-            others = {key: model for key, model in _at_hand(comparison.folder).items() if key not in models}
-            digests |= {key: digest_of(model) for key, model in others.items()}
-        journal = TransferJournal(
-            out, comparison.run_id, asdict(settings), recorded, stored, set(digests.values())
-        )
-        slots = args.slots or len(os.sched_getaffinity(0))
-        return run_transfer(
-            Console(), comparison, experiment, models, digests, asked, journal,
-            address=args.address, slots=slots, storage=storage,
-        )  # fmt: skip
+    uri, rows = record.tracking_uri, [dict(row) for _, row in record.rows.iterrows()]
+    recorded = transfer_record(opened(uri, writes=False), record.run_id, uri)
+    return Source(record.run_id, record.folder, uri, rows, recorded), parse(upgraded(record.config))
 
 
-def _default(comparison: ComparisonRecord) -> Path:
-    return Path(f"transfer-{comparison.run_id}")
+def _experiment(config: Config, steps: int | None, data_dir: str | Path | None) -> TransferExperiment:
+    from ms_automl.data.factories import OWN, resolve
+    from ms_automl.driver.transfer.experiment import TransferExperiment
+
+    steps = steps or max(1, config.training.steps // 4)
+    settings = replace(config.training, steps=steps, report_every=max(1, -(-steps // REPORTS)))
+    where = None if data_dir is None else Path(data_dir).resolve()
+    own = dict(OWN)
+    for kind, name in (("data", config.data.factory), ("network", config.network.factory)):
+        if name.startswith("__main__:"):  # the processes of trials have a main module of their own
+            own[name] = resolve(kind, name, {})
+    return TransferExperiment(config, where, own, settings=settings)
 
 
-def _storage(args: argparse.Namespace, comparison: ComparisonRecord, out: Path) -> Storage | None:
-    """Below ``--storage`` and the comparison's name, as its own; None without that option."""
-    from ms_automl.storage.remote import storage_of
+def _report(source: Source) -> tuple[Path, str]:
+    from ms_automl.callbacks.mlflow import short_timeouts
 
-    if args.storage is None:
-        return None
-    if args.out is None and comparison.folder is not None:
-        storage = storage_of(args.storage, comparison.folder.absolute()).below(out.name)
-    else:
-        storage = storage_of(args.storage, out)
-    return None if storage.address == str(out) else storage
+    with ours():
+        from analysis.report import logged_report
+    with short_timeouts():
+        return logged_report(source.folder or source.run_id)
 
 
-def _shots(text: str) -> list[int | None]:
-    """Counts in the order of their size, None for all."""
-    found: set[int | None] = set()
-    for word in (part.strip() for part in text.split(",")):
-        if word != "all" and not (word.isdecimal() and int(word) >= 2):
+def _result(ended: Ended) -> TransferResult:
+    with ours():
+        from analysis import frames
+        from analysis.transfer import sentences
+
+    table = frames.transfer(ended.content)
+    told = tuple(sentences(table))
+    return TransferResult(table, told, ended.report, ended.complete, ended.lacks)
+
+
+def _counts(text: str | None) -> list[int | None] | None:
+    """What ``--shots`` names, None for all."""
+    words = _names(text)
+    for word in words or ():
+        if word != "all" and not word.isdecimal():
             raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{word}'")
-        found.add(None if word == "all" else int(word))
-    return sorted(found, key=lambda count: (count is None, count or 0))
+    return None if words is None else [None if word == "all" else int(word) for word in words]
 
 
-def _chosen(kind: str, text: str | None, known: list[str]) -> list[str]:
-    """The names of an option, all without it."""
-    if text is None:
-        return known
-    names = [part.strip() for part in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise unknown_name(kind, name, known)
-    return [name for name in known if name in names]
-
-
-def _arms(comparison: ComparisonRecord, text: str | None) -> list[str]:
-    """The arms that have a model in some seed, the reference first."""
-    valid = comparison.rows[comparison.rows["status"] != "failed"]
-    known = [str(arm) for arm in dict.fromkeys(valid["arm"])]
-    chosen = _chosen("arm", text, known)
-    return [REFERENCE, *(arm for arm in chosen if arm != REFERENCE)]
-
-
-def _models(comparison: ComparisonRecord, arms: list[str], out: Path) -> dict[tuple[str, int], Path]:
-    """Folders by arm and seed, of the seeds that have a dense reference; what is left out is said."""
-    from ms_automl.callbacks.mlflow.selected import selected_model
-
-    valid = comparison.rows[comparison.rows["status"] != "failed"]
-    there = {(str(arm), int(seed)) for arm, seed in zip(valid["arm"], valid["seed"], strict=True)}
-    wanted = [(arm, seed) for seed in sorted({int(seed) for seed in comparison.rows["seed"]}) for arm in arms]
-    kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), (REFERENCE, seed)} <= there]
-    if not kept:
-        raise DataError("no seed of the comparison has a dense reference: nothing can be held against it")
-    if left := [f"{arm}-{seed}" for arm, seed in wanted if (arm, seed) not in kept]:
-        print(f"left out, without a valid result or a dense reference: {', '.join(left)}", file=sys.stderr)
-    uri = comparison.tracking_uri
-    return {
-        (arm, seed): selected_model(
-            comparison.run_id, comparison.folder, f"{arm}-{seed}", out / "models" / f"{arm}-{seed}", uri
-        ).absolute()
-        for arm, seed in kept
-    }
-
-
-def _at_hand(folder: Path) -> dict[tuple[str, int], Path]:
-    """Every selected model of a comparison's folder, by arm and seed."""
-    found = [path.parent for path in (folder / "best").glob("*/model.safetensors")]
-    return {(path.name.rpartition("-")[0], int(path.name.rpartition("-")[2])): path for path in found}
-
-
-def _possible(
-    experiment: TransferExperiment, seeds: Sequence[int], tasks: Sequence[str], text: str | None
-) -> list[int | None]:
-    """The numbers of labels: those asked for, or of the usual ones those that every seed and task has.
-
-    Raises:
-        ConfigError: where more are asked for than there are.
-    """
-    from ms_automl.data import labelled
-
-    asked = _shots(text or "16,64,256,all")
-    for seed in seeds:
-        data = experiment.data(seed)
-        for task in (task for task in data.unseen_tasks if task.name in tasks):
-            most = len(labelled(data.train, task, None, seed))
-            if text is None:
-                asked = [count for count in asked if count is None or count < most]
-            if too_many := [count for count in asked if count is not None and count > most]:
-                raise ConfigError(
-                    f"--shots {too_many[0]} is more than the {most} labels of '{task.name}' in the train split"
-                )
-    return asked
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -59,12 +59,19 @@ def last_sign(storage: Storage) -> Sign | None:
         raise DataError(f"{OWNER} in {shown(storage.address)} is damaged ({error}): delete it") from error
 
 
-def check_own(storage: Storage, record: Mapping[str, Any] | None) -> None:
+def check_own(
+    storage: Storage,
+    record: Mapping[str, Any] | None,
+    what: str = "comparison",
+    how: str = "Move --out away, and --resume goes on from the copy",
+) -> None:
     """Refuse to write over what another folder's comparison has stored.
 
     Args:
         storage: of the comparison.
-        record: ``comparison.json`` of the comparison that goes on; None where one begins.
+        record: ``comparison.json`` of the comparison that goes on, or what stands for it; None where one begins.
+        what: goes on.
+        how: it can go on where it went on elsewhere.
 
     Raises:
         ConfigError: where it is another one's, or went on elsewhere.
@@ -78,8 +85,8 @@ def check_own(storage: Storage, record: Mapping[str, Any] | None) -> None:
             "name for --out"
         )
     raise ConfigError(
-        f"this comparison went on elsewhere, on host {sign.host}: what is in --out is older than its copy in "
-        f"{shown(storage.address)}. Move --out away, and --resume goes on from the copy"
+        f"this {what} went on elsewhere, on host {sign.host}: what is in --out is older than its copy in "
+        f"{shown(storage.address)}. {how}"
     )
 
 

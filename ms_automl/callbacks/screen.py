@@ -54,9 +54,7 @@ class Screen(Callback):
 def progress_table(comparison: Comparison) -> Table:
     """The state of every run, with the time that is left."""
     elapsed = time.monotonic() - comparison.began
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"{_clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=f"{clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left")
     for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
         table.add_column(name, justify="left" if name in ("arm", "now") else "right")
     for run in comparison.runs.values():
@@ -121,7 +119,8 @@ def _share(spent: float, limit: float) -> str:
     return "free" if limit == float("inf") else f"{spent / limit:.0%}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
@@ -133,7 +132,7 @@ def _eta(comparison: Comparison) -> str:
     planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.runs.values() if not s.closed)
     planned += sum(len(s.trials) for s in comparison.runs.values() if s.closed)
     rate = here / (time.monotonic() - comparison.first_start)
-    return f"about {_clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"
+    return f"about {clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"
 
 
 def warn(console: Console, line: str) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ms_automl.callbacks.restore import copied
-from ms_automl.driver.transfer.journal import FILE
+from ms_automl.comparison.events import FILE
 from ms_automl.storage.remote import storage_of
 from tests.faults.bucket import KEYS, Bucket
 from tests.integration.command import TINY, Search, transfer
@@ -30,6 +30,12 @@ def bucket(monkeypatch):
     bucket.close()
 
 
+def finished(copy):
+    """The trials that a copy of the log says have come to their end."""
+    events = map(json.loads, (copy or {}).get(FILE, b"").splitlines())
+    return [one["trial"] for one in events if one["event"] == "trial" and one["trial"]["status"] == "FINISHED"]
+
+
 def test_what_was_copied_is_not_done_again(bucket, tmp_path):
     kept = ("--storage", bucket.uri)
     search = Search(tmp_path, "--arms", "meta", *kept, settings=[*TINY, "budget.trials=2"]).wait()
@@ -42,12 +48,10 @@ def test_what_was_copied_is_not_done_again(bucket, tmp_path):
     while len(done) < 2:
         assert time.monotonic() < deadline and stage.poll() is None, stage.communicate()
         time.sleep(0.1)
-        lines = (copied(storage, [FILE]) or {}).get(FILE, b"").splitlines()[1:]
-        done = [row for row in map(json.loads, lines) if row["status"] == "FINISHED"]
+        done = finished(copied(storage, [FILE]))
     os.killpg(stage.pid, signal.SIGKILL)
     stage.communicate()
-    lines = copied(storage, [FILE])[FILE].splitlines()[1:]
-    done = [row for row in map(json.loads, lines) if row["status"] == "FINISHED"]
+    done = finished(copied(storage, [FILE]))
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "mlflow.db").unlink()
 
@@ -57,10 +61,11 @@ def test_what_was_copied_is_not_done_again(bucket, tmp_path):
     shown, errors = stage.communicate(timeout=300)
     assert (stage.returncode, errors) == (0, ""), shown + errors
     count = 2 * 3 * 3  # arms; one of two modes with new weights too; shots
-    assert f"{count} uptakes, {len(done)} done, {count - len(done)} to run" in shown
+    assert f"{count} adaptations, {len(done)} done, {count - len(done)} to run" in shown
     rows = json.loads((tmp_path / "out" / "transfer" / "transfer.json").read_text())["rows"]
     assert len(rows) == count and {row["status"] for row in rows} == {"FINISHED"}
-    assert all(any(row == one | {"lost_passes": 0.0} for row in rows) for one in done)
+    passes = {tuple(row[name] for name in done[0]["params"]["adaptation"]): row["passes"] for row in rows}
+    assert all(passes[tuple(one["params"]["adaptation"].values())] == one["passes"] for one in done)
     weights = [name for name in bucket.names() if "/transfer/models/" in name and name.endswith(".safetensors")]
     models = {name.split("/")[-2] for name in weights}
     assert any(name.endswith("/transfer/report/index.html") for name in bucket.names())

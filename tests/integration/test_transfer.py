@@ -10,8 +10,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+from ms_automl.errors import ConfigError
 from ms_automl.storage.files import alone
-from ms_automl.transfer import main
+from ms_automl.transfer import main, transfer_selected
 from tests.integration.command import transfer
 
 pytestmark = [
@@ -56,17 +57,15 @@ def stage(search, before):
     """Stopped by Ctrl-C in the middle, and gone on with."""
     options = ["--comparison", "out", *FEW]
     process = transfer(search.folder, *options)
-    rows, journal = 0, search.out / "transfer" / "trials.jsonl"
-    deadline = time.monotonic() + 200
-    while rows < 4 and time.monotonic() < deadline:
+    log, deadline = search.out / "transfer" / "events.jsonl", time.monotonic() + 200
+    while not log.exists() or log.read_text().count('"FINISHED"') < 3:
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-        rows = journal.read_text().count("\n") if journal.exists() else 0
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=200)
     assert process.returncode == 130
-    rows = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
-    done = [row for row in rows if row["status"] == "FINISHED"]  # the others were stopped on the way
-    assert {row["status"] for row in rows} <= {"FINISHED", "KILLED"}
+    done = json.loads((search.out / "transfer" / "transfer.json").read_text())["rows"]
+    assert {row["status"] for row in done} == {"FINISHED"}  # the others were stopped on the way
     status, shown, errors = ended(search.folder, *options)
     assert (status, errors) == (0, ""), shown + errors
     return done, shown
@@ -88,6 +87,24 @@ def refused(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def record(search, stage):
     return json.loads((search.out / "transfer" / "transfer.json").read_text())
+
+
+@pytest.mark.whole
+def test_what_an_earlier_version_has_left_is_taken_over(search, record, tmp_path):
+    """Its folder had a journal of rows in the place of the log."""
+    out = tmp_path / "stage"
+    out.mkdir()
+    head = {name: record[name] for name in ("format", "comparison", "settings")}
+    kept = record["rows"][:-2]
+    (out / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *kept]))
+    client = search.client()
+    run = next(run for name, run in search.runs().items() if name == "transfer")
+    client.delete_run(run.info.run_id)  # that has all of them
+    status, shown, errors = ended(search.folder, "--comparison", "out", *FEW, "--out", str(out))
+    client.restore_run(run.info.run_id)
+    assert (status, errors) == (0, ""), shown + errors
+    assert "38 done, 2 to run" in shown
+    assert len(json.loads((out / "transfer.json").read_text())["rows"]) == 40
 
 
 def key(row):
@@ -134,10 +151,10 @@ def test_mlflow_has_one_run_for_each_below_the_comparisons(search, stage, record
     parent = runs["transfer"]
     assert parent.data.tags["mlflow.parentRunId"] == search.record["mlflow"]["run_id"]
     assert parent.info.status == "FINISHED"
-    uptakes = [run for name, run in runs.items() if name.startswith("transfer/")]
-    assert len(uptakes) == len(record["rows"])
-    assert {run.data.tags["mlflow.parentRunId"] for run in uptakes} == {parent.info.run_id}
-    assert {run.info.status for run in uptakes} == {"FINISHED"}
+    below = [run for name, run in runs.items() if name.startswith("transfer/")]
+    assert len(below) == len(record["rows"])
+    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {parent.info.run_id}
+    assert {run.info.status for run in below} == {"FINISHED"}
     row = next(row for row in record["rows"] if key(row) == ("meta", 0, "trained", "joint", None, 0))
     run = runs[f"transfer/edges/meta-0/joint/all/0 {row['digest'][:6]}"]
     assert run.data.metrics["test/edges/ods_f1"] == pytest.approx(row["metrics"]["test/edges/ods_f1"])
@@ -152,6 +169,17 @@ def test_the_report_has_the_curves_and_the_verdict(search, stage):
     for name in ("transfer-edges.png", "transfer-edges.svg", "transfer.csv"):
         assert (search.out / "report" / name).stat().st_size > 0
     assert "edges, joint: meta against dense" in stage[1]
+
+
+def test_from_python_it_is_the_same_and_what_is_done_is_not_done_again(search, record, monkeypatch):
+    monkeypatch.chdir(search.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    given = {"arms": ["meta"], "tasks": ["edges"], "shots": [4, None], "steps": 4, "progress": False}
+    result = transfer_selected(search.out, **given)
+    assert result.complete and not result.lacks and result.report == search.out / "report" / "index.html"
+    assert len(result.table) == len(record["rows"]) and "edges, joint: meta against dense" in str(result)
+    with pytest.raises(ConfigError, match="--shots takes numbers of at least 2, and 'all', but got '1'"):
+        transfer_selected(search.out, **given | {"shots": [1]})
 
 
 @pytest.mark.whole
@@ -176,7 +204,7 @@ def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stag
         (["--modes", "frozn"], "unknown mode 'frozn': did you mean 'frozen'?"),
         (["--arms", "optuna"], "unknown arm 'optuna': Known: dense, random, meta."),
         (["--draws", "0"], "`--draws 1` or more must hold, but got 0"),
-        (["--steps", "8"], "holds uptakes with steps=4, and now it is 8"),
+        (["--steps", "8"], "holds adaptations with steps=4, and now it is 8"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(options, problem, search, stage, refused):

@@ -77,10 +77,10 @@ def test_commands_trials_and_the_report_are_made_of_ours_and_factories_of_the_us
     # ms_automl.tuning.adapter is what the process of a trial imports.
     code = f"""
 import ms_automl.report, ms_automl.samplers.arms, ms_automl.tuning.adapter
-import ms_automl.driver.assembly, ms_automl.driver.transfer.run as transfer
+import ms_automl.driver.assembly
 from ms_automl.data.factories import resolve
 from ms_automl.comparison.registry import METHODS, SPACES
-for one in (METHODS["dense"].build.step, SPACES["scalar"], ms_automl.report.write, transfer.logged_report):
+for one in (METHODS["dense"].build.step, SPACES["scalar"], ms_automl.report.write):
     assert one.__code__.co_filename.startswith({str(ROOT)!r}), one
 for name in {NAMES}:
     assert resolve("data", name + ":data", {{}})(0, None) == "user", name

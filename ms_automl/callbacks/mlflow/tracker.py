@@ -93,6 +93,26 @@ class Tracker(Runs, Callback):
         self._tag(lambda: run_id, "ms_automl.resumed", "true")
         self._describe(run.info.run_name, config, run.data.params, experiment.tags)
 
+    def attach(self, run_id: str, stage: Run) -> None:
+        """Add the run of a later stage to a comparison that has ended, whose own runs stay as they are.
+
+        Args:
+            run_id: of the comparison.
+            stage: its trials' runs are those below its own.
+
+        Raises:
+            TrackingError: where the store cannot be reached or has no such run.
+        """
+        self.run_id = run_id
+        with understood(self.uri):
+            experiment = self.client.get_run(run_id).info.experiment_id
+            self.experiment = self._use(self.client.get_experiment(experiment))
+            self._find()
+        self.unended = {name for name in self.unended if name.startswith(f"{stage.name}/")}
+        self.writer.start()
+        self._points[stage.name] = 0
+        self._create(stage.name, run_id, stage.name, {})
+
     def run_opened(self, run: Run) -> None:
         """Make an arm's run."""
         self._points[run.name] = len(run.anytime)
@@ -220,6 +240,13 @@ class Tracker(Runs, Callback):
         """
         whole = LoggedOnnx(model, run.name)
         self._put(lambda: whole.log(self.client, self.artifacts, self.experiment, self._id(run.name)))
+
+    def stage_finished(self, stage: Run, content: dict[str, Any], status: str) -> None:
+        """Log what a later stage has come to, end its run, and wait until everything is written."""
+        self._put(self._end_the_rest)
+        self._put(lambda: self.artifacts.put_json(self._id(stage.name), content, f"{stage.name}.json"))
+        self._put(lambda: self.client.set_terminated(self._id(stage.name), status))
+        self.writer.close()
 
     def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
         """Log comparison.json, end the parent run, and wait until everything is written."""

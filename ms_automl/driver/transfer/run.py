@@ -1,187 +1,183 @@
-"""The stage from what is asked to the report: run what is not done yet, write it down, say what came out."""
+"""The transfer stage from what is asked to its record: run what is not done yet, and write it down."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ms_automl.callbacks.mlflow import short_timeouts
+from ms_automl.callbacks.backup import Backup
+from ms_automl.callbacks.mlflow import Tracker
+from ms_automl.callbacks.screen import Screen, clock, warn
 from ms_automl.cli import undisturbed
+from ms_automl.comparison.events import EventLog, TrialEvents, replay
 from ms_automl.comparison.run import Status
-from ms_automl.driver.transfer.journal import TransferJournal
-from ms_automl.driver.transfer.queue import TransferQueue
-from ms_automl.driver.transfer.stored import TransferBackup, store_models
-from ms_automl.driver.transfer.tracker import TransferTracker
-from ms_automl.driver.transfer.uptake import TransferExperiment, Uptake
-from ms_automl.environment.siblings import ours
+from ms_automl.data import MultiTaskData
+from ms_automl.driver.transfer import earlier
+from ms_automl.driver.transfer.asked import Asked
+from ms_automl.driver.transfer.experiment import TransferExperiment
+from ms_automl.driver.transfer.models import store_models
+from ms_automl.driver.transfer.stage import Stage, assemble_stage
 from ms_automl.storage.files import write_json
 from ms_automl.storage.remote import Storage, shown
 from ms_automl.tuning.run import run_trials
 from ms_automl.tuning.session import ray_session
 
-with ours():
-    from analysis import frames
-    from analysis.formats import duration
-    from analysis.records import ComparisonRecord
-    from analysis.report import logged_report
-    from analysis.transfer import sentences
-
 SHARE = "put the comparison where all hosts see it, or name such a place, s3://... or gs://..., by --storage"
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A stage that has come to its end, or was stopped.
+
+    Attributes:
+        content: of ``transfer.json``.
+        complete: whether all that was asked for has come to its end.
+        lacks: what MLflow lacks of it; '' where it has all.
+        report: the report's page, or why there is none.
+        stopped: what it was stopped by; None where it came to its end.
+    """
+
+    content: dict[str, Any]
+    complete: bool
+    lacks: str
+    report: Path | str
+    stopped: BaseException | None
+
+
 def run_transfer(
-    console: Console,
-    comparison: ComparisonRecord,
+    asked: Asked,
     experiment: TransferExperiment,
-    models: dict[tuple[str, int], Path],
-    digests: dict[tuple[str, int], str],
-    asked: Sequence[Uptake],
-    journal: TransferJournal,
+    out: Path,
     *,
+    report: Callable[[], tuple[Path, str]],
+    console: Console,
     address: str | None,
     slots: int,
     storage: Storage | None = None,
-) -> int:
+) -> Ended:
     """Run what is asked for and not done yet, and write ``transfer.json`` and the report.
 
     Args:
+        asked: which models of which comparison adapt to what.
+        experiment: what trials are built from; where models lie is added.
+        out: folder of the stage, which no other process is in.
+        report: writes the comparison's report anew; its page, and why MLflow lacks it ('': it has it).
         console: shows how it goes.
-        comparison: that has ended.
-        experiment: what trials are built from.
-        models: folder of each selected model that is asked for, by arm and seed.
-        digests: of their weights, and of those of the comparison's other models that are at hand.
-        asked: all that is wanted.
-        journal: what is done.
         address: of a running Ray cluster, or None for one on this machine.
         slots: trials at a time, on this machine.
         storage: outside of the stage's folder, that all hosts see; None where they see the comparison.
 
-    Returns:
-        The exit status: 0, 1 (some failed, or MLflow lacks records) or 130 (stopped by Ctrl-C or SIGTERM).
+    Raises:
+        MsAutomlError: before anything trains.
     """
-    done, out = journal.done(), journal.path.parent
-    pending = [uptake for uptake in asked if uptake not in done]
-    passes = sum(experiment.passes(uptake) for uptake in pending)
-    rows = comparison.rows
-    pace = float(rows["device_seconds"].sum() / rows["passes"].sum())  # seconds of a pass in the comparison
-    console.print(
-        f"{', '.join(dict.fromkeys(one.task for one in asked))}: {len(asked)} uptakes, "
-        f"{len(asked) - len(pending)} done, {len(pending)} to run, {passes:,.0f} passes, about "
-        f"{duration(passes * pace / slots)} with {slots} at a time; results in {out.name}",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
-    data = experiment.data(asked[0].seed)
-    primary = {task.name: next(iter(task.metrics)) for task in data.unseen_tasks}
-    backup = None if storage is None else TransferBackup(out, storage)
-    places = _places(pending, models, digests, storage)
-    tracker, screen = TransferTracker(comparison.tracking_uri), _Screen(console, len(pending))
-    tracker.attach(comparison.run_id)
-    if again := tracker.add_lacking(journal.finished()):
-        console.print(f"MLflow lacked records of {again} uptakes that are done: they are logged again")
-    queue = TransferQueue(
-        pending, places, primary, experiment.settings.reports, experiment.passes,
-        [journal, *([backup] if backup else ()), tracker, screen], experiment.config.resources.retries,
-    )  # fmt: skip
+    say = partial(warn, console)
+    settings = asdict(experiment.settings)
+    head: dict[str, Any] = {"format": earlier.FORMAT, "comparison": asked.source.run_id, "settings": settings}
+    log = _log(asked, head, out)
+    stage = assemble_stage(asked.adaptations, experiment, log, replay(out, models=False))
+    backup = None if storage is None else Backup(out, storage, earlier.FILES, ())
+    experiment = replace(experiment, models=_places(asked, stage, storage))
+    console.print(_announced(asked, stage, slots, out), markup=False, soft_wrap=True)
+    comparison, tracker, screen = stage.comparison, Tracker(asked.source.store, say), Screen(console)
+    tracker.attach(asked.source.run_id, stage.run)
+    if again := tracker.recall(stage.run):
+        console.print(f"MLflow lacked records of {again} adaptations that ended: they are logged again")
+    comparison.callbacks += [tracker, screen, TrialEvents(log, comparison), *([backup] if backup else ())]
+    head["drivers"] = [*earlier.head_of(out).get("drivers", ()), *([backup.driver] if backup else ())]
+    head |= _about(experiment.data(asked.adaptations[0].seed))
+    write_json(out / earlier.RECORD, head | {"rows": stage.rows(asked.digests)})
     status, stopped = Status.FINISHED, None
     try:
         if backup is not None:
             backup.begin()
-        if pending:
+        if stage.pending:
             # On a cluster every host reads the models: it must see the folder they lie in.
-            place = comparison.folder if address is not None and comparison.folder is not None else out
+            place = asked.source.folder if address is not None and asked.source.folder is not None else out
             seen = storage or Storage(str(place.absolute()))
             with ray_session(address, slots, experiment, seen, SHARE) as session:
-                run_trials(
-                    experiment, queue, session, keep=False,
-                    say=lambda line: console.print(line, style="red", markup=False, soft_wrap=True),
-                )  # fmt: skip
+                screen.begin(comparison)
+                run_trials(experiment, stage.scheduler, session, keep=False, say=say)
     except KeyboardInterrupt as error:
         status, stopped = Status.KILLED, error
     except Exception:
         status = Status.FAILED
         raise
     finally:
+        screen.end()
         with undisturbed():
-            queue.stop("stopped by Ctrl-C or SIGTERM" if stopped else "the stage broke off")
-            content = journal.content(data, digests)
-            write_json(out / "transfer.json", content)
-            tracker.close(content, status)
+            why = "stopped by Ctrl-C or SIGTERM" if stopped else "the stage broke off"
+            comparison.stop(Status.KILLED, why)
+            content = head | {"rows": stage.rows(asked.digests)}
+            write_json(out / earlier.RECORD, content)
+            tracker.stage_finished(stage.run, content, status)
             if backup is not None:
                 backup.close()
     if backup is not None and backup.behind:
-        console.print(backup.behind, style="red", markup=False, soft_wrap=True)
-    lacks = _say(console, comparison, content, tracker, storage)
-    if stopped is not None:
-        return 130
-    return 0 if journal.done() >= set(asked) and not lacks else 1
+        say(backup.behind)
+    page, lacks = _report(report, storage, say)
+    complete = not stage.missing(asked.adaptations)
+    return Ended(content, complete, tracker.writer.lost or lacks, page, stopped)
 
 
-def _places(
-    pending: Sequence[Uptake],
-    models: dict[tuple[str, int], Path],
-    digests: dict[tuple[str, int], str],
-    storage: Storage | None,
-) -> dict[tuple[str, int], str]:
-    """Where trials read each model from that is to take up something."""
-    needed = {key: models[key] for key in {(one.arm, one.seed) for one in pending}}
+def _about(data: MultiTaskData) -> dict[str, Any]:
+    """What the data are called, and what each task is measured by."""
+    tasks = {}
+    for task in data.unseen_tasks:
+        name, metric = next(iter(task.metrics.items()))
+        tasks[task.name] = {"metric": name, "direction": metric.direction, "unit": metric.unit}
+    return {"data": data.name, "tasks": tasks}
+
+
+def _announced(asked: Asked, stage: Stage, slots: int, out: Path) -> str:
+    tasks = ", ".join(dict.fromkeys(one.task for one in asked.adaptations))
+    whole, left = len(asked.adaptations), len(stage.pending)
+    seconds = stage.passes * asked.source.seconds_per_pass / slots
+    return (
+        f"{tasks}: {whole} adaptations, {whole - left} done, {left} to run, {stage.passes:,.0f} passes, about "
+        f"{clock(seconds)} with {slots} at a time; results in {out.name}"
+    )
+
+
+def _log(asked: Asked, head: Mapping[str, Any], out: Path) -> EventLog:
+    """The log of the stage, with what is known of it elsewhere.
+
+    Raises:
+        ConfigError: where that is another comparison's, or had other settings.
+    """
+    digests, recorded = set(asked.digests.values()), asked.source.recorded
+    earlier.check_head(head, earlier.head_of(out), earlier.digests_in(out), digests, str(out))
+    rows = earlier.rows_in(out)
+    if recorded is not None:
+        there = {str(row["digest"]) for row in recorded["rows"]}
+        earlier.check_head(head, recorded, there, digests, "the comparison's records in MLflow")
+        rows += recorded["rows"]
+    return earlier.log_with(out, rows)
+
+
+def _places(asked: Asked, stage: Stage, storage: Storage | None) -> dict[tuple[str, int], str]:
+    """Where trials read each model from that is to adapt to something."""
+    needed = {key: asked.models[key] for key in {(one.arm, one.seed) for one in stage.pending}}
     if storage is None:
         return {key: str(model) for key, model in needed.items()}
-    return store_models(storage, needed, digests)
+    return store_models(storage, needed, asked.digests)
 
 
-def _say(
-    console: Console,
-    comparison: ComparisonRecord,
-    content: dict[str, Any],
-    tracker: TransferTracker,
-    storage: Storage | None,
-) -> bool:
-    """Say what came out, in a line for each question; whether MLflow lacks something of it."""
-    for line in sentences(frames.transfer(content)):
-        console.print(line, markup=False, soft_wrap=True)
-    lacks = tracker.writer.lost or ""
+def _report(
+    report: Callable[[], tuple[Path, str]], storage: Storage | None, say: Callable[[str], None]
+) -> tuple[Path | str, str]:
+    """The report's page, or why there is none, and why MLflow lacks it ('': it has it)."""
     try:
-        with short_timeouts():
-            page, unlogged = logged_report(comparison.folder or comparison.run_id)
-        lacks = lacks or unlogged
-        console.print(f"report: {page}", markup=False, soft_wrap=True)
-    except Exception as error:
-        console.print(f"no report: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
-    else:
-        if storage is not None:
-            _copy_report(console, page.parent, storage)
-    if lacks:
-        line = f"MLflow lacks some records: {lacks}; transfer.json is complete, the same command adds what lacks"
-        console.print(line, style="red", markup=False, soft_wrap=True)
-    return bool(lacks)
-
-
-def _copy_report(console: Console, folder: Path, storage: Storage) -> None:
-    try:
-        storage.copy(folder, folder.name)
-    except OSError as error:
-        line = f"no copy of the report in {shown(storage.address)}: {' '.join(str(error).split())}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
-
-
-class _Screen:
-    """A line for each uptake that ends."""
-
-    def __init__(self, console: Console, count: int) -> None:
-        self.console, self.count, self.ended = console, count, 0
-
-    def uptake_started(self, uptake: Uptake) -> None:
-        """Nothing to show."""
-
-    def uptake_reported(self, uptake: Uptake, metrics: dict[str, float]) -> None:
-        """Nothing to show."""
-
-    def uptake_ended(self, uptake: Uptake, row: dict[str, Any]) -> None:
-        """Say how it ended."""
-        self.ended += 1
-        last = row["curve"][-1][1] if row["curve"] else None
-        how = row["error"] or ("no valid label" if last is None else f"{last:.4f}")
-        self.console.print(f"{self.ended}/{self.count}  {uptake.name:<44} {how}", markup=False, soft_wrap=True)
+        page, unlogged = report()
+    except Exception as error:  # the records are complete, and it can be written again
+        return " ".join(str(error).split()), ""
+    if storage is not None:
+        try:
+            storage.copy(page.parent, page.parent.name)
+        except OSError as error:
+            say(f"no copy of the report in {shown(storage.address)}: {' '.join(str(error).split())}")
+    return page, unlogged

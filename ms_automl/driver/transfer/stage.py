@@ -1,0 +1,209 @@
+"""The stage as the scheduler knows it: one run whose trials are adaptations, and the rows of these."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ms_automl.comparison.events import EventLog, Replay
+from ms_automl.comparison.judge import Judge
+from ms_automl.comparison.ledger import Ledger
+from ms_automl.comparison.run import Role, Run, Status, Suggestion, Trial
+from ms_automl.comparison.state import Comparison
+from ms_automl.driver.scheduler import Scheduler
+from ms_automl.driver.transfer.adaptation import Adaptation
+from ms_automl.driver.transfer.experiment import TransferExperiment
+from ms_automl.meta import Reference
+from ms_automl.samplers.base import DONE, Answer, Observation, Sampler
+from ms_automl.tasks import Task
+
+NAME = "transfer"
+
+
+@dataclass
+class StageRun(Run):
+    """The adaptations of all arms and seeds."""
+
+    @property
+    def name(self) -> str:
+        """There is one stage for a comparison."""
+        return self.arm
+
+
+class Adaptations(Sampler):
+    """Suggests what is left of a list, in its order.
+
+    Args:
+        asked: the list.
+        before: of how many trials earlier starts have been suggested: what failed there is tried again.
+    """
+
+    least = 0.0
+
+    def __init__(self, asked: Sequence[Adaptation], before: int) -> None:
+        self.asked = asked
+        self.before = before
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """The first one that has not been suggested since."""
+        here = len(trials) - self.before
+        return self.asked[here].suggestion if here < len(self.asked) else DONE
+
+
+class AdaptationJudge(Judge):
+    """Holds adaptations against nothing while they run: the report compares them."""
+
+    def reference(self, seed: int) -> Reference | None:
+        """None is needed."""
+        return None
+
+    def trouble(self, seed: int) -> str | None:
+        """None, as none is needed."""
+        return None
+
+    def judge(self, run: Run, trial: Trial, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Nothing; the trial gets its course in the first metric of its task."""
+        task = next(task for task in self.tasks if task.name == adaptation_of(trial).task)
+        name = next(iter(task.metrics))
+        trial.course[int(metrics["step"])] = {name: metrics[f"val/{task.name}/{name}"]}
+        return {}
+
+    def select(self, run: Run, trial: Trial, seconds: float) -> None:
+        """None is better than another."""
+
+    def summary(self, trial: Trial) -> str:
+        """The first metric of the task at the end."""
+        if not trial.course:
+            return ""
+        ((name, value),) = trial.course[max(trial.course)].items()
+        return f"{name} {value:.4f}" if math.isfinite(value) else "no valid label"
+
+
+def adaptation_of(trial: Trial) -> Adaptation:
+    """What a trial of the stage adapts to what."""
+    return Adaptation.of(trial.params["adaptation"])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage before its first trial, or before the first one after a stop.
+
+    Attributes:
+        run: of all adaptations.
+        comparison: its state.
+        scheduler: of its trials.
+        pending: what is to be run, in that order.
+        passes: that it costs.
+    """
+
+    run: StageRun
+    comparison: Comparison
+    scheduler: Scheduler
+    pending: Sequence[Adaptation]
+    passes: float
+
+    def missing(self, asked: Collection[Adaptation]) -> set[Adaptation]:
+        """What has been asked for and has not come to its end."""
+        return set(asked) - finished(self.run.trials)
+
+    def rows(self, present: Mapping[tuple[str, int], str]) -> list[dict[str, Any]]:
+        """A row for each adaptation but those that were stopped, and those of models that were replaced since.
+
+        Args:
+            present: digests of the models, by arm and seed.
+        """
+        found = rows_of(self.run.trials, self.comparison.ledger)
+        return [row for row in found if present.get((row["arm"], row["seed"]), row["digest"]) == row["digest"]]
+
+
+def assemble_stage(
+    asked: Sequence[Adaptation],
+    experiment: TransferExperiment,
+    log: EventLog,
+    replayed: Replay,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Stage:
+    """The stage as far as earlier starts have come, and what is left of it.
+
+    Args:
+        asked: all that is wanted.
+        experiment: what trials are built from.
+        log: that charges are written to.
+        replayed: what earlier starts have done.
+        clock: seconds.
+    """
+    known, ended = dict(replayed.pending), list(replayed.ended)
+    left = set(asked) - finished(one.trial for one in ended)
+    for name, one in replayed.pending.items():
+        if (
+            adaptation_of(one.trial) not in left
+        ):  # not any more, or its model was replaced, or it is done elsewhere
+            ended.append(replace(known.pop(name), trial=replace(one.trial, status=Status.KILLED)))
+    begun = [adaptation_of(one.trial) for one in known.values()]
+    new = [one for one in asked if one in left and one not in begun]
+    pending, before = [*begun, *new], len(ended) + len(begun)
+    passes = {one: experiment.passes_of(one) for one in sorted(pending, key=lambda one: one.seed)}
+    run = StageRun(NAME, pending[0].seed if pending else 0, "", math.inf, (), before + len(new) + 1, Role.CONTROL)
+    ledger = Ledger({}, charges=replayed.charges, record=log.charged)
+    tasks: Sequence[Task] = experiment.data(asked[0].seed).unseen_tasks
+    comparison = Comparison(AdaptationJudge(experiment.config.objective, tasks), [run], ledger, clock=clock)
+    scheduler = Scheduler(
+        comparison,
+        {run.name: Adaptations(new, before)},
+        lambda suggestion, _: passes.get(Adaptation.of(suggestion.params["adaptation"]), {}),
+        experiment.settings.reports,
+        retries=experiment.config.resources.retries,
+        concurrency=run.planned_trials,  # they do not depend on each other
+        models=False,
+    )
+    scheduler.resume(ended, known)
+    return Stage(run, comparison, scheduler, pending, sum(sum(one.values()) for one in passes.values()))
+
+
+def finished(trials: Collection[Trial] | Iterator[Trial]) -> set[Adaptation]:
+    """The adaptations that have come to their end."""
+    return {adaptation_of(trial) for trial in trials if trial.status == Status.FINISHED}
+
+
+def rows_of(trials: Sequence[Trial], ledger: Ledger) -> list[dict[str, Any]]:
+    """A row for each adaptation that was not stopped, of its newest trial.
+
+    What earlier trials of it had cost, and processes that were lost, is in ``lost_passes``.
+    """
+    charged: dict[str, float] = defaultdict(float)
+    for charge in ledger:
+        charged[charge.trial] += charge.passes
+    spent: dict[Adaptation, float] = defaultdict(float)
+    newest: dict[Adaptation, Trial] = {}
+    for trial in trials:
+        one = adaptation_of(trial)
+        spent[one] += charged[trial.name]
+        newest[one] = trial
+    return [
+        asdict(one) | _row(trial) | {"lost_passes": max(0.0, spent[one] - trial.passes)}
+        for one, trial in newest.items()
+        if trial.status not in (Status.RUNNING, Status.KILLED)
+    ]
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    hidden = ("sparsity/layer", "cost/")
+    return {
+        "status": trial.status,
+        "error": trial.error,
+        "curve": [[step, _finite(value)] for step, values in trial.course.items() for value in values.values()],
+        "metrics": {key: _finite(value) for key, value in trial.metrics.items() if not key.startswith(hidden)},
+        "passes": trial.passes,
+        "device_seconds": trial.device_seconds,
+        "wall_seconds": trial.seconds,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """None for what JSON cannot hold: there was no valid label."""
+    return value if math.isfinite(value) else None
