@@ -41,6 +41,8 @@ def main() -> None:
     parts = []
     for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
         trials = pd.concat([read(path) for path in sorted(folder.glob("*.jsonl"))], ignore_index=True)
+        if trials.empty:
+            continue
         chosen_on = trials["seed"] >= TUNING_SEEDS
         for title, rows in (
             (folder.name, ~chosen_on),
@@ -61,7 +63,8 @@ def read(path: Path) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if row["label"].partition("/")[0] == "dense" or row["error"]:
+        # J in another scale is another number: benchmarks/scales.py has those rows.
+        if row["label"].partition("/")[0] == "dense" or row["error"] or "/objective.scale=" in row["label"]:
             continue
         arm, space, objective, *changes = row["label"].split("/")
         # Under a target pruning needs no search: one trial at the level asked for.
