@@ -22,7 +22,6 @@ import pandas as pd
 from analysis.paired import NO_WORSE, SEEDS_TO_CLAIM, interval, signed
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- verdict: begin -->", "<!-- verdict: end -->"
 SINGLE = ("meta", "fixed", "dense")
 SPACELESS = ("prune-taylor", "dense-reg")
 LISTED = {"dense-reg": 8}
@@ -38,9 +37,23 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
+    text = args.results.read_text(encoding="utf-8")
+    args.results.write_text(filled(text, "verdict", verdict(args.runs)), encoding="utf-8")
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """The text with other content between the markers of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{content}\n{end}{after}"
+
+
+def verdict(runs: Path) -> str:
+    """The section's tables, a preset after the other."""
     parts = []
-    for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
-        trials = pd.concat([read(path) for path in sorted(folder.glob("*.jsonl"))], ignore_index=True)
+    for folder in sorted(path for path in runs.iterdir() if path.is_dir()):
+        trials = read_all(folder)
         if trials.empty:
             continue
         chosen_on = trials["seed"] >= TUNING_SEEDS
@@ -50,12 +63,14 @@ def main() -> None:
         ):
             if bool(rows.any()):
                 parts.append(section(title, trials[rows]))
-    ablations = sorted(args.runs.glob("*-ablation.jsonl"))
+    ablations = sorted(runs.glob("*-ablation.jsonl"))
     parts += [ablation(path.stem.removesuffix("-ablation"), read(path)) for path in ablations]
-    text = args.results.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    args.results.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+    return "\n".join(parts)
+
+
+def read_all(folder: Path) -> pd.DataFrame:
+    """One row per trial of a preset."""
+    return pd.concat([read(path) for path in sorted(folder.glob("*.jsonl"))], ignore_index=True)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -146,12 +161,10 @@ def summary(trials: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
     spent = trials.groupby(["arm", "seed"])["passes"].sum()
     tried = finished(trials).groupby("arm")["seed"].nunique()
     for arm, rows in sorted(chosen.groupby("arm"), key=lambda pair: pair[1]["J test"].mean()):
-        low, high = interval(rows["J test"].to_numpy())
-        band = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
         passes = np.mean([spent[arm, seed] for seed in rows["seed"]])
         lines.append(
             f"| {arm} | {_of(len(rows), tried[arm])} | {rows['budget'].iloc[0]} | {passes / 1e3:.0f} k "
-            f"| {rows['J'].mean():.3f} | {rows['J test'].mean():.3f}{band} "
+            f"| {rows['J'].mean():.3f} | {spread(rows['J test'].to_numpy())} "
             f"| {rows['delta_m'].mean():+.1f} | {rows['zeros'].mean():.1f} |"
         )
     return lines
@@ -211,8 +224,8 @@ def matched(trials: pd.DataFrame) -> list[str]:
             gap = (meta - rows.set_index("seed")["delta_m"]).dropna().to_numpy()
             lines.append(
                 f"| {arm} | {_of(len(rows), tried[arm])} | {count:.0f} "
-                f"| {_with_interval(rows['delta_m'].to_numpy())} "
-                f"| {rows['zeros'].mean():.1f} | {'' if arm == 'meta per_layer' else _with_interval(gap)} |"
+                f"| {signed_spread(rows['delta_m'].to_numpy(), 1)} "
+                f"| {rows['zeros'].mean():.1f} | {'' if arm == 'meta per_layer' else signed_spread(gap, 1)} |"
             )
         lines.append("")
     return lines
@@ -222,11 +235,19 @@ def _of(number: int, all_: int) -> str:
     return str(number) if number == all_ else f"{number} of {all_}"
 
 
-def _with_interval(values: np.ndarray) -> str:
+def spread(values: np.ndarray) -> str:
+    """The mean of values of J, and its interval."""
+    low, high = interval(values)
+    return f"{values.mean():.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
+
+
+def signed_spread(values: np.ndarray, digits: int) -> str:
+    """The mean of differences, and its interval, with their signs."""
     if not len(values):
         return "–"
     low, high = interval(values)
-    return signed(values.mean(), 1) + ("" if math.isnan(low) else f" ({signed(low, 1)} to {signed(high, 1)})")
+    band = "" if math.isnan(low) else f" ({signed(low, digits)} to {signed(high, digits)})"
+    return signed(values.mean(), digits) + band
 
 
 def _price(objective: str) -> float:
