@@ -2,22 +2,27 @@
 
     python benchmarks/hypergradient_accuracy.py
 
-Prints, for SGD with momentum and for AdamW, cosine and relative error of the per-layer slopes, the ratio for one
-λ of all layers, and the passes that each estimator adds to the run.
+Writes to benchmarks/hypergradients.jsonl, for SGD with momentum, for AdamW and for a fast SGD, cosine and
+relative error of the per-layer slopes, the ratio for one λ of all layers, and the passes that each estimator adds
+to the run. ``benchmarks/documents.py`` makes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.data import MultiTaskData, TensorSplit
+from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Shrinkage, Ties
 from ms_automl.meta.outer import outer_gradient
@@ -30,6 +35,7 @@ from ms_automl.sparsity import shrink_factors, thresholds
 from ms_automl.tasks import HeadSpec, Metric, Task, classification
 from ms_automl.training import TrainingLoop, TrainingSettings, task_losses
 
+ROWS = Path(__file__).parent / "hypergradients.jsonl"
 SETTINGS = {
     "sgd": TrainingSettings(steps=8, batch_size=6, optimizer="sgd", lr=0.1, prox_share=1.0, report_every=8),
     "adamw": TrainingSettings(steps=8, batch_size=6, optimizer="adamw", lr=0.03, prox_share=1.0, report_every=8),
@@ -219,27 +225,31 @@ VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
 
 
 def main() -> None:
-    """Print the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    """Write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=ROWS, help="the file that is written")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     layers = [0, 1, 2]
     runs = {name: (ShortRun(settings), start(name)) for name, settings in SETTINGS.items()}
-    runs["sgd, twice as fast"] = (FAST, start("sgd"))
-    for optimizer, (run, rho) in runs.items():
+    runs["fast sgd"] = (FAST, start("sgd"))
+    made = {"torch": metadata.version("torch"), "revision": git_revision(), "cpu": cpu_name()}
+    lines = []
+    for name, (run, rho) in runs.items():
         truth, total = run.difference(rho, layers), run.difference(rho, [0, 0, 0])
-        dead = sum(not alive for alive in run.patterns[-1])
-        print(
-            f"\n{optimizer}, {run.settings.steps} steps, {dead} of {len(run.patterns[-1])} groups dead: ", end=""
-        )
-        print(f"dJ/dρ_l = {[float(f'{value:.4g}') for value in truth]}, dJ/dρ = {float(total):.4g}\n")
-        print("| estimator | cosine | relative error | one λ: ratio | + passes a run |")
-        print("| :-- | --: | --: | --: | --: |")
-        for label, (name, changes) in VARIANTS.items():
-            found = run.estimate(name, rho, layers, **changes)  # type: ignore[arg-type]
-            passes = run.cost.passes
-            ratio = float(run.estimate(name, rho, [0, 0, 0], **changes) / total)  # type: ignore[arg-type]
-            error = relative_error(found, truth)
-            print(f"| {label} | {cosine(found, truth):.3f} | {error:.2g} | {ratio:.3f} | {passes:.0f} |")
+        for label, (estimator, changes) in VARIANTS.items():
+            found = run.estimate(estimator, rho, layers, **changes)  # type: ignore[arg-type]
+            row = {
+                "run": name,
+                "estimator": label,
+                "cosine": round(cosine(found, truth), 6),
+                "error": float(f"{relative_error(found, truth):.3g}"),
+                "passes": run.cost.passes,
+            }
+            ratio = float(run.estimate(estimator, rho, [0, 0, 0], **changes) / total)  # type: ignore[arg-type]
+            lines.append(json.dumps(row | {"ratio": float(f"{ratio:.6g}")} | made, ensure_ascii=False))
+            print(lines[-1], flush=True)
+    args.rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
