@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help install search test test-all lint clean
+.PHONY: help install search test test-all lint docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s '	'
@@ -44,6 +44,10 @@ lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install ## The tables of README.md, docs/ and benchmarks/RESULTS.md, from what is committed of runs
+	$(BIN)/python benchmarks/documents.py
+	$(BIN)/python -m benchmarks.reliability --table
 
 clean: ## Take the virtual environment and caches away; results stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info

@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --preset rooms --seeds 1000-1001 [--only forward]
 
 One row per run in benchmarks/runs/<preset>-ablation.jsonl; what is there is not run again. The seeds are used for
-nothing but the choice of defaults. ``benchmarks/tables.py`` makes the table.
+nothing but the choice of defaults. ``make docs`` makes the table.
 """
 
 from __future__ import annotations

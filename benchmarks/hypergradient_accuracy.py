@@ -4,7 +4,7 @@
 
 Writes to benchmarks/hypergradients.jsonl, for SGD with momentum, for AdamW and for a fast SGD, cosine and
 relative error of the per-layer slopes, the ratio for one λ of all layers, and the passes that each estimator adds
-to the run. ``benchmarks/documents.py`` makes the tables.
+to the run. ``make docs`` makes the tables.
 """
 
 from __future__ import annotations

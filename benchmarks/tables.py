@@ -44,6 +44,8 @@ def main() -> None:
 def filled(text: str, name: str, content: str) -> str:
     """The text with other content between the markers of that name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"error: {begin} and {end} must stand once in the text")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n\n{content}\n{end}{after}"

@@ -5,7 +5,7 @@
 Writes one line per finished trial to benchmarks/runs/<preset>/<seed>.jsonl and can be stopped at any time: a
 second start hands what is there to the samplers and goes on with the next trial. Ray and MLflow stay out, so that
 a trial costs its training alone; samplers, methods and objective are those of ``python -m ms_automl.search``.
-``benchmarks/tables.py`` makes the tables.
+``make docs`` makes the tables.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""Tables of README.md, docs/ and benchmarks/RESULTS.md, written between markers from what is committed of runs.
+
+    python benchmarks/documents.py
+    python benchmarks/documents.py --take comparisons/mine --name rooms
+
+A finished comparison that is to be shown is taken into docs/results/NAME first: its table and figures, and in
+run.json how it was run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tables import TUNING_SEEDS, filled, read_all, selected, signed_spread, spread, verdict
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RESULTS = ROOT / "docs" / "results"
+META = "meta per_layer"
+VERDICT = {
+    META: "`meta`: λ learned while training",
+    "prune-taylor": "`prune-taylor`: pruning without λ, best of",
+    "optuna per_stage": "`optuna`, a λ per stage, best of",
+    "optuna per_layer": "`optuna`, best of",
+    "random per_layer": "`random`, best of",
+    "dense-reg": "`dense-reg`: the best regularised dense network of",
+}
+QUICK = {
+    "dense": "the reference",
+    "fixed": "the λ of the preset",
+    "random": "λ drawn at random",
+    "optuna": "TPE over λ",
+    "prune-taylor": "pruning without λ",
+    "meta": "λ learned in one training",
+    "meta-search": "the learned λ, refined",
+}
+COLUMNS = {
+    "Validation J": "J (val)",
+    "Test J": "J (test)",
+    "Δm (%)": "Δm on test (%)",
+    "Parameter sparsity (%)": "zeros (%)",
+    "MACs (% of dense)": "multiply-adds (%)",
+    "Trials": "trials",
+    "Spent (fixed-λ trials)": "cost",
+}
+ESTIMATED = {
+    "sgd": "SGD, η = .1, 8 steps",
+    "adamw": "AdamW, η = .03, 8 steps",
+    "fast sgd": "SGD, η = .2, 10 steps",
+}
+TOLD_APART = (
+    *("`one_step`", "`forward`, γ = .99", "`unrolled_first_order`, K = 5", "`unrolled`, K = 8"),
+    *("`forward_exact`", "`implicit_cg`, K = 8"),
+)
+Row = dict[str, Any]
+TAKEN = ("table.md", "anytime.png", "scatter.png")
+
+
+def main() -> None:
+    """Write the documents that differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--take", type=Path, metavar="DIR", help="a finished comparison")
+    parser.add_argument("--name", default="rooms", help="its folder in docs/results")
+    args = parser.parse_args()
+    if args.take is not None:
+        take(args.take, RESULTS / args.name)
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        if (new := written(name, text)) != text:
+            path.write_text(new, encoding="utf-8")
+            print(f"{name}: written anew")
+
+
+def written(name: str, text: str) -> str:
+    """A document's text with its tables as the records have them."""
+    for region, content in DOCUMENTS[name].items():
+        text = filled(text, region, content())
+    return text
+
+
+def take(comparison: Path, folder: Path) -> None:
+    """Keep what is shown of a comparison, and how it was run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TAKEN:
+        shutil.copyfile(comparison / "report" / name, folder / name)
+    record = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    kept = {name: record[name] for name in ("config", "versions", "git_revision", "cpu", "machine")}
+    (folder / "run.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def at_price_one(preset: str) -> str:
+    """What each arm of the verdict ends with, and how far the meta-learner is below it."""
+    trials = read_all(HERE / "runs" / preset)
+    trials = trials[(trials["seed"] < TUNING_SEEDS) & (trials["objective_kind"] == "tradeoff")]
+    chosen, passes = selected(trials), trials.groupby(["arm", "seed"])["passes"].sum()
+    tested = {arm: own.set_index("seed")["J test"] for arm, own in chosen.groupby("arm")}
+    header = ["arm", "trainings", "J on test (95 %)", "`meta` less it (95 %)"]
+    header += ["Δm on test (%)", "zeros (%)", "passes"]
+    rows = []
+    for arm, own in sorted(chosen.groupby("arm"), key=lambda pair: pair[1]["J test"].mean()):
+        gap = (tested[META] - tested[arm]).dropna().to_numpy()
+        row = [VERDICT[str(arm)], own["budget"].iloc[0], spread(tested[arm].to_numpy())]
+        row += ["" if arm == META else signed_spread(gap, 3)]
+        row += [f"{own['delta_m'].mean():+.1f}".replace("-", "−"), f"{own['zeros'].mean():.0f}"]
+        rows.append([*row, f"{passes[arm].loc[own['seed']].mean() / 1e3:.0f} k"])
+    return table(header, rows)
+
+
+def quick() -> str:
+    """The default comparison as docs/results/rooms has it, and how it was run."""
+    lines = (RESULTS / "rooms" / "table.md").read_text(encoding="utf-8").splitlines()
+    names, _, *arms = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    found = [dict(zip(names, arm, strict=True)) for arm in arms]
+    rows = [[f"`{row['Arm']}`: {QUICK[row['Arm']]}", *(row[name] for name in COLUMNS)] for row in found]
+    run = json.loads((RESULTS / "rooms" / "run.json").read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("torch", "ray", "optuna"))
+    seed, revision = run["config"]["first_seed"], run["git_revision"]
+    made = f"Seed {seed}, revision {revision}, {versions};\n{run['machine']}, {run['cpu']}."
+    return f"{table(['arm', *COLUMNS.values()], rows)}\n{made}\n"
+
+
+def accuracy() -> str:
+    """Every estimator of the gradient in λ against differences of whole runs."""
+    header, told = [""], ["estimator"]
+    for title in ESTIMATED.values():
+        header += [title, "", ""]
+        told += ["cosine", "rel. error", "ratio"]
+    rows: list[list[object]] = [[*told, "+ passes (8 steps)"]]
+    for label, found in estimated():
+        row: list[object] = [label]
+        for run in ESTIMATED:
+            error = float(f"{found[run]['error']:.2g}")  # 100, not 1e+02
+            row += [f"{found[run]['cosine']:.3f}", f"{error:g}", f"{found[run]['ratio']:.3g}"]
+        rows.append([*row, f"{found['sgd']['passes']:.0f}"])
+    return table([*header, ""], rows)
+
+
+def directions() -> str:
+    """The same in short, of the estimators that docs/method.md tells apart."""
+    rows = [
+        [label, *(f"{found[run]['cosine']:.3f}" for run in ESTIMATED), f"{found['fast sgd']['ratio']:.3g}"]
+        for label, found in estimated()
+        if label in TOLD_APART
+    ]
+    return table(["estimator", *ESTIMATED.values(), "one λ, the last of these"], rows)
+
+
+def estimated() -> list[tuple[str, dict[str, Row]]]:
+    """The rows of benchmarks/hypergradient_accuracy.py by estimator and run."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in read_rows(HERE / "hypergradients.jsonl"):
+        name, comma, rest = row["estimator"].partition(",")
+        found.setdefault(f"`{name}`{comma}{rest}", {})[row["run"]] = row
+    return list(found.items())
+
+
+def levels() -> str:
+    """What pruning to a density costs, and the one number that describes it."""
+    pruned = [row for row in read_rows(HERE / "runs" / "rooms-levels.jsonl") if row["method"] == "pruned"]
+    found = [(row["density"], row["objective"]) for row in sorted(pruned, key=lambda row: -row["density"])]
+    losses = ["loss / dense loss", *(f"{loss:.3f}" for _, loss in found)]
+    slopes = ["(loss / dense loss - 1) / (1/d - 1)", *(f"{(loss - 1) / (1 / d - 1):.3f}" for d, loss in found)]
+    return table(["d", *(f"{d:.2f}" for d, _ in found)], [losses, slopes])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """One for each line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Rows of cells in Markdown, the first column to the left."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "rooms": partial(at_price_one, "rooms"),
+        "multimnist": partial(at_price_one, "multimnist"),
+        "quick": quick,
+    },
+    "docs/method.md": {"estimators": directions, "levels": levels},
+    "benchmarks/RESULTS.md": {
+        "verdict": partial(verdict, HERE / "runs"),
+        "estimators": accuracy,
+        "levels": levels,
+    },
+}
+
+
+if __name__ == "__main__":
+    main()
