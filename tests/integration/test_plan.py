@@ -1,8 +1,13 @@
 """`--plan` against the comparison that it was the plan of."""
 
+import os
+import shlex
+import subprocess
+import sys
+
 import pytest
 
-from tests.integration.command import SMALL, Search
+from tests.integration.command import ROOT, SMALL, Search
 
 pytestmark = [pytest.mark.integration, pytest.mark.whole]
 
@@ -82,3 +87,25 @@ def test_what_a_finished_comparison_has_still_to_run_is_what_a_larger_budget_add
     added = table(more.shown)
     assert added["random"]["trials"] == 2 and added["meta"]["trials"] == added["dense"]["trials"] == 0
     assert added["random"]["cost"] == 2.0
+
+
+def test_the_plan_in_the_documents_is_the_one_that_its_command_gives(tmp_path):
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    command, shown = text.split("planned on a machine without a GPU:\n\n")[1].split("\n\n", 1)
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:2] == ["python", "-m"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    planned = subprocess.run(
+        [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert planned.returncode == 0, planned.stderr
+
+    def counted(lines):
+        """Without the arm whose stops follow from made-up losses, and hours, which a GPU here would change."""
+        rows = [line.split() for line in lines.splitlines()]
+        return [
+            row[:-1] for row in rows if len(row) == 7 and row[1].isdigit() and row[0] not in ("optuna-asha", "all")
+        ]
+
+    written = shown.split("\n    5 seeds.")[0]
+    assert counted(written) == counted(planned.stdout) and len(counted(written)) == 5
