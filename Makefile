@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## A virtual environment in .venv, with everything
 
-search: install ## The default comparison (rooms, 9 to 12 minutes on 2 cores); ARGS="--preset smoke" for another
+search: install ## The default comparison (rooms, 7 to 12 minutes on 2 cores); ARGS="--preset smoke" for another
 	$(BIN)/python -m ms_automl.search $(ARGS)
 
 test: install ## The tests

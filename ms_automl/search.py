@@ -23,7 +23,7 @@ from ms_automl.samplers.arms import ARMS, check_names
 
 EPILOG = """\
 examples:
-  python -m ms_automl.search                                   the default comparison, 9 to 12 minutes
+  python -m ms_automl.search                                   the default comparison, 7 to 12 minutes
   python -m ms_automl.search --seeds 5 --plan                  what will that cost?
   python -m ms_automl.search --preset smoke                    does everything work here? about a minute
   python -m ms_automl.search --arms meta,optuna --seeds 5 --set budget.trials=16
