@@ -3,8 +3,8 @@
     python benchmarks/hypergradient_accuracy.py
 
 Writes to benchmarks/hypergradients.jsonl, for SGD with momentum, for AdamW and for a fast SGD, cosine and
-relative error of the per-layer slopes, the ratio for one λ of all layers, and the passes that each estimator adds
-to the run. ``make docs`` makes the tables.
+relative error of the per-layer slopes, the ratio for one λ of all layers, and the passes that an estimate adds to
+the run. ``make docs`` makes the tables.
 """
 
 from __future__ import annotations
