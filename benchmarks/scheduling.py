@@ -51,7 +51,8 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.assembly import assemble, planned_passes
-from ms_automl.driver.simulation import Clock, Passes, Script, Simulation
+from ms_automl.driver.script import Passes, Script
+from ms_automl.driver.simulation import Clock, Simulation
 
 HERE = Path(__file__).parent
 SETTINGS = {

@@ -9,8 +9,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import random
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,18 +18,10 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.registry import METHODS
 from ms_automl.comparison.run import Report, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.data import MultiTaskData
 from ms_automl.driver.assembly import assemble, planned_passes
 from ms_automl.driver.scheduler import Scheduler
-from ms_automl.meta import LambdaSchedule
+from ms_automl.driver.script import Passes, Script
 from ms_automl.samplers.base import Answer
-from ms_automl.training import TrainingSettings
-
-Passes = Mapping[str, float]
-"""By kind: train, outer, hessian, forward."""
-
-CONSTANT = 4.0
-"""A made-up loss of a constant prediction: above all that trials are made to have."""
 
 
 class Clock:
@@ -57,6 +47,26 @@ class Durations(Protocol):
 
     def interval(self, trial: Trial, passes: Passes) -> float:
         """Seconds of a report interval that makes these passes."""
+
+
+class Reports(Protocol):
+    """What trials report.
+
+    Attributes:
+        reports: of a whole trial.
+    """
+
+    @property
+    def reports(self) -> int: ...  # noqa: D102 - above
+
+    def passes(self, trial: Trial, interval: int) -> dict[str, float]:
+        """By kind, of a report interval 0, 1, … of a whole trial."""
+
+    def metrics(self, trial: Trial, interval: int) -> dict[str, float]:
+        """As a trial gives them at the end of an interval."""
+
+    def learned(self) -> dict[str, Any]:
+        """The λ that a trial that learns it ends with."""
 
 
 @dataclass
@@ -112,88 +122,6 @@ class Outcome:
         return total
 
 
-@dataclass(frozen=True)
-class Script:
-    """The reports that a trial makes: passes as a real one's, results made up.
-
-    Results depend on the seed and on what was suggested, and on nothing else. A layer loses its groups where λ
-    comes near the upper bound, as in the presets' sweeps, the loss rises with what is lost, and no two seeds agree
-    on the second decimal: enough for arms that stop trials to stop as many as they would.
-
-    Attributes:
-        settings: how a trial trains.
-        data: whose tasks and numbers of samples every seed is taken to have.
-        layers: what has a λ of its own.
-        bounds: (low, high) of λ.
-        plan: passes of a whole trial of a method.
-        seed: of what is made up.
-    """
-
-    settings: TrainingSettings
-    data: MultiTaskData
-    layers: tuple[str, ...]
-    bounds: tuple[float, float]
-    plan: Callable[[str], Passes]
-    seed: int = 0
-
-    def passes(self, trial: Trial, interval: int) -> dict[str, float]:
-        """By kind, of a report interval 0, 1, … of a whole trial; over all of them what was planned."""
-        settings = self.settings
-        begin = interval * settings.report_every
-        end = min(begin + settings.report_every, settings.steps)
-        sparsifying = min(end, settings.prox_steps) - min(begin, settings.prox_steps)
-        whole, probe = self.plan(trial.method), 0
-        if trial.params.get("probe") or (
-            METHODS[trial.method].learns_lambda and interval < settings.sparsifying_reports
-        ):
-            probe = settings.probe_samples(self.data)
-        evaluated = len(self.data.val) + probe + (len(self.data.test) if end == settings.steps else 0)
-        return {
-            "train": whole["train"] * (end - begin) / settings.steps,
-            "outer": whole["outer"] * sparsifying / settings.prox_steps,
-            "hessian": whole["hessian"] * sparsifying / settings.prox_steps,
-            "forward": evaluated / 3,
-        }
-
-    def metrics(self, trial: Trial, interval: int) -> dict[str, float]:
-        """As a trial gives them at the end of an interval."""
-        settings = self.settings
-        step = min((interval + 1) * settings.report_every, settings.steps)
-        share = min(1.0, step / settings.prox_steps)
-        gone = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
-        zeros = sum(gone.values()) / len(gone)
-        told = f"{self.seed}/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
-        noise = random.Random(told).gauss(0, 0.02)
-        loss = 0.5 * (1 + 0.2 * zeros**3 / (1.05 - zeros) + abs(noise)) * (1 + 1 / (interval + 1))
-        metrics = {"step": float(step), "density": 1 - zeros, "sparsity/param": zeros, "sparsity/group": zeros}
-        metrics |= {f"sparsity/layer/{layer}": value for layer, value in gone.items()}
-        for split in ("val", "test") if step == settings.steps else ("val",):
-            for task in self.data.tasks:
-                metrics |= {f"{split}/{task.name}/{name}": 1 / (1 + loss) for name in task.metrics}
-                metrics[f"{split}/{task.name}/loss"] = loss
-                if trial.params.get("probe"):
-                    metrics |= {f"{split}/{task.name}/constant": CONSTANT, f"probe/{task.name}/loss": loss}
-                    if step == settings.steps:
-                        metrics[f"{split}/{task.name}/loss_error"] = 0.0
-        return metrics
-
-    def _zeros(self, trial: Trial) -> dict[str, float]:
-        """Share of each layer's groups that a whole trial takes away."""
-        low, high = map(math.log, self.bounds)
-        schedule = trial.params.get("schedule")
-        if METHODS[trial.method].learns_lambda:
-            return dict.fromkeys(self.layers, 0.5)
-        if schedule is None or not trial.params.get("freeze", True):
-            return dict.fromkeys(self.layers, float(trial.params.get("level", 0.0)))
-        where = [(math.log(max(value, 1e-12)) - low) / (high - low) for value in schedule["values"][-1]]
-        return {layer: 1 / (1 + math.exp(-(x - 0.75) / 0.04)) for layer, x in zip(self.layers, where, strict=True)}
-
-    def learned(self) -> dict[str, Any]:
-        """The λ that a trial that learns it ends with."""
-        value = self.bounds[0] ** 0.25 * self.bounds[1] ** 0.75
-        return LambdaSchedule.constant(dict.fromkeys(self.layers, value)).to_dict()
-
-
 class Simulation:
     """Runs what a scheduler hands out, without Ray and without training.
 
@@ -210,7 +138,7 @@ class Simulation:
         self,
         comparison: Comparison,
         scheduler: Scheduler,
-        script: Script,
+        script: Reports,
         durations: Durations,
         clock: Clock,
         slots: int | None,
@@ -256,25 +184,29 @@ class Simulation:
 
     def _go_on(self, trial_id: str) -> None:
         """Have the trial's next report come when it is due."""
-        trial, settings = self.comparison.trials[trial_id], self.script.settings
-        interval = self._begins(trial) + trial.reports
+        report = self.report_of(trial_id, self.comparison.trials[trial_id].reports)
+        due = self.clock.now + report.device_seconds
+        heapq.heappush(self._events, (due, next(self._numbers), trial_id, report))
+
+    def report_of(self, trial_id: str, number: int) -> Report:
+        """The report 0, 1, … that a trial makes."""
+        trial = self.comparison.trials[trial_id]
+        interval = self.begins(trial) + number
         passes = self.script.passes(trial, interval)
         busy = self.durations.interval(trial, passes)
-        seconds = busy + (self.durations.startup(trial) if trial.reports == 0 else 0.0)
-        done = interval == settings.reports - 1
-        report = Report(
-            interval=trial.reports,
+        done = interval == self.script.reports - 1
+        return Report(
+            interval=number,
             metrics=self.script.metrics(trial, interval),
             passes=passes,
-            device_seconds=seconds,
+            device_seconds=busy + (self.durations.startup(trial) if number == 0 else 0.0),
             busy_seconds=busy,
             evaluation_seconds=busy * passes["forward"] / sum(passes.values()),
             done=done,
             schedule=self.script.learned() if done and METHODS[trial.method].learns_lambda else None,
         )
-        heapq.heappush(self._events, (self.clock.now + seconds, next(self._numbers), trial_id, report))
 
-    def _begins(self, trial: Trial) -> int:
+    def begins(self, trial: Trial) -> int:
         """The interval that a trial begins with: not the first where it goes on from another's state."""
         if trial.start is None or trial.start["what"] != "state":
             return 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.data import Batch, Split
-from ms_automl.driver.simulation import Passes
+from ms_automl.driver.script import Passes
 from ms_automl.models import flops_of_a_sample
 from ms_automl.training import TrainingLoop, evaluate
 

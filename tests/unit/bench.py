@@ -1,15 +1,17 @@
 """All arms over a training that costs nothing: the scheduler, the ledger and the samplers without a Ray."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import DEVICE_SECONDS, PASSES, Ledger, flops
-from ms_automl.comparison.run import Assignment, Report, Run
+from ms_automl.comparison.run import Assignment, Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import load_config
 from ms_automl.driver.scheduler import Scheduler
+from ms_automl.driver.simulation import Clock, Simulation
 from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.samplers.arms import ARMS
 from ms_automl.samplers.base import DONE, SamplerInputs
@@ -29,16 +31,43 @@ def cost(method, share=1.0):
     return {kind: FACTOR[method] * share * passes for kind, passes in PASS.items()}
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
+class MadeUp:
+    """Results that depend on what was suggested only; passes without an evaluation's."""
 
-    def __call__(self):
-        return self.now
+    reports = REPORTS
+
+    def passes(self, trial, interval):
+        return cost(trial.method, 1 / REPORTS)
+
+    def metrics(self, trial, interval):
+        size = sum(abs(math.log(abs(value) + 1e-3)) for value in trial.values.values())
+        loss = (1.0 + size) * (1 + 1 / (interval + 1)) + 0.01 * (trial.training_seed or 0) % 7
+        density = 1.0 if trial.method == "dense" else 0.2 + 0.6 / (1 + size)
+        metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
+        metrics |= {"sparsity/group": 1 - density, "probe/digit/loss": 2 * loss}
+        for split in ("val", "test") if interval == REPORTS - 1 else ("val",):
+            metrics |= {f"{split}/digit/loss": loss, f"{split}/digit/accuracy": 0.5}
+        return metrics
+
+    def learned(self):
+        return LEARNED.to_dict()
 
 
-class Bench:
-    """Some arms for some seeds; trials are run by hand, with numbers that depend on what was suggested only.
+class Steady:
+    """A second for an interval, of some arms so many times that."""
+
+    def __init__(self, slow):
+        self.slow = slow
+
+    def startup(self, trial):
+        return 0.0
+
+    def interval(self, trial, passes):
+        return self.slow.get(trial.run.rpartition("-")[0], 1.0)
+
+
+class Bench(Simulation):
+    """A simulation of some arms for some seeds whose trials are run by hand.
 
     Args:
         folder: of ledger, journal and studies.
@@ -70,22 +99,17 @@ class Bench:
         limits = {run.name: run.limit for run in runs} if measure.planned else {}
         log = EventLog(folder)
         ledger = Ledger(limits, measure, done.charges, log.charged)
-        self.clock, self.folder = Clock(), folder
-        self.state = Comparison(
-            Judge(objective, [classification("digit", 10)]), runs, ledger, recorders, self.clock
-        )
+        judge, clock = Judge(objective, [classification("digit", 10)]), Clock()
+        self.state = Comparison(judge, runs, ledger, recorders, clock)
         self.state.callbacks.append(TrialEvents(log, self.state))
-        self.scheduler = Scheduler(
-            self.state,
-            samplers,
-            lambda suggestion, seed: cost(suggestion.method),
-            REPORTS,
-            retrain,
-            retries,
-            at_a_time,
-        )
-        self.scheduler.resume(done.ended, done.pending)
-        self.broken, self.slow = broken, slow or {}
+
+        def planned(suggestion, seed):
+            return cost(suggestion.method)
+
+        scheduler = Scheduler(self.state, samplers, planned, REPORTS, retrain, retries, at_a_time)
+        scheduler.resume(done.ended, done.pending)
+        super().__init__(self.state, scheduler, MadeUp(), Steady(slow or {}), clock, None)
+        self.folder, self.broken = folder, broken
         self.count, self.configs, self.at = 0, {}, {}
 
     def ask(self):
@@ -98,41 +122,24 @@ class Bench:
             self.state.started(name)
         return name, answer
 
-    def report(self, name, interval):
+    def report(self, name, number):
         """What the trial says after an interval; a trial that goes on begins where the other one stopped."""
-        trial = self.state.trials[name]
-        run = self.state.runs[trial.run]
-        first = self.begins(trial)
-        done = interval == REPORTS - 1
-        error = (self.broken(run, trial) or None) if done else None
-        seconds = self.slow.get(run.arm, 1.0)
-        size = sum(abs(math.log(abs(value) + 1e-3)) for value in trial.values.values())
-        loss = (1.0 + size) * (1 + 1 / (interval + 1)) + 0.01 * (trial.training_seed or 0) % 7
-        density = 1.0 if trial.method == "dense" else 0.2 + 0.6 / (1 + size)
-        metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
-        metrics |= {"sparsity/group": 1 - density, "probe/digit/loss": 2 * loss}
-        for split in ("val", "test") if done else ("val",):
-            metrics |= {f"{split}/digit/loss": loss, f"{split}/digit/accuracy": 0.5}
-        schedule = LEARNED.to_dict() if done and trial.method == "meta_sparsity" else None
-        passes = dict.fromkeys(PASS, 0.0) if error == "unbuilt" else cost(trial.method, 1 / REPORTS)
-        return Report(
-            interval - first, {} if error else metrics, passes, seconds, 0.8 * seconds, done, error, schedule
-        )
-
-    def begins(self, trial):
-        if trial.start is None or trial.start["what"] != "state":
-            return 0
-        return next(other.reports for other in self.state.trials.values() if other.name == trial.start["trial"])
+        trial, said = self.state.trials[name], self.report_of(name, number)
+        said = replace(said, busy_seconds=0.8 * said.device_seconds)
+        if not said.done or not (error := self.broken(self.state.runs[trial.run], trial)):
+            return said
+        passes = dict.fromkeys(PASS, 0.0) if error == "unbuilt" else said.passes
+        return replace(said, metrics={}, passes=passes, error=error, schedule=None)
 
     def step(self, name):
         """One interval of a running trial; True where it is over."""
         trial = self.state.trials[name]
         self.clock.now += 1.0
-        interval = self.begins(trial) + self.at[name]
+        number = self.at[name]
         self.at[name] += 1
         if self.broken(self.state.runs[trial.run], trial) == "unbuilt":
-            interval = REPORTS - 1
-        report = self.report(name, interval)
+            number = REPORTS - 1 - self.begins(trial)
+        report = self.report(name, number)
         stop = self.scheduler.report(name, report)
         if stop or report.done:
             self.over(name, report)

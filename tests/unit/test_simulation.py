@@ -8,7 +8,8 @@ from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
-from ms_automl.driver.simulation import Script, simulate
+from ms_automl.driver.script import Script
+from ms_automl.driver.simulation import simulate
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models.cost import Cost
 from ms_automl.samplers.arms import ARMS
