@@ -56,7 +56,7 @@ def options(parser: Parser) -> Parser:
 def write(chosen: argparse.Namespace) -> int:
     """Write the report that was asked for; returns the exit status."""
     with ours():
-        from analysis.report import report
+        from analysis.report.write import report
 
     print(f"report: {report(chosen.comparison, chosen.out)}")
     return 0

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.paired import NO_WORSE, SEEDS_TO_CLAIM, interval, signed
+from analysis.statistics.formats import signed
+from analysis.statistics.intervals import interval
+from analysis.statistics.paired import NO_WORSE, SEEDS_TO_CLAIM
 
 HERE = Path(__file__).parent
 SINGLE = ("meta", "fixed", "dense")

@@ -20,8 +20,8 @@ from ms_automl.samplers.arms import REFERENCE, check_names
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.findings import Findings
-    from analysis.records import ComparisonRecord
+    from analysis.records.comparison import ComparisonRecord
+    from analysis.statistics.findings import Findings
     from ms_automl.data import MultiTaskData
     from ms_automl.models import MultiTaskNet
 
@@ -196,7 +196,7 @@ def write_report(out: Path) -> tuple[Path, str]:
     from ms_automl.callbacks.mlflow import short_timeouts
 
     with ours():
-        from analysis.report import logged_report
+        from analysis.report.write import logged_report
     with short_timeouts():
         return logged_report(out)
 
@@ -235,8 +235,8 @@ class ComparisonResult:
     @cached_property
     def _findings(self) -> Findings:
         with ours():
-            from analysis.findings import Findings
-            from analysis.records import load
+            from analysis.records.comparison import load
+            from analysis.statistics.findings import Findings
 
         return Findings(load(self.out))
 
@@ -307,7 +307,7 @@ class ComparisonResult:
 
     def _repr_html_(self) -> str:
         with ours():
-            from analysis.tables import display
+            from analysis.report.tables import display
 
         verdict = self.verdict
         lines = [f"<b>{escape(line)}</b>" for line in self.warnings]

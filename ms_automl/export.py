@@ -154,8 +154,8 @@ def export_selected(
 def _record(comparison: str) -> tuple[dict[str, Any], Path | None]:
     """``comparison.json``, from the folder or from MLflow, and the folder."""
     with ours():
-        from analysis.records import find
-        from analysis.records import load as load_records
+        from analysis.records.comparison import find
+        from analysis.records.comparison import load as load_records
 
     folder, record = find(comparison)
     if record is None:

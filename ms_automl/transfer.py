@@ -212,7 +212,7 @@ def _source(comparison: str) -> tuple[Source, Config]:
     from ms_automl.driver.transfer.asked import Source
 
     with ours():
-        from analysis.records import load, transfer_record
+        from analysis.records.comparison import load, transfer_record
 
     record = load(comparison)
     if record.status != "FINISHED" or record.rows.empty:
@@ -243,15 +243,15 @@ def _report(source: Source) -> tuple[Path, str]:
     from ms_automl.callbacks.mlflow import short_timeouts
 
     with ours():
-        from analysis.report import logged_report
+        from analysis.report.write import logged_report
     with short_timeouts():
         return logged_report(source.folder or source.run_id)
 
 
 def _result(ended: Ended) -> TransferResult:
     with ours():
-        from analysis import frames
-        from analysis.transfer import sentences
+        from analysis.records import frames
+        from analysis.statistics.transfer import sentences
 
     table = frames.transfer(ended.content)
     told = tuple(sentences(table))

@@ -8,8 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.anytime import bands, common_grid, on_grid
-from analysis.arms import ordered
 from analysis.plots.style import (
     LOOK,
     WIDTH,
@@ -20,6 +18,8 @@ from analysis.plots.style import (
     style,
     trial_axis,
 )
+from analysis.statistics.anytime import bands, common_grid, on_grid
+from analysis.statistics.arms import ordered
 
 PANELS = {"objective": "Validation J, best so far", "test_objective": "Test J of the same models"}
 AXES = {

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.arms import ordered
-from analysis.costs import PARTS
 from analysis.plots.style import BLUE, INK, LOOK, ORANGE, SKY, VERMILION, WIDTH, drawn, legend
+from analysis.statistics.arms import ordered
+from analysis.statistics.costs import PARTS
 
 LOOKS = {
     "training_seconds": (BLUE, ""),
@@ -23,7 +23,7 @@ def cost_figure(breakdown: pd.DataFrame) -> Figure | None:
     """A bar per arm, its parts side by side; `None` where not recorded.
 
     Args:
-        breakdown: Mean seconds a seed (`analysis.costs.cost_breakdown`).
+        breakdown: Mean seconds a seed (`analysis.statistics.costs.cost_breakdown`).
     """
     if breakdown.empty:
         return None

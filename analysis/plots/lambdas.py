@@ -8,9 +8,9 @@ from matplotlib import rc_context
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from analysis.arms import REFERENCE, ordered
-from analysis.layers import lambda_course, last_knot
 from analysis.plots.style import LOOK, WIDTH, drawn, lambda_ticks, legend, style
+from analysis.statistics.arms import REFERENCE, ordered
+from analysis.statistics.layers import lambda_course, last_knot
 
 
 def lambda_figure(rows: pd.DataFrame) -> Figure | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.arms import METRICS
-from analysis.paired import NO_WORSE, Paired
 from analysis.plots.style import BLACK, GREY, LOOK, WIDTH, drawn, style
+from analysis.statistics.arms import METRICS
+from analysis.statistics.paired import NO_WORSE, Paired
 
 
 def paired_figure(pairs: Sequence[Paired]) -> Figure | None:

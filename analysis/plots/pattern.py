@@ -7,15 +7,15 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.arms import ordered
 from analysis.plots.style import INK, LOOK, WIDTH, drawn
+from analysis.statistics.arms import ordered
 
 
 def pattern_figure(table: pd.DataFrame) -> Figure | None:
     """Share of zero groups by layer and arm, written into the cells; `None` where not recorded.
 
     Args:
-        table: Layers down, arms across, in % (`analysis.layers.pattern`).
+        table: Layers down, arms across, in % (`analysis.statistics.layers.pattern`).
     """
     if table.empty:
         return None

@@ -9,8 +9,6 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.arms import ordered
-from analysis.pareto import REFERENCE_POINT, front_points, pareto_front
 from analysis.plots.style import (
     BLACK,
     GREY,
@@ -23,7 +21,9 @@ from analysis.plots.style import (
     reference_line,
     style,
 )
-from analysis.trials import full_fidelity, searched, stopped
+from analysis.statistics.arms import ordered
+from analysis.statistics.pareto import REFERENCE_POINT, front_points, pareto_front
+from analysis.statistics.trials import full_fidelity, searched, stopped
 
 CUT = 0.9  # share of the points the y axis has room for at least: networks that are gone must not flatten the rest
 

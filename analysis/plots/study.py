@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plots.style import BLACK, BLUE, GREEN, LOOK, ORANGE, VERMILION, WIDTH, drawn, lambda_ticks
-from analysis.trials import layer_columns
+from analysis.statistics.trials import layer_columns
 
 XLABEL = "λ, the same in all layers (no unit, logarithmic)"
 # Panel: (column, words, factor, colour, marker) each.
@@ -34,7 +34,7 @@ def study_figure(study: pd.DataFrame) -> Figure | None:
     """Performance, sparsity and inference time against λ, points by seed and means; `None` with fewer than 3 λ.
 
     Args:
-        study: From `analysis.layers.lambda_study`.
+        study: From `analysis.statistics.layers.lambda_study`.
     """
     if study["lambda_"].nunique() < 3:
         return None

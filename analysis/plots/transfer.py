@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from analysis.arms import REFERENCE, ordered
 from analysis.plots.style import DOTTED, GREY, LOOK, WIDTH, drawn, legend, style
-from analysis.transfer import finished, learned_arm, start_name
+from analysis.statistics.arms import REFERENCE, ordered
+from analysis.statistics.transfer import finished, learned_arm, start_name
 
 LONGEST = 26
 """Characters in a line of an axis' name: the axes are some two inches high."""

@@ -11,9 +11,9 @@ from pandas.testing import assert_frame_equal
 
 from analysis import plots
 from analysis.__main__ import main
-from analysis.findings import Findings
-from analysis.records import load
-from analysis.report import report, write_report
+from analysis.records.comparison import load
+from analysis.report.write import report, write_report
+from analysis.statistics.findings import Findings
 from ms_automl.callbacks.mlflow.address import sqlite
 from tests.integration.fake_search import ARMS, TRIALS, FakeSearch
 

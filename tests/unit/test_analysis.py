@@ -5,18 +5,18 @@ import math
 import pandas as pd
 import pytest
 
-from analysis import page
-from analysis.arms import ordered
-from analysis.costs import cost_breakdown, cost_table
-from analysis.failures import counts, failures
-from analysis.formats import is_numeric, markdown, write_csv
-from analysis.frames import rows as to_rows
-from analysis.matched import best_at, matched, matched_display
-from analysis.per_task import task_changes, task_table
 from analysis.plots.style import style
-from analysis.store import reachable_uri, without_password
-from analysis.tables import COST, QUALITY, comparison_table, display
-from analysis.trials import selected
+from analysis.records.frames import rows as to_rows
+from analysis.records.store import reachable_uri, without_password
+from analysis.report import page
+from analysis.report.failures import counts, failures
+from analysis.report.tables import COST, QUALITY, display, is_numeric, markdown, write_csv
+from analysis.statistics.arms import ordered
+from analysis.statistics.costs import cost_breakdown, cost_table
+from analysis.statistics.matched_sparsity import best_at, matched, matched_display
+from analysis.statistics.per_arm import comparison_table
+from analysis.statistics.per_task import task_changes, task_table
+from analysis.statistics.trials import selected
 from ms_automl.errors import TrackingError
 from ms_automl.samplers.arms import ARMS
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.anytime import bands, common_grid, from_target_on, on_grid, with_seconds
-from analysis.frames import rows as to_rows
-from analysis.layers import lambda_course, lambda_study, layer_order, pattern
-from analysis.match import NOT_REACHED, cost_to_match, match_table, trial_passes
-from analysis.pareto import REFERENCE_POINT, hypervolume, hypervolume_table, hypervolumes, pareto_front
 from analysis.plots import anytime_arms_figure, anytime_figure, course_figure, lambda_figure, scatter_figure
+from analysis.records.frames import rows as to_rows
+from analysis.statistics.anytime import bands, common_grid, from_target_on, on_grid, with_seconds
+from analysis.statistics.cost_to_match import NOT_REACHED, cost_to_match, match_table, trial_passes
+from analysis.statistics.layers import lambda_course, lambda_study, layer_order, pattern
+from analysis.statistics.pareto import REFERENCE_POINT, hypervolume, hypervolume_table, hypervolumes, pareto_front
 
 
 def curve(arm, seed, points):

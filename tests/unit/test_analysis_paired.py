@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.arms import headline_metric, rivals
-from analysis.curse import curse_table, optimism
-from analysis.frames import rows as to_rows
-from analysis.intervals import interquartile_mean, interval
-from analysis.paired import Paired, all_pairs, paired, retraining_noise
-from analysis.rungs import rung_table, spearman
-from analysis.tables import paired_table
-from analysis.verdict import beside, reading, verdict, verdict_of
+from analysis.records.frames import rows as to_rows
+from analysis.report.tables import paired_table
+from analysis.statistics.arms import headline_metric, rivals
+from analysis.statistics.curse import curse_table, optimism
+from analysis.statistics.intervals import interquartile_mean, interval
+from analysis.statistics.paired import Paired, all_pairs, paired, retraining_noise
+from analysis.statistics.rungs import rung_table, spearman
+from analysis.statistics.verdict import beside, reading, verdict, verdict_of
 
 
 def rows_of(status="ok", **arms):

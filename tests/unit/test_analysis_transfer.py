@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import frames
 from analysis.plots import transfer_figure
-from analysis.transfer import area, gain, sentences, start_name, transfer_table
+from analysis.records import frames
+from analysis.statistics.transfer import area, gain, sentences, start_name, transfer_table
 
 META, DENSE, NEW = ("meta", "trained"), ("dense", "trained"), ("meta", "random")
 

@@ -79,3 +79,18 @@ def test_the_names_of_a_package_are_known_before_they_are_imported() -> None:
     )
     assert done.stdout == "True <class 'ms_automl.meta.objective.Objective'>\n", done.stderr
     assert "has no attribute 'Loop'" in run("import ms_automl.training; ms_automl.training.Loop").stderr
+
+
+def test_every_module_of_the_analysis_can_be_imported_first() -> None:
+    root = Path(__file__).parents[2]
+    files = [file.relative_to(root).with_suffix("") for file in sorted((root / "analysis").rglob("*.py"))]
+    modules = [".".join(file.parts).removesuffix(".__init__") for file in files]
+    assert len(modules) > 30
+    done = run(
+        "import sys, importlib\n"
+        f"for name in {modules}:\n"
+        "    for loaded in [one for one in sys.modules if one.partition('.')[0] == 'analysis']:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(name)"
+    )
+    assert done.returncode == 0, done.stderr

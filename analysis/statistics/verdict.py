@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.arms import LEARNED, METRICS, PRUNED, REFERENCE, first_of, headline_metric, rivals
-from analysis.formats import signed
-from analysis.paired import NO_WORSE, SEEDS_TO_CLAIM, Paired, paired
+from analysis.statistics.arms import LEARNED, METRICS, PRUNED, REFERENCE, first_of, headline_metric, rivals
+from analysis.statistics.formats import signed
+from analysis.statistics.paired import NO_WORSE, SEEDS_TO_CLAIM, Paired, paired
 
 NOTHING_TO_COMPARE = "No verdict: a comparison needs a learned arm (meta, …) and a searched one (optuna, …)."
 

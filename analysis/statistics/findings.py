@@ -8,21 +8,21 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.anytime import from_target_on, with_seconds
-from analysis.arms import METRICS, headline_metric, rivals
-from analysis.costs import cost_breakdown, cost_table
-from analysis.curse import optimism
-from analysis.layers import lambda_study, layer_order, pattern
-from analysis.match import cost_to_match, trial_passes
-from analysis.matched import levels, matched
-from analysis.paired import Paired, all_pairs, retraining_noise
-from analysis.pareto import hypervolumes
-from analysis.per_task import task_changes, task_table
-from analysis.records import ComparisonRecord
-from analysis.rungs import rung_table
-from analysis.tables import comparison_table
-from analysis.trials import searched, selected
-from analysis.verdict import beside, verdict_of
+from analysis.records.comparison import ComparisonRecord
+from analysis.statistics.anytime import from_target_on, with_seconds
+from analysis.statistics.arms import METRICS, headline_metric, rivals
+from analysis.statistics.cost_to_match import cost_to_match, trial_passes
+from analysis.statistics.costs import cost_breakdown, cost_table
+from analysis.statistics.curse import optimism
+from analysis.statistics.layers import lambda_study, layer_order, pattern
+from analysis.statistics.matched_sparsity import levels, matched
+from analysis.statistics.paired import Paired, all_pairs, retraining_noise
+from analysis.statistics.pareto import hypervolumes
+from analysis.statistics.per_arm import comparison_table
+from analysis.statistics.per_task import task_changes, task_table
+from analysis.statistics.rungs import rung_table
+from analysis.statistics.trials import searched, selected
+from analysis.statistics.verdict import beside, verdict_of
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,20 @@
-"""The comparison as tables: full numbers for programs, rounded ones with units for people."""
+"""Printed tables: rounded, with units, as Markdown; and frames at full precision, as CSV."""
 
 from __future__ import annotations
 
-import math
+import json
+import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_object_dtype
 
-from analysis.arms import REFERENCE, headline_metric
-from analysis.formats import EMPTY, fixed, signed
-from analysis.intervals import interquartile_mean
-from analysis.paired import Paired
-from analysis.verdict import reading
+from analysis.statistics.formats import EMPTY, fixed, signed
+from analysis.statistics.paired import Paired
+from analysis.statistics.verdict import reading
 
-MEANS = (
-    *("retrained_test_objective", "test_objective", "objective", "delta_m", "retrained_delta_m"),
-    *("sparsity_group", "sparsity_param", "retrained_sparsity_param", "macs_ratio", "latency_ratio"),
-    *("passes", "spent", "overshoot", "device_seconds", "wall_seconds", "searcher_seconds"),
-)
-SUMS = ("trials", "failed_trials", "stopped_trials")
-
-
-def comparison_table(rows: pd.DataFrame, passes_per_trial: float | None = None) -> pd.DataFrame:
-    """One line per arm, best first by the headline J, the dense reference last.
-
-    Values are means over the seeds with a result (trials: sums over all seeds); `headline` names the column that
-    arms are compared on, `iqm` is its interquartile mean; `spent_trials` the passes in fixed-λ trials' worth;
-    `spent_share` the part of the limit.
-    """
-    metric = headline_metric(rows)
-    records = []
-    for arm, group in rows.groupby("arm", sort=False):
-        ok = group[group["status"] != "failed"]
-        records.append(
-            {
-                "arm": arm,
-                "headline": metric,
-                "space": ", ".join(dict.fromkeys(group["space"].dropna().astype(str))),
-                "seeds": f"{len(ok)} of {len(group)}" if len(ok) < len(group) else f"{len(group)}",
-                "iqm": interquartile_mean(ok[metric]),
-                **{name: ok[name].mean() for name in MEANS},
-                **{name: group[name].sum(min_count=1) for name in SUMS},
-                "spent_trials": ok["passes"].mean() / passes_per_trial if passes_per_trial else math.nan,
-                "spent_share": (ok["spent"] / ok["limit"]).mean(),
-            }
-        )
-    table = pd.DataFrame.from_records(records)
-    order = table.assign(last=table["arm"] == REFERENCE).sort_values(["last", metric], kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+_NUMBER = r"[−+-]?[\d.,]+( ?[▲▼=])?|–|not reached"
 
 
 def paired_table(pairs: Iterable[Paired]) -> pd.DataFrame:
@@ -125,3 +92,36 @@ def display(table: pd.DataFrame, columns: Iterable[str] = (*COLUMNS, "iqm"), uni
         if name == table["headline"].iloc[0] and "iqm" in wanted and table["iqm"].notna().any():
             shown[f"{header}, IQM"] = table["iqm"].map(fixed(3)).to_list()
     return pd.DataFrame(shown, dtype=object)
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Whether a column of a printed table is to be aligned right."""
+    return all(re.fullmatch(rf"({_NUMBER})( (s|min|h))?( \(.*\))?", str(value)) for value in values)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a printed table as GitHub Markdown, numbers aligned right.
+
+    >>> print(markdown(pd.DataFrame({"Arm": ["meta"], "J": ["1.50"]})), end="")
+    | Arm | J |
+    | :-- | --: |
+    | meta | 1.50 |
+    """
+    cells: list[list[str]] = table.to_numpy(dtype=object).tolist()
+    rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
+    lines: list[list[str]] = [[_cell(str(name)) for name in table], rules, *cells]
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def write_csv(table: pd.DataFrame, file: Path) -> None:
+    """Write all columns at full precision; λ and other nested values as JSON."""
+    nested = table.copy()
+    for name in filter(lambda name: is_object_dtype(table[name]), table.columns):
+        nested[name] = table[name].map(
+            lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        )
+    nested.to_csv(file, index=False, encoding="utf-8", lineterminator="\n")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.arms import LEARNED, REFERENCE, first_of, ordered
-from analysis.formats import EMPTY, fixed, signed
-from analysis.intervals import interval
-from analysis.paired import SEEDS_TO_CLAIM
+from analysis.statistics.arms import LEARNED, REFERENCE, first_of, ordered
+from analysis.statistics.formats import EMPTY, fixed, signed
+from analysis.statistics.intervals import interval
+from analysis.statistics.paired import SEEDS_TO_CLAIM
 
 SCRATCH = "single task from scratch"
 NEW_TRUNK = "new dense trunk"

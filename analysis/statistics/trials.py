@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.arms import REFERENCE
+from analysis.statistics.arms import REFERENCE
 
 
 def stopped(trials: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.trials import stopped
+from analysis.statistics.trials import stopped
 
 SHOWN = 30  # lines on the page; trials.csv has all
 

@@ -7,8 +7,8 @@ import re
 
 import pandas as pd
 
-from analysis.arms import REFERENCE
-from analysis.formats import EMPTY, signed
+from analysis.statistics.arms import REFERENCE
+from analysis.statistics.formats import EMPTY, signed
 
 LOWER = re.compile(r"loss|error|err$|angle|rmse|mae|abs|rel")
 HIGHER = re.compile(r"iou|acc|within|f1|auc|precision|recall|r2")

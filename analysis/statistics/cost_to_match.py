@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arms import learned_pairs
-from analysis.formats import EMPTY
-from analysis.trials import full_fidelity
+from analysis.statistics.arms import learned_pairs
+from analysis.statistics.formats import EMPTY
+from analysis.statistics.trials import full_fidelity
 
 NOT_REACHED = "not reached"
 COLUMNS = ["arm", "other", "seed", "goal", "spent"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formats import duration, fixed
-from analysis.trials import full_fidelity, searched
+from analysis.statistics.formats import duration, fixed
+from analysis.statistics.trials import full_fidelity, searched
 
 LEVELS = (0.44, 0.70)
 """Parameter sparsities that 'Less is More' (arXiv 2308.12114) reports on, where no target was asked for."""

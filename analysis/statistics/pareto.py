@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.formats import EMPTY, fixed
-from analysis.intervals import interval
-from analysis.trials import full_fidelity, searched
+from analysis.statistics.formats import EMPTY, fixed
+from analysis.statistics.intervals import interval
+from analysis.statistics.trials import full_fidelity, searched
 
 REFERENCE_POINT = (-50.0, 1.0)
 """(Δm in %, density): half as good as dense at dense size. Fixed, so that comparisons of the same data and tasks

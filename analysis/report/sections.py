@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis import page
-from analysis.curse import curse_table
-from analysis.failures import SHOWN, counts, failures
-from analysis.findings import Findings
-from analysis.formats import duration, signed
-from analysis.match import match_table
-from analysis.matched import matched_display
-from analysis.paired import TIE
-from analysis.pareto import REFERENCE_POINT, hypervolume_table
 from analysis.plots.transfer import MODES
-from analysis.store import without_password
-from analysis.tables import COST, QUALITY, display, paired_table
-from analysis.transfer import finished, sentences, transfer_table
+from analysis.records.store import without_password
+from analysis.report import page
+from analysis.report.failures import SHOWN, counts, failures
+from analysis.report.tables import COST, QUALITY, display, paired_table
+from analysis.statistics.cost_to_match import match_table
+from analysis.statistics.curse import curse_table
+from analysis.statistics.findings import Findings
+from analysis.statistics.formats import duration, signed
+from analysis.statistics.matched_sparsity import matched_display
+from analysis.statistics.paired import TIE
+from analysis.statistics.pareto import REFERENCE_POINT, hypervolume_table
+from analysis.statistics.transfer import finished, sentences, transfer_table
 from ms_automl.callbacks.mlflow.address import database
 
 Figures = Mapping[str, Path]

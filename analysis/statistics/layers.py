@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.arms import REFERENCE
-from analysis.trials import full_fidelity, layer_columns
+from analysis.statistics.arms import REFERENCE
+from analysis.statistics.trials import full_fidelity, layer_columns
 
 PHASES = 41
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.formats import duration, fixed
-from analysis.trials import searched
+from analysis.statistics.formats import duration, fixed
+from analysis.statistics.trials import searched
 
 PARTS = {
     "training_seconds": "Training",

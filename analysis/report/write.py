@@ -8,12 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import plots
-from analysis.findings import Findings
-from analysis.formats import markdown, write_csv
-from analysis.matched import matched_display
-from analysis.records import ComparisonRecord, load
-from analysis.sections import whole_page
-from analysis.tables import display, paired_table
+from analysis.records.comparison import ComparisonRecord, load
+from analysis.report.sections import whole_page
+from analysis.report.tables import display, markdown, paired_table, write_csv
+from analysis.statistics.findings import Findings
+from analysis.statistics.matched_sparsity import matched_display
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
 from ms_automl.callbacks.mlflow.opening import opened
 from ms_automl.callbacks.mlflow.reasons import reason

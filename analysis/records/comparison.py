@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from analysis import frames
-from analysis.store import reachable_uri, without_password
+from analysis.records import frames
+from analysis.records.store import reachable_uri, without_password
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
 from ms_automl.callbacks.mlflow.home import settle
 from ms_automl.callbacks.mlflow.opening import ensure_active, opened, understood

@@ -11,7 +11,7 @@ from string import Template
 
 import pandas as pd
 
-from analysis.formats import is_numeric
+from analysis.report.tables import is_numeric
 
 WHAT_HAPPENED = "What happened"
 WRAPPED = (WHAT_HAPPENED, "What it allows to say")  # columns of sentences, which may break

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from analysis.formats import signed
-from analysis.trials import full_fidelity, stopped
+from analysis.statistics.formats import signed
+from analysis.statistics.trials import full_fidelity, stopped
 
 LEAST = 3  # trials below which a rank correlation says nothing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.trials import full_fidelity
+from analysis.statistics.trials import full_fidelity
 
 STREAM = ["arm", "seed"]
 

@@ -6,10 +6,10 @@ import math
 
 import pandas as pd
 
-from analysis.arms import REFERENCE
-from analysis.formats import EMPTY, fixed, signed
-from analysis.intervals import interval
-from analysis.trials import full_fidelity
+from analysis.statistics.arms import REFERENCE
+from analysis.statistics.formats import EMPTY, fixed, signed
+from analysis.statistics.intervals import interval
+from analysis.statistics.trials import full_fidelity
 
 
 def optimism(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.arms import headline_metric, learned_pairs
-from analysis.formats import signed
-from analysis.intervals import interquartile_mean, interval
-
-__all__ = ["NO_WORSE", "SEEDS_TO_CLAIM", "Paired", "all_pairs", "interval", "paired", "retraining_noise", "signed"]
+from analysis.statistics.arms import headline_metric, learned_pairs
+from analysis.statistics.intervals import interquartile_mean, interval
 
 SEEDS_TO_CLAIM = 5
 NO_WORSE = 0.02  # a paired difference in J whose upper bound is below this is 'no worse'
@@ -28,7 +25,7 @@ class Paired:
     Attributes:
         left: The arm whose advantage is asked for.
         right: The arm it is compared with.
-        metric: The column compared, see `analysis.arms.METRICS`.
+        metric: The column compared, see `analysis.statistics.arms.METRICS`.
         seeds: Those with a valid result in both.
         left_out: How many seeds have none.
         left_mean: Mean over `seeds`, a ratio as J is.
@@ -65,7 +62,7 @@ def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float
         rows: One row per arm and seed.
         left: The arm whose advantage is asked for.
         right: The arm it is compared with.
-        metric: A column of `rows`, see `analysis.arms.METRICS`.
+        metric: A column of `rows`, see `analysis.statistics.arms.METRICS`.
         target: The parameter sparsity in [0, 1] a result must have to count, under the `target` objective.
     """
     valid = rows[(rows["status"] == "ok") & np.isfinite(rows[metric])]

@@ -1,0 +1,1 @@
+"""The report: tables as files, and one page that needs nothing else."""

@@ -1,0 +1,1 @@
+"""What follows from the records: pure functions from frames to numbers, and the sentences they allow."""
