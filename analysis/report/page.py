@@ -1,116 +1,205 @@
-"""Pieces of a self-contained HTML page: everything escaped, images embedded, no script and no network."""
+"""What the page shows, gathered as plain data; `templates/` has its words and its form.
+
+One file that needs nothing else: everything is escaped, figures are embedded, no script and no network.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from base64 import b64encode
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.report.tables import is_numeric
+from analysis.plots.transfer import MODES
+from analysis.records.store import without_password
+from analysis.report.failures import SHOWN, counts, failures
+from analysis.report.tables import COST, QUALITY, display, is_numeric, paired_table
+from analysis.statistics.cost_to_match import match_table
+from analysis.statistics.curse import curse_table
+from analysis.statistics.findings import Findings
+from analysis.statistics.formats import EMPTY, duration, signed
+from analysis.statistics.matched_sparsity import matched_display
+from analysis.statistics.paired import TIE
+from analysis.statistics.pareto import REFERENCE_POINT, hypervolume_table
+from analysis.statistics.transfer import finished, sentences, transfer_table
+from ms_automl.callbacks.mlflow.address import database
 
-WHAT_HAPPENED = "What happened"
-WRAPPED = (WHAT_HAPPENED, "What it allows to say")  # columns of sentences, which may break
-
-
-def page(
-    title: str, about: str, warnings: Sequence[str], verdict: str, beside: str, sections: dict[str, str]
-) -> str:
-    """Fill `page.html`: text, the contents, and the sections, HTML by heading; empty ones are left out."""
-    shown = {name: html for name, html in sections.items() if html}
-    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
-        about=escape(about),
-        warnings=join(*(text(line, "warning") for line in warnings)),
-        verdict=escape(verdict),
-        beside=text(beside, "beside") if beside else "",
-        contents="\n".join(f'<li><a href="#{_anchor(name)}">{escape(name)}</a></li>' for name in shown),
-        body="\n".join(
-            f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{html}</section>'
-            for name, html in shown.items()
-        ),
-    )
+Lines = list[list[tuple[str, str]]]
+SENTENCES = ("What happened", "What it allows to say")
 
 
-def _anchor(heading: str) -> str:
+def anchor(heading: str) -> str:
     """Name a heading in an address.
 
-    >>> _anchor("λ by layer, over time")
+    >>> anchor("λ by layer, over time")
     'λ-by-layer-over-time'
     """
     return re.sub(r"\W+", "-", heading.lower()).strip("-")
 
 
-def join(*parts: str) -> str:
-    """HTML parts one below the other; empty where none has anything."""
-    return "\n".join(part for part in parts if part)
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters["anchor"] = anchor
 
 
-def heading(words: str) -> str:
-    """A heading below a section's."""
-    return f"<h3>{escape(words)}</h3>"
+def whole_page(findings: Findings, figures: Mapping[str, Path]) -> str:
+    """The page, as HTML."""
+    comparison = findings.comparison
+    return TEMPLATES.get_template("page.html").render(
+        findings=findings,
+        preset=comparison.tags.get("preset", ""),
+        warnings=comparison.warnings,
+        arms=comparison.rows["arm"].nunique(),
+        seeds=comparison.rows["seed"].nunique(),
+        spaces=list(comparison.rows["space"].dropna().unique()),
+        sections=sections(findings, {name: _embedded(svg) for name, svg in figures.items()}),
+    )
 
 
-def text(words: str, kind: str = "note") -> str:
-    """A paragraph."""
-    return f'<p class="{kind}">{escape(words)}</p>'
+def sections(findings: Findings, figures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What each section shows, in the order of the page; one whose first part is empty is left out."""
+    comparison, pairs = findings.comparison, lines(paired_table(findings.pairs))
+    failed = failures(comparison.rows, comparison.trials).rename(columns={"Error": SENTENCES[0]})
+
+    def drawn(*names: str) -> dict[str, str]:
+        return {name: figures[name] for name in names if name in figures}
+
+    found: dict[str, dict[str, Any]] = {
+        "matched": {"levels": _matched(findings)},
+        "comparison": {
+            "quality": lines(display(findings.table, QUALITY)),
+            "cost": lines(display(findings.table, COST, findings.unit)),
+            "iqm": findings.table["iqm"].notna().any(),
+            "useful": comparison.metrics.get("useful_share"),
+        },
+        "paired": {
+            "table": pairs,
+            "figures": drawn("paired"),
+            "pairs": len(pairs) - 1,
+            "tie": TIE,
+            "noise": "" if math.isnan(findings.noise) else f"{findings.noise:.3f}",
+        },
+        "anytime": {"figures": drawn("anytime", "anytime-seconds", "anytime-arms")},
+        "match": {"tables": _match(findings)},
+        "scatter": {"figures": drawn("scatter")},
+        "front": {
+            "figures": drawn("front"),
+            "table": lines(hypervolume_table(findings.hypervolumes)),
+            "reference": (signed(REFERENCE_POINT[0], 0), f"{REFERENCE_POINT[1]:g}"),
+        },
+        "curse": {"table": lines(curse_table(findings.curse))},
+        "rungs": {"table": lines(findings.rungs)},
+        "lambdas": {"figures": drawn("lambda-course", "lambda")},
+        "pattern": {"figures": drawn("pattern")},
+        "tasks": {"table": lines(findings.tasks)},
+        "costs": {"figures": drawn("costs"), "table": lines(findings.cost_table)},
+        "study": {"figures": drawn("study", "study-pattern")},
+        "transfer": _transfer(comparison.transfer, figures),
+        "failures": {
+            "counts": counts(comparison.rows, comparison.trials),
+            "table": lines(failed.head(SHOWN)),
+            "more": len(failed) - SHOWN,
+        },
+        "reproduce": _reproduce(findings),
+    }
+    return {name: shown for name, shown in found.items() if next(iter(shown.values()))}
 
 
-def code(words: str) -> str:
-    """A block of commands or JSON."""
-    return f"<pre>{escape(words)}</pre>"
+def lines(frame: pd.DataFrame) -> Lines:
+    """A printed table by lines, the headings first: each cell and its class (n: a number, error: it may break).
 
-
-def details(summary: str, html: str) -> str:
-    """A block that opens when asked."""
-    return f"<details><summary>{escape(summary)}</summary>{html}</details>"
-
-
-def side_by_side(*figures: str) -> str:
-    """Figures beside each other where there is room; empty ones are left out."""
-    shown = [html for html in figures if html]
-    return f'<div class="figures">{"".join(shown)}</div>' if len(shown) > 1 else join(*shown)
-
-
-def definitions(pairs: dict[str, str]) -> str:
-    """Names and values; a pair without a value is left out."""
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items() if value)
-    return f"<dl>{items}</dl>"
-
-
-def table(frame: pd.DataFrame, kind: str = "") -> str:
-    r"""A printed table, numbers aligned right; it scrolls sideways by itself on a narrow screen.
-
-    >>> table(pd.DataFrame({"J": ["1.5"]}))
-    '<div class="scroll"><table><tr><th class="n">J</th></tr>\n<tr><td class="n">1.5</td></tr></table></div>'
-
-    An empty frame gives nothing. Cells of the columns `WRAPPED` break anywhere; a `kind` is a class for the style
-    sheet.
+    >>> lines(pd.DataFrame({"Arm": ["meta"], "J": ["1.5"]}))
+    [[('Arm', ''), ('J', 'n')], [('meta', ''), ('1.5', 'n')]]
     """
     if frame.empty:
-        return ""
-    kinds = ["n" if is_numeric(frame[name]) else "error" if name in WRAPPED else "" for name in frame]
-    classes = [f' class="{kind}"' if kind else "" for kind in kinds]
-    rows = [_row("th", list(frame.columns), classes)]
-    rows += [_row("td", cells, classes) for cells in frame.to_numpy(dtype=object).tolist()]
-    opening = f'<table class="{kind}">' if kind else "<table>"
-    return f'<div class="scroll">{opening}' + "\n".join(rows) + "</table></div>"
+        return []
+    kinds = ["n" if is_numeric(frame[name]) else "error" if name in SENTENCES else "" for name in frame]
+    cells = [list(frame.columns), *frame.to_numpy(dtype=object).tolist()]
+    return [list(zip(map(str, line), kinds, strict=True)) for line in cells]
 
 
-def _row(tag: str, cells: list[str], classes: list[str]) -> str:
-    pairs = zip(cells, classes, strict=True)
-    return "<tr>" + "".join(f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for cell, kind in pairs) + "</tr>"
+def _embedded(svg: Path) -> str:
+    return b64encode(svg.read_bytes()).decode("ascii")
 
 
-def figure(svg: Path | None, caption: str) -> str:
-    """An embedded SVG with its caption, which is its alternative text too; nothing without a file."""
-    if svg is None:
-        return ""
-    data = b64encode(svg.read_bytes()).decode("ascii")
-    image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+def _matched(findings: Findings) -> list[dict[str, Any]]:
+    """By asked sparsity: the table of the arms that reached it, and who did not."""
+    return [
+        {
+            "sparsity": f"{level:.0%}",
+            "table": lines(matched_display(table[table["reached"] > 0])) if len(table) else [],
+            "missed": list(table.loc[table["reached"] == 0, "arm"]) if len(table) else [],
+        }
+        for level, table in findings.matched.items()
+    ]
+
+
+def _match(findings: Findings) -> dict[str, Lines]:
+    """Cost to match by what it is measured on; those that have no pair are left out."""
+    passes = findings.passes_per_trial
+    budget = (passes, "fixed-λ trials") if passes else (None, "passes")
+    costs = findings.costs_to_match
+    tables = {
+        "On test J": match_table(costs["test_objective", "passes"], *budget),
+        "On validation J, what the arms see": match_table(costs["objective", "passes"], *budget),
+        "On test J, in wall-clock of the arm by itself": match_table(
+            costs["test_objective", "seconds"], 60.0, "min"
+        ),
+    }
+    return {words: lines(table) for words, table in tables.items() if len(table)}
+
+
+def _transfer(frame: pd.DataFrame, figures: Mapping[str, str]) -> dict[str, Any]:
+    tasks = [
+        {
+            "name": task,
+            "figures": {"transfer": figures[f"transfer-{task}"]} if f"transfer-{task}" in figures else {},
+            "modes": {
+                MODES[mode]: lines(transfer_table(frame, str(task), mode)) for mode in dict.fromkeys(group["mode"])
+            },
+        }
+        for task, group in finished(frame).groupby("task", sort=False)
+    ]
+    failed = int((frame["status"] != "FINISHED").sum())
+    return {"tasks": tasks, "sentences": sentences(frame), "failed": failed}
+
+
+def _reproduce(findings: Findings) -> dict[str, Any]:
+    comparison = findings.comparison
+    rows, tags = comparison.rows, comparison.tags
+    arms, seeds = list(dict.fromkeys(rows["arm"])), sorted(set(rows["seed"]))
+    preset = f" --preset {tags['preset']}" if tags.get("preset") else ""
+    command = f"python -m ms_automl.search{preset} --arms {','.join(arms)} --seeds {len(seeds)}"
+    resources = comparison.config.get("resources") or {}
+    most = resources.get("concurrency_per_run", resources.get("concurrency_per_stream", 1))  # as it was called
+    fewer = f"{most} trials at a time: its sampler knew the results of {most - 1} fewer"
+    wall_clock = duration(comparison.metrics.get("cost/wall_seconds", math.nan))
+    facts = {
+        "Seeds": ", ".join(map(str, seeds)),
+        "Git revision": tags.get("git_revision", ""),
+        "Versions": ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
+        "Machine": ", ".join(filter(None, (tags.get("machine"), tags.get("cpu")))),
+        "Trials side by side": tags.get("slots", ""),
+        "Of an arm and seed": fewer if most > 1 else "",
+        "MLflow run": comparison.run_id,
+        "MLflow store": _store_name(comparison.tracking_uri),
+        "Wall-clock": "" if wall_clock == EMPTY else wall_clock,
+    }
+    config = json.dumps(comparison.config, indent=2, ensure_ascii=False, default=str)
+    return {"command": tags.get("command", command), "facts": facts, "config": config}
+
+
+def _store_name(uri: str) -> str:
+    """The store without a password, and without the folders of the machine that wrote the report."""
+    file = database(uri)
+    return without_password(uri) if file is None else f"sqlite:///{file.name}"

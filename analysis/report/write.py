@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import plots
 from analysis.records.comparison import ComparisonRecord, load
-from analysis.report.sections import whole_page
+from analysis.report.page import whole_page
 from analysis.report.tables import display, markdown, paired_table, write_csv
 from analysis.statistics.findings import Findings
 from analysis.statistics.matched_sparsity import matched_display

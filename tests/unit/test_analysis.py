@@ -8,7 +8,6 @@ import pytest
 from analysis.plots.style import style
 from analysis.records.frames import rows as to_rows
 from analysis.records.store import reachable_uri, without_password
-from analysis.report import page
 from analysis.report.failures import counts, failures
 from analysis.report.tables import COST, QUALITY, display, is_numeric, markdown, write_csv
 from analysis.statistics.arms import ordered
@@ -180,16 +179,6 @@ def test_numbers_with_units_and_notes_are_numbers(cell):
 def test_csv_keeps_nested_lambda_as_json(tmp_path):
     write_csv(pd.DataFrame({"lambda": [{"stem": 0.1}]}), tmp_path / "table.csv")
     assert '"{""stem"": 0.1}"' in (tmp_path / "table.csv").read_text()
-
-
-def test_html_is_escaped():
-    assert "<script>" not in page.table(pd.DataFrame({page.WHAT_HAPPENED: ["<script>"]}))
-    assert "<script>" not in page.page(*["<script>"] * 2, ["<script>"], *["<script>"] * 2, {"<script>": "x"})
-
-
-def test_a_section_without_content_leaves_no_heading():
-    html = page.page("t", "a", [], "v", "", {"Rungs": "", "Tasks": page.text("x")})
-    assert "Rungs" not in html and html.count("Tasks") == 2  # once in the contents
 
 
 def test_a_missing_store_is_named_and_not_made(tmp_path, monkeypatch):
