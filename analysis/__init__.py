@@ -1,1 +1,1 @@
-"""From MLflow records to tables, plots and a report."""
+"""Turns the records of a comparison into numbers, figures and a report."""

@@ -21,8 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from analysis.plots import BLACK, BLUE, LOOK, VERMILION, WIDTH
-from analysis.plots.style import GREEN, GREY, SKY, Style
+from analysis.plots.style import BLACK, BLUE, GREEN, GREY, LOOK, SKY, VERMILION, WIDTH, Style
 from ms_automl.meta.level import PricedLevel
 
 HERE = Path(__file__).parent

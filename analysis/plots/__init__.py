@@ -7,15 +7,10 @@ from analysis.plots.paired import paired_figure
 from analysis.plots.pattern import pattern_figure
 from analysis.plots.scatter import front_figure, scatter_figure
 from analysis.plots.study import study_figure, study_pattern_figure
-from analysis.plots.style import BLACK, BLUE, LOOK, VERMILION, WIDTH, save, style
+from analysis.plots.style import save
 from analysis.plots.transfer import transfer_figure
 
 __all__ = [
-    "BLACK",
-    "BLUE",
-    "LOOK",
-    "VERMILION",
-    "WIDTH",
     "anytime_arms_figure",
     "anytime_figure",
     "cost_figure",
@@ -28,6 +23,5 @@ __all__ = [
     "scatter_figure",
     "study_figure",
     "study_pattern_figure",
-    "style",
     "transfer_figure",
 ]

@@ -154,7 +154,7 @@ def _x_axis(ax: Axes, x: str, ticks: int = 6) -> None:
 
 
 def _readable(anytime: pd.DataFrame, ends: pd.DataFrame, x: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The same, with a column `minutes` to draw against where seconds would be many."""
+    """Both frames, with a column `minutes` to draw against where seconds would be many."""
     if x == "seconds" and pd.concat([anytime[x], ends[x]]).max() > SHORT:
         minutes = [frame.assign(minutes=frame["seconds"] / 60) for frame in (anytime, ends)]
         return minutes[0], minutes[1], "minutes"

@@ -79,7 +79,7 @@ def _look(arm: str, weights: str) -> dict[str, Any]:
 
 
 def _name(arm: str, weights: str) -> str:
-    """The same in every column: what a random dense trunk is depends on the mode."""
+    """Name a start alike in every column: what a random dense trunk is depends on the mode."""
     return "dense, new weights" if (arm, weights) == (REFERENCE, "random") else start_name(arm, weights, "")
 
 

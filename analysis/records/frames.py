@@ -80,17 +80,8 @@ def trials(runs: Iterable[Run]) -> pd.DataFrame:
 
 TRANSFER_COLUMNS = (
     *("task", "mode", "shots", "labels", "arm", "seed", "weights", "draw", "status", "error"),
-    *(
-        "metric",
-        "direction",
-        "unit",
-        "value",
-        "old_delta_m",
-        "sparsity_param",
-        "passes",
-        "device_seconds",
-        "curve",
-    ),
+    *("metric", "direction", "unit", "value", "old_delta_m", "sparsity_param", "passes", "device_seconds"),
+    "curve",
 )
 
 
@@ -101,8 +92,8 @@ def transfer(content: Mapping[str, Any] | None) -> pd.DataFrame:
     how many they were; `curve` has [step, metric on validation] of each report.
     """
     records = []
-    for row in [] if content is None else content["rows"]:
-        assert content is not None
+    content = content or {"tasks": {}, "rows": []}
+    for row in content["rows"]:
         task, metrics = content["tasks"][row["task"]], row["metrics"]
         records.append(
             {
@@ -126,7 +117,7 @@ def anytime(histories: Mapping[tuple[str, int], Mapping[str, Iterable[Metric]]])
     """One row per arm, seed and point of its curve (`ANYTIME_COLUMNS`), by increasing passes.
 
     Args:
-        histories: Of `CURVES`, by arm and seed; a metric's step is the passes spent.
+        histories: The metrics of `CURVES` by arm and seed; a metric's step is the passes spent.
     """
     parts = []
     for (arm, seed), curves in histories.items():

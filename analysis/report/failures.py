@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.statistics.trials import stopped
 
+HAPPENED = "What happened"
 SHOWN = 30  # lines on the page; trials.csv has all
 
 
@@ -15,8 +16,8 @@ def failures(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     noted = rows[rows["note"].notna() & (rows["note"].astype(str) != "")]
     reasons = failed["error"].where(failed["error"] != "", failed["status"].str.lower())
     parts = [
-        pd.DataFrame({"Arm": failed["arm"], "Seed": failed["seed"], "Trial": failed["index"], "Error": reasons}),
-        pd.DataFrame({"Arm": noted["arm"], "Seed": noted["seed"], "Trial": "all", "Error": noted["note"]}),
+        pd.DataFrame({"Arm": failed["arm"], "Seed": failed["seed"], "Trial": failed["index"], HAPPENED: reasons}),
+        pd.DataFrame({"Arm": noted["arm"], "Seed": noted["seed"], "Trial": "all", HAPPENED: noted["note"]}),
     ]
     return pd.concat([part.astype(str) for part in parts], ignore_index=True)
 

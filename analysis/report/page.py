@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.plots.transfer import MODES
 from analysis.records.store import without_password
-from analysis.report.failures import SHOWN, counts, failures
+from analysis.report.failures import HAPPENED, SHOWN, counts, failures
 from analysis.report.tables import COST, QUALITY, display, is_numeric, paired_table
 from analysis.statistics.cost_to_match import match_table
 from analysis.statistics.curse import curse_table
@@ -31,7 +31,7 @@ from analysis.statistics.transfer import finished, sentences, transfer_table
 from ms_automl.callbacks.mlflow.address import database
 
 Lines = list[list[tuple[str, str]]]
-SENTENCES = ("What happened", "What it allows to say")
+SENTENCES = (HAPPENED, "What it allows to say")  # columns whose cells may break anywhere
 
 
 def anchor(heading: str) -> str:
@@ -69,7 +69,7 @@ def whole_page(findings: Findings, figures: Mapping[str, Path]) -> str:
 def sections(findings: Findings, figures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What each section shows, in the order of the page; one whose first part is empty is left out."""
     comparison, pairs = findings.comparison, lines(paired_table(findings.pairs))
-    failed = failures(comparison.rows, comparison.trials).rename(columns={"Error": SENTENCES[0]})
+    failed = failures(comparison.rows, comparison.trials)
 
     def drawn(*names: str) -> dict[str, str]:
         return {name: figures[name] for name in names if name in figures}
@@ -133,7 +133,7 @@ def _embedded(svg: Path) -> str:
 
 
 def _matched(findings: Findings) -> list[dict[str, Any]]:
-    """By asked sparsity: the table of the arms that reached it, and who did not."""
+    """The table of the arms that reached each asked sparsity, and who did not."""
     return [
         {
             "sparsity": f"{level:.0%}",

@@ -6,15 +6,17 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_object_dtype
 
+from analysis.statistics.cost_to_match import NOT_REACHED
 from analysis.statistics.formats import EMPTY, fixed, signed
 from analysis.statistics.paired import Paired
 from analysis.statistics.verdict import reading
 
-_NUMBER = r"[−+-]?[\d.,]+( ?[▲▼=])?|–|not reached"
+_NUMBER = rf"[−+-]?[\d.,]+( ?[▲▼])?|{EMPTY}|{NOT_REACHED}"
 
 
 def paired_table(pairs: Iterable[Paired]) -> pd.DataFrame:
@@ -37,15 +39,11 @@ def paired_table(pairs: Iterable[Paired]) -> pd.DataFrame:
     )
 
 
-def _text(value: object) -> str:
-    return str(value)
-
-
 # Column of the comparison table: what a person reads above it, and how it is written.
 COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
-    "arm": ("Arm", _text),
-    "space": ("λ space", _text),
-    "seeds": ("Seeds", _text),
+    "arm": ("Arm", str),
+    "space": ("λ space", str),
+    "seeds": ("Seeds", str),
     "retrained_test_objective": ("Test J, retrained", fixed(3)),
     "test_objective": ("Test J", fixed(3)),
     "objective": ("Validation J", fixed(3)),
@@ -75,7 +73,7 @@ def display(table: pd.DataFrame, columns: Iterable[str] = (*COLUMNS, "iqm"), uni
     Args:
         table: From `comparison_table`.
         columns: Which of its columns, in any order.
-        unit: Of the budget, for the heading of what exceeds it.
+        unit: What the budget is counted in, for the heading of what exceeds it.
     """
     wanted = set(columns)
     if table["spent_trials"].notna().any():
@@ -107,14 +105,14 @@ def markdown(table: pd.DataFrame) -> str:
     | :-- | --: |
     | meta | 1.50 |
     """
-    cells: list[list[str]] = table.to_numpy(dtype=object).tolist()
+    cells = table.to_numpy(dtype=object).tolist()
     rules = ["--:" if is_numeric(table[name]) else ":--" for name in table]
-    lines: list[list[str]] = [[_cell(str(name)) for name in table], rules, *cells]
+    lines: list[list[Any]] = [list(table.columns), rules, *cells]
     return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
 
 
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:

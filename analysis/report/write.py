@@ -42,7 +42,7 @@ def report(comparison: str | Path, out: Path | None = None) -> Path:
 
 
 def logged_report(comparison: str | Path, out: Path | None = None) -> tuple[Path, str]:
-    """As :func:`report`; returns the path of `index.html`, and why MLflow lacks the report ("": it has it)."""
+    """Write and log as `report` does; returns the path of `index.html`, and why MLflow lacks it or ""."""
     loaded = load(comparison)
     folder = out or (loaded.folder / "report" if loaded.folder else Path(f"report-{loaded.run_id}"))
     index = write_report(loaded, folder)

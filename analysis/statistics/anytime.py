@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.statistics.trials import full_fidelity
 
-STREAM = ["arm", "seed"]
+RUN = ["arm", "seed"]  # what a run is told by
 
 
 def common_grid(*budgets: pd.Series) -> np.ndarray:
@@ -33,9 +33,9 @@ def on_grid(anytime: pd.DataFrame, metric: str, x: str, grid: np.ndarray) -> pd.
     points = anytime.dropna(subset=[metric, x]).sort_values(x, kind="stable")
     curves = {
         key: curve.groupby(x)[metric].last().reindex(pd.Index(grid), method="ffill")
-        for key, curve in points.groupby(STREAM, sort=False)
+        for key, curve in points.groupby(RUN, sort=False)
     }
-    keys = pd.DataFrame(list(curves), columns=STREAM)
+    keys = pd.DataFrame(list(curves), columns=RUN)
     columns = pd.MultiIndex.from_frame(keys)
     return pd.DataFrame(curves, index=pd.Index(grid, name=x), columns=columns)
 
@@ -72,10 +72,10 @@ def with_seconds(anytime: pd.DataFrame, trials: pd.DataFrame, rows: pd.DataFrame
     """
     if not {"cost/wall_seconds", "cost/passes"} <= set(trials.columns):
         return anytime.assign(seconds=anytime["wall_seconds"])
-    searcher = rows.set_index(STREAM)["searcher_seconds"]
-    clocks = dict(iter(trials.groupby(STREAM)))
+    searcher = rows.set_index(RUN)["searcher_seconds"]
+    clocks = dict(iter(trials.groupby(RUN)))
     parts = []
-    for key, curve in anytime.groupby(STREAM, sort=False):
+    for key, curve in anytime.groupby(RUN, sort=False):
         run = clocks.get(key)
         if run is None or run["cost/wall_seconds"].isna().all():
             parts.append(curve.assign(seconds=curve["wall_seconds"]))
@@ -99,9 +99,9 @@ def from_target_on(anytime: pd.DataFrame, trials: pd.DataFrame, target: float | 
     if target is None or not {"sparsity/param", "cost/passes"} <= set(trials.columns):
         return anytime
     ordered = trials.sort_values("index")
-    spent = ordered["cost/passes"].fillna(0.0).groupby([ordered[name] for name in STREAM]).cumsum()
+    spent = ordered["cost/passes"].fillna(0.0).groupby([ordered[name] for name in RUN]).cumsum()
     reached = full_fidelity(ordered) & (ordered["sparsity/param"] >= target - 1e-9)
-    first = ordered.assign(first=spent)[reached].groupby(STREAM)["first"].min()
-    keys = pd.MultiIndex.from_frame(anytime[STREAM])
+    first = ordered.assign(first=spent)[reached].groupby(RUN)["first"].min()
+    keys = pd.MultiIndex.from_frame(anytime[RUN])
     # Half a pass of slack: the curve's passes are whole numbers.
     return anytime[anytime["passes"].to_numpy() >= first.reindex(keys).to_numpy() - 0.5]

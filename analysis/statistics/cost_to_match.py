@@ -29,7 +29,7 @@ def trial_passes(rows: pd.DataFrame, trials: pd.DataFrame, config: dict[str, Any
 
 
 def cost_to_match(anytime: pd.DataFrame, metric: str = "objective", x: str = "passes") -> pd.DataFrame:
-    """For every ordered pair of arms and seed: where `arm` first is at or below the final value of `other`.
+    """Find where an arm first is at or below the final value of another, for every ordered pair and seed.
 
     Args:
         anytime: Columns arm, seed, `x` and `metric`.

@@ -39,7 +39,7 @@ class Findings:
 
     @cached_property
     def scale(self) -> str:
-        """Of the relative loss in J; a ratio before there was a choice."""
+        """How J relates losses to dense's; records from before there was a choice have ratios."""
         return str(self.comparison.config.get("objective", {}).get("scale", "ratio"))
 
     @cached_property
@@ -65,12 +65,12 @@ class Findings:
 
     @cached_property
     def metric_name(self) -> str:
-        """What it is called."""
+        """What that column is called."""
         return METRICS[self.metric]
 
     @cached_property
     def unit(self) -> str:
-        """Of the budget."""
+        """What the budget is counted in."""
         units = self.comparison.rows["unit"].dropna()
         return str(units.iloc[0]) if len(units) else "passes"
 
@@ -81,7 +81,7 @@ class Findings:
 
     @cached_property
     def beside(self) -> str:
-        """The sentences below it."""
+        """The sentences below the verdict."""
         return beside(self.comparison.rows, self.target)
 
     @cached_property
@@ -158,7 +158,7 @@ class Findings:
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
-        """The same by metric and arm, ready to be printed."""
+        """The changes of tasks by metric and arm, ready to be printed."""
         recorded = json.loads(self.comparison.tags.get("directions", "{}"))
         return task_table(self.task_changes, recorded)
 
@@ -169,7 +169,7 @@ class Findings:
 
     @cached_property
     def cost_table(self) -> pd.DataFrame:
-        """The same, ready to be printed."""
+        """The breakdown, ready to be printed."""
         return cost_table(self.breakdown)
 
     @cached_property

@@ -72,7 +72,7 @@ def pattern(trials: pd.DataFrame, chosen: pd.Series, order: list[str]) -> pd.Dat
     Args:
         trials: One row per trial with `sparsity/layer/<name>`.
         chosen: Whether a trial is the one its arm and seed selected.
-        order: Of the layers; those it lacks come last.
+        order: The layers in the network's order; those it lacks come last.
     """
     names = layer_columns(trials, "sparsity/layer")
     picked = trials[chosen & (trials["arm"] != REFERENCE)]

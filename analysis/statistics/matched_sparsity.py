@@ -29,7 +29,7 @@ def best_at(trials: pd.DataFrame, level: float, price: float) -> pd.DataFrame:
     Args:
         trials: One row per trial.
         level: Parameter sparsity in [0, 1].
-        price: Of density in J; 0 under a target.
+        price: What a density of 1 costs in J; 0 under a target.
     """
     if not {"val/objective", "density"} <= set(trials.columns):
         return trials.head(0)
@@ -80,7 +80,7 @@ def matched(
 
 
 def matched_display(table: pd.DataFrame) -> pd.DataFrame:
-    """The same, ready to be printed."""
+    """The table of `matched`, ready to be printed."""
     if table.empty:
         return table
     shown = {

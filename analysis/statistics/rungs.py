@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analysis.statistics.formats import signed
+from analysis.statistics.formats import EMPTY, signed
 from analysis.statistics.trials import full_fidelity, stopped
 
 LEAST = 3  # trials below which a rank correlation says nothing
@@ -41,10 +41,10 @@ def rung_table(trials: pd.DataFrame) -> pd.DataFrame:
         records.append(
             {
                 "Arm": str(arm),
-                "Spearman's ρ, mean": signed(float(known.mean()), 2) if len(known) else "–",
+                "Spearman's ρ, mean": signed(float(known.mean()), 2) if len(known) else EMPTY,
                 "Lowest and highest seed": f"{signed(known.min(), 2)}, {signed(known.max(), 2)}"
                 if len(known)
-                else "–",
+                else EMPTY,
                 "Seeds": str(len(known)),
                 "Trials to the end": str(len(whole)),
                 "Stopped trials": str(int(stopped(group).sum())),

@@ -22,7 +22,7 @@ class Gain:
     """What one kind of start is worth over another, on one task in one mode.
 
     Attributes:
-        mean: of the paired differences in the task's metric, above 0 where the first is better.
+        mean: Mean of the paired differences in the task's metric, above 0 where the first is better.
         low: Lower end of the 95 % interval of the mean; NaN with fewer than two pairs.
         high: Upper end.
         pairs: How many: seeds, or draws where the comparison has one seed only.
@@ -36,7 +36,7 @@ class Gain:
     unit: str
 
     def __str__(self) -> str:
-        """As tables show it."""
+        """Write the mean and its interval as tables show them."""
         if not self.pairs:
             return EMPTY
         if self.pairs == 1:
@@ -90,8 +90,8 @@ def gain(
 
     Args:
         frame: One row per uptake.
-        task: Of the new task.
-        mode: Of taking it up.
+        task: The new task's name.
+        mode: How it was taken up.
         one: Arm and weights.
         other: Arm and weights of what it is held against.
         sign: +1 where higher is better, else -1.

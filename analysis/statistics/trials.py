@@ -17,9 +17,9 @@ def full_fidelity(trials: pd.DataFrame) -> pd.Series:
     return (trials["status"] == "FINISHED") & ~stopped(trials)
 
 
-def searched(trials: pd.DataFrame) -> pd.Series:
-    """Whether a trial belongs to an arm that is compared, which the dense reference is not."""
-    return trials["arm"] != REFERENCE
+def searched(frame: pd.DataFrame) -> pd.Series:
+    """Whether a line belongs to an arm that is compared, which the dense reference is not."""
+    return frame["arm"] != REFERENCE
 
 
 def selected(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:

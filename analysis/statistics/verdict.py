@@ -75,7 +75,7 @@ def beside(rows: pd.DataFrame, target: float | None = None) -> str:
             words = reading(result).replace("not dist", "the two are not dist")
             numbers = f"{signed(result.mean)}, {signed(result.low)} to {signed(result.high)}"
             sentences.append(f"Against {pruning}, which needs no λ: {words} ({numbers}).")
-    best = lowest(rows, metric)
+    best = _lowest(rows, metric)
     if best is not None and best[0] not in (rivals(rows) or ()):
         arm, mean = best
         what = "lowest mean" if rows["seed"].nunique() > 1 else "lowest"
@@ -83,7 +83,7 @@ def beside(rows: pd.DataFrame, target: float | None = None) -> str:
     return " ".join(sentences)
 
 
-def lowest(rows: pd.DataFrame, metric: str) -> tuple[str, float] | None:
+def _lowest(rows: pd.DataFrame, metric: str) -> tuple[str, float] | None:
     """The arm with the lowest mean of a metric among those valid in as many seeds as any, and that mean."""
     valid = rows[(rows["status"] == "ok") & (rows["arm"] != REFERENCE)].dropna(subset=[metric])
     if valid.empty:

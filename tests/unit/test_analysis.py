@@ -159,7 +159,7 @@ def test_failures_are_listed_and_stopped_trials_only_counted():
         {"arm": "optuna", "status": "KILLED"},
         {"arm": "optuna", "status": "KILLED", "outcome": "stopped"},
     )
-    assert failures(rows, trials)["Error"].tolist() == ["it broke", "killed", "1 trial failed"]
+    assert failures(rows, trials)["What happened"].tolist() == ["it broke", "killed", "1 trial failed"]
     assert counts(rows, trials).startswith("Of 3 trials, 1 failed, 1 stopped")
 
 
