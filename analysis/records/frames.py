@@ -86,7 +86,7 @@ TRANSFER_COLUMNS = (
 
 
 def transfer(content: Mapping[str, Any] | None) -> pd.DataFrame:
-    """One row per uptake of an unseen task (`TRANSFER_COLUMNS`), from `transfer.json`.
+    """One row per adaptation of an unseen task (`TRANSFER_COLUMNS`), from `transfer.json`.
 
     `value` is the task's first metric on the test split; `shots` is infinite where all labels were used, `labels`
     how many they were; `curve` has [step, metric on validation] of each report.

@@ -45,12 +45,12 @@ class Gain:
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
-    """The uptakes that came to their end and have a value."""
+    """The adaptations that came to their end and have a value."""
     return frame[(frame["status"] == "FINISHED") & frame["value"].notna()] if len(frame) else frame
 
 
 def start_name(arm: str, weights: str, mode: str) -> str:
-    """What an uptake began from, as tables and legends name it.
+    """What an adaptation began from, as tables and legends name it.
 
     >>> start_name("meta", "random", "frozen"), start_name("dense", "random", "finetuned")
     ("meta's zeros, new weights", 'single task from scratch')
@@ -89,7 +89,7 @@ def gain(
     Differences are averaged over draws within a seed and paired by seed; where there is one seed, by draw.
 
     Args:
-        frame: One row per uptake.
+        frame: One row per adaptation.
         task: The new task's name.
         mode: How it was taken up.
         one: Arm and weights.

@@ -29,7 +29,7 @@ def record(arm="optuna", **more):
     return ComparisonRecord("0" * 32, "sqlite:///x.db", frames.rows(rows), pd.DataFrame(trials), anytime, **more)
 
 
-def uptakes(task, arms):
+def adaptations(task, arms):
     rows = [
         {"task": task, "mode": "joint", "shots": None, "arm": arm, "seed": seed, "weights": "trained", "draw": 0}
         | {"status": "FINISHED", "error": "", "passes": 1.0, "device_seconds": 1.0, "curve": [[0, 1.0]]}
@@ -60,7 +60,7 @@ def test_what_anybody_has_named_is_shown_as_it_is_and_never_run(tmp_path):
         versions={HOSTILE: HOSTILE},
         tags={"preset": HOSTILE, "command": HOSTILE, "machine": HOSTILE, "git_revision": HOSTILE},
         warnings=(HOSTILE,),
-        transfer=uptakes(HOSTILE, ("dense", "meta", HOSTILE)),
+        transfer=adaptations(HOSTILE, ("dense", "meta", HOSTILE)),
     )
     hostile.rows["note"] = HOSTILE
     hostile.rows["space"] = HOSTILE

@@ -114,7 +114,7 @@ def test_a_table_has_a_line_for_each_start_with_its_gain_over_dense():
     assert table.loc["meta", "Old tasks, Δm (%)"] == "−2.0"
 
 
-def test_failed_uptakes_and_a_stage_that_was_not_run_say_nothing():
+def test_failed_adaptations_and_a_stage_that_was_not_run_say_nothing():
     record = content(FIVE)
     for row in record["rows"]:
         row["status"] = "FAILED"
