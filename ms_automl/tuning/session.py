@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from ray.util.client import ray as client
 from ms_automl.cli import heed_sigterm, renew_sigterm
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import ResourcesSection
+from ms_automl.environment.variables import unless_set
 from ms_automl.errors import ConfigError
 from ms_automl.storage.remote import Storage, shown
 from ms_automl.tuning.hosts import Needs, check_hosts, code_for_hosts, needs_of
@@ -73,7 +74,7 @@ def ray_session(
             something.
     """
     resources = experiment.config.resources
-    with storage.marked() as marker, _environment(_QUIET), ExitStack() as stack:
+    with storage.marked() as marker, unless_set(_QUIET), ExitStack() as stack:
         _hush()
 
         def needed() -> Needs:
@@ -97,7 +98,7 @@ def ray_session(
             slots = capacity(resources)
         # On this machine one: a trial suggested early knows less. On a cluster it waits for its host to begin, and
         # those that wait must wait together.
-        stack.enter_context(_environment({"TUNE_MAX_PENDING_TRIALS_PG": str(1 if needs is None else slots)}))
+        stack.enter_context(unless_set({"TUNE_MAX_PENDING_TRIALS_PG": str(1 if needs is None else slots)}))
         yield Session(slots, storage, needs, own=not there and address is None)
 
 
@@ -106,18 +107,6 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # What it says of a trial whose process was lost, pages of it, the schedule is told in a line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables for as long as this lasts; what the user has set stays as it is."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _needs_there(address: str | None, needed: Callable[[], Needs]) -> Needs | None:

@@ -16,6 +16,7 @@ from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.samplers.arms import ARMS
 from ms_automl.samplers.base import DONE, SamplerInputs
 from ms_automl.tasks import classification
+from ms_automl.tuning.trouble import LOST
 from search_spaces import SPACES
 
 LAYERS = ("stem", "conv")
@@ -155,6 +156,11 @@ class Bench(Simulation):
         """A running trial leaves a state."""
         place = self.folder / "tune" / f"{self.state.trials[name].name}-{name}@{self.at[name]}"
         return self.scheduler.stored(name, str(place))
+
+    def lose(self, name, why=LOST):
+        """The process of a running trial is lost."""
+        self.clock.now += 1.0
+        self.scheduler.end(name, lost=why)
 
     def finish(self, name):
         while not self.step(name):

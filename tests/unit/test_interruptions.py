@@ -14,12 +14,6 @@ from tests.unit.bench import REPORTS, UNIT, Bench, folder
 ARMS = ("topk", "path", "optuna", "optuna-asha", "meta-optuna", "random")
 
 
-def lose(bench, name, why=LOST):
-    """The process of a running trial is lost."""
-    bench.clock.now += 1.0
-    bench.scheduler.end(name, lost=why)
-
-
 def disturbed(bench, slots, chance, seed):
     """Run to the end while processes are lost, and states are kept, at random moments; how many were lost."""
     rng, running, lost = random.Random(seed), [], 0
@@ -37,7 +31,7 @@ def disturbed(bench, slots, chance, seed):
         draw = rng.random()
         if draw < chance and bench.state.trials[name].interruptions < bench.scheduler.retries:
             running.remove(name)
-            lose(bench, name)
+            bench.lose(name)
             lost += 1
         elif draw < 3 * chance:
             bench.store(name)
@@ -112,7 +106,7 @@ def test_a_trial_goes_on_from_the_last_state_it_left_and_its_sampler_hears_nothi
         bench.step(name)
     bench.store(name)
     bench.step(name)
-    lose(bench, name)
+    bench.lose(name)
     other, answer = bench.ask()
     assert other != name and answer == replace(first, states=trial.states) and len(trial.states) == 1
     assert bench.state.trials[other] is trial and name not in bench.state.trials
@@ -136,7 +130,7 @@ def test_without_a_state_it_begins_anew_and_after_too_many_losses_it_has_failed(
         trial = bench.state.trials[name]
         assert answer.states == () and trial.name == "random-0/00" and trial.interruptions == loss
         bench.step(name)
-        lose(bench, name)
+        bench.lose(name)
     assert trial.status == "FAILED" and "process died" in trial.error
     total = bench.state.ledger.totals("random-0")
     # Paid for: the interval that was reported, and the one in which it failed for good.
@@ -151,7 +145,7 @@ def test_where_every_process_died_it_is_not_said_that_others_went_on_and_ray_kno
     bench = Bench(tmp_path, arms=("random",), retries=1)
     for _ in range(2):
         name, _ = bench.ask()
-        lose(bench, name, "the trial's process died: memory ran out")
+        bench.lose(name, "the trial's process died: memory ran out")
     trial = bench.state.runs["dense-0"].trials[0]
     assert trial.error == "the trial's process died: memory ran out"
     bench.run(slots=1)
@@ -187,7 +181,7 @@ def test_a_trial_that_has_ended_is_done_again_until_its_model_is_stored_and_judg
         bench.at[name] += 1
     assert trial.status == ("STOPPED" if arm == "topk" else "FINISHED")
     reports = trial.reports
-    lose(bench, name)
+    bench.lose(name)
     name, answer = bench.ask()
     assert bench.state.trials[name] is trial and len(answer.states) == stored
     for _ in range(reports - stored):
@@ -236,7 +230,7 @@ def test_one_that_ended_as_the_driver_was_lost_comes_to_the_same_end_again(tmp_p
 def test_a_model_that_a_second_process_stored_is_known_to_the_next_driver(tmp_path):
     bench, name = ended_but_not_stored(tmp_path, "random", retries=1)
     trial = bench.state.trials[name]
-    lose(bench, name)
+    bench.lose(name)
     bench.finish(bench.ask()[0])
     resumed = Bench(tmp_path, arms=("random",), resumed=True)
     known = {other.name: other.checkpoint for other in resumed.state.trials.values()}
@@ -249,7 +243,7 @@ def test_a_model_that_could_not_be_stored_is_said(tmp_path):
     name, _ = bench.ask()
     for interval in range(REPORTS):
         bench.scheduler.report(name, bench.report(name, interval))
-    lose(bench, name)
+    bench.lose(name)
     bench.run(slots=1)
     assert bench.row("fixed")["note"] == "its model was not stored: --resume trains it again"
     resumed = Bench(tmp_path, arms=("fixed",), resumed=True)
@@ -273,7 +267,7 @@ def test_silence_is_counted_from_the_start_of_the_process_that_goes_on(tmp_path)
     bench = Bench(tmp_path, arms=("random",), retries=1)
     name, _ = bench.ask()
     bench.step(name)
-    lose(bench, name)
+    bench.lose(name)
     bench.clock.now += 50
     other = f"{name}-again"
     bench.scheduler.next(other)
@@ -347,17 +341,8 @@ def test_ray_is_not_told_of_the_end_while_a_process_may_still_be_lost(tmp_path):
     name, _ = bench.ask()
     bench.step(name)
     assert bench.ask()[1] is WAIT
-    lose(bench, name)
+    bench.lose(name)
     name, answer = bench.ask()
     assert isinstance(answer, Assignment)
     bench.finish(name)
     assert bench.ask()[1] is DONE
-
-
-def test_an_interrupted_trial_that_waits_has_ended_when_the_comparison_is_stopped(tmp_path):
-    bench = Bench(tmp_path, arms=("random",), retries=1)
-    name, _ = bench.ask()
-    bench.step(name)
-    lose(bench, name)
-    bench.state.stop("KILLED", "stopped by Ctrl-C")
-    assert [trial.status for trial in bench.state.trials.values()] == ["KILLED"]

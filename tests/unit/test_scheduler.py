@@ -314,3 +314,12 @@ def test_a_comparison_that_had_ended_has_nothing_more_to_do(tmp_path):
     again = Bench(tmp_path, arms=FREE, resumed=True)
     assert again.run(slots=2) == [] and again.table() == bench.table()
     assert again.ask()[1] is DONE
+
+
+def test_an_interrupted_trial_that_waits_has_ended_when_the_comparison_is_stopped(tmp_path):
+    bench = Bench(tmp_path, arms=("random",), retries=1)
+    name, _ = bench.ask()
+    bench.step(name)
+    bench.lose(name)
+    bench.state.stop("KILLED", "stopped by Ctrl-C")
+    assert [trial.status for trial in bench.state.trials.values()] == ["KILLED"]

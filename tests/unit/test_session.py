@@ -7,6 +7,7 @@ import ray
 from ray._private import worker
 from ray._private.runtime_env import uv_runtime_env_hook
 
+from ms_automl.environment.variables import unless_set
 from ms_automl.errors import ConfigError
 from ms_automl.tuning import session
 from ms_automl.tuning.trouble import why_not_started
@@ -91,6 +92,6 @@ def test_a_folder_too_long_for_sockets_is_named_before_anything_starts(letters, 
 
 def test_variables_are_those_of_before_afterwards(monkeypatch):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "7")
-    with session._environment(session._QUIET):
+    with unless_set(session._QUIET):
         assert os.environ["TUNE_GLOBAL_CHECKPOINT_S"] == "7" and os.environ["RAY_AIR_NEW_OUTPUT"] == "0"
     assert os.environ["TUNE_GLOBAL_CHECKPOINT_S"] == "7" and "RAY_AIR_NEW_OUTPUT" not in os.environ

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -18,6 +17,7 @@ from sqlalchemy import create_engine
 
 from ms_automl.callbacks.mlflow.address import absolute, database, public
 from ms_automl.callbacks.mlflow.reasons import reason, remedy
+from ms_automl.environment.variables import unless_set
 from ms_automl.errors import TrackingError
 
 SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -68,16 +68,9 @@ def understood(uri: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def short_timeouts() -> Iterator[None]:
+def short_timeouts() -> AbstractContextManager[None]:
     """A server that is not there is found out in seconds, not minutes; what the user has set stays."""
-    added = {name: value for name, value in (SHORT | QUIET).items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    return unless_set(SHORT | QUIET)
 
 
 def ensure_active(uri: str, experiment: Experiment) -> None:
