@@ -55,25 +55,34 @@ def progress_table(comparison: Comparison) -> Table:
     """The state of every run, with the time that is left."""
     elapsed = time.monotonic() - comparison.began
     table = Table(box=box.SIMPLE_HEAD, title=f"{clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left")
-    for name in ("arm", "seed", "trials", "budget spent", "best J", "sparsity", "now"):
-        table.add_column(name, justify="left" if name in ("arm", "now") else "right")
-    for run in comparison.runs.values():
-        running = [trial for trial in run.trials if trial.status == Status.RUNNING]
-        if running and "step" in running[0].metrics:
-            now = f"step {running[0].metrics['step']:.0f}"
-        else:
-            now = "running" if running else "done" if run.closed else "waiting"
-        best = run.best.metrics if run.best else None
-        table.add_row(
-            run.arm,
-            str(run.seed),
-            f"{sum(t.status != 'RUNNING' for t in run.trials)}/{run.planned_trials}",
-            _share(comparison.ledger.totals(run.name).spent, comparison.ledger.limit(run.name)),
-            f"{best['val/objective']:.3f}" if best else "-",
-            f"{100 * best['sparsity/param']:.0f} %" if best else "-",
-            now,
-        )
+    cells = [_progress(comparison, run) for run in comparison.runs.values()]
+    for name in cells[0]:
+        table.add_column(name, justify="left" if name in ("arm", "stage", "now") else "right")
+    for row in cells:
+        table.add_row(*row.values())
     return table
+
+
+def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
+    """A run's row of the live table, by column."""
+    running = [trial for trial in run.trials if trial.status == Status.RUNNING]
+    if running and "step" in running[0].metrics:
+        now = f"step {running[0].metrics['step']:.0f}"
+    else:
+        now = "running" if running else "done" if run.closed else "waiting"
+    trials = f"{sum(t.status != 'RUNNING' for t in run.trials)}/{run.planned_trials}"
+    if run.name == run.arm:  # a later stage has no seed of its own, no budget, and nothing that is best
+        return {"stage": run.name, "trials": trials, "now": now}
+    best = run.best.metrics if run.best else None
+    return {
+        "arm": run.arm,
+        "seed": str(run.seed),
+        "trials": trials,
+        "budget spent": _share(comparison.ledger.totals(run.name).spent, comparison.ledger.limit(run.name)),
+        "best J": f"{best['val/objective']:.3f}" if best else "-",
+        "sparsity": f"{100 * best['sparsity/param']:.0f} %" if best else "-",
+        "now": now,
+    }
 
 
 def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:

@@ -148,7 +148,7 @@ def assemble_stage(
     new = [one for one in asked if one in left and one not in begun]
     pending, before = [*begun, *new], len(ended) + len(begun)
     passes = {one: experiment.passes_of(one) for one in sorted(pending, key=lambda one: one.seed)}
-    run = StageRun(NAME, pending[0].seed if pending else 0, "", math.inf, (), before + len(new) + 1, Role.CONTROL)
+    run = StageRun(NAME, pending[0].seed if pending else 0, "", math.inf, (), before + len(new), Role.CONTROL)
     ledger = Ledger({}, charges=replayed.charges, record=log.charged)
     tasks: Sequence[Task] = experiment.data(asked[0].seed).unseen_tasks
     comparison = Comparison(AdaptationJudge(experiment.config.objective, tasks), [run], ledger, clock=clock)
@@ -158,7 +158,7 @@ def assemble_stage(
         lambda suggestion, _: passes.get(Adaptation.of(suggestion.params["adaptation"]), {}),
         experiment.settings.reports,
         retries=experiment.config.resources.retries,
-        concurrency=run.planned_trials,  # they do not depend on each other
+        concurrency=max(1, run.planned_trials),  # they do not depend on each other
         models=False,
     )
     scheduler.resume(ended, known)
