@@ -264,7 +264,17 @@ def test_what_is_done_elsewhere_is_not_run_here_though_it_was_begun(driven: Driv
     assert {row["status"] for row in again.rows()} == {"FINISHED"} and len(again.rows()) == 2
 
 
-HEAD = {"format": 1, "comparison": "run", "settings": {"steps": 4}}
+def test_settings_that_earlier_versions_called_otherwise_or_did_not_have_are_the_same() -> None:
+    settings = asdict(EXPERIMENT.settings)
+    before = {"metric" if name == "prox_metric" else name: value for name, value in settings.items()}
+    del before["compile"]
+    earlier.check_head(HEAD | {"settings": settings}, HEAD | {"settings": before}, (), (), "here")
+    with pytest.raises(ConfigError, match="holds adaptations with prox_metric=adam, and now it is euclidean"):
+        known = HEAD | {"settings": before | {"metric": "adam"}}
+        earlier.check_head(HEAD | {"settings": settings}, known, (), (), "here")
+
+
+HEAD: dict[str, Any] = {"format": 1, "comparison": "run", "settings": {"steps": 4}}
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from ms_automl.callbacks.restore import check_own, copied, wait_for_its_driver
 from ms_automl.comparison.events import FILE, EventLog, Replay, event_of, replay
 from ms_automl.comparison.ledger import INTERRUPTED, Charge
 from ms_automl.comparison.run import Status, Trial
+from ms_automl.config import upgraded
 from ms_automl.driver.transfer.adaptation import Adaptation
 from ms_automl.driver.transfer.stage import NAME, adaptation_of, finished
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import json_lines, mend_lines, write_whole
 from ms_automl.storage.remote import Storage
+from ms_automl.training import TrainingSettings
 
 FORMAT = 1
 RECORD = "transfer.json"
@@ -93,8 +95,11 @@ def check_head(
             raise ConfigError(
                 f"{where} belongs to {key} {known.get(key)}, this is {head[key]}: name a new folder with --out"
             )
+    before = (
+        asdict(TrainingSettings()) | upgraded({"training": known["settings"]})["training"]
+    )  # as they are called now
     for key, now in head["settings"].items():
-        was = known["settings"].get(key)
+        was = before.get(key)
         if was != now:
             raise ConfigError(
                 f"{where} holds adaptations with {key}={was}, and now it is {now}: give the same, or delete the "
