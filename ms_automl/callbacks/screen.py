@@ -13,8 +13,6 @@ from rich.table import Table
 from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import Comparison
 
-OBJECTIVES = {"tradeoff": "J = mean relative loss + price x density", "target": "J = mean relative loss"}
-
 
 class Screen(Callback):
     """A live table where there is a terminal, a line per finished trial where there is none."""

@@ -41,7 +41,7 @@ class Unit:
     """What a budget is counted in.
 
     Attributes:
-        name: a key of :data:`UNITS`.
+        name: ``passes``, ``device_seconds`` or ``flops``.
         amount: of one charge.
         planned: whether a trial's cost is known before it starts; where it is not, a running trial is stopped at
             its next report once the limit is reached.
@@ -68,9 +68,6 @@ def flops(train: float, forward: float) -> Unit:
         forward: of forward alone.
     """
     return Unit("flops", lambda charge: charge.passes * (3 * forward if charge.kind == "forward" else train))
-
-
-UNITS = ("passes", "device_seconds", "flops")
 
 
 @dataclass
