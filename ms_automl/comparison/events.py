@@ -27,7 +27,7 @@ from ms_automl.storage.remote import remote
 FILE = "events.jsonl"
 EARLIER = ("ledger.jsonl", "trials.jsonl")
 """Where earlier versions kept charges and trials."""
-NAMES = {"stream": "run", "told": "known"}
+NAMES = {"stream": "run", "told": "known", "heard": "last_seen"}
 """What earlier versions called an entry of a charge or a trial, and what it is called now."""
 
 
@@ -173,7 +173,7 @@ def replay(folder: Path, models: bool = True) -> Replay:
 
 
 def _entry(event: dict[str, Any], folder: Path) -> Entry:
-    values = event["trial"]
+    values = _renamed(event["trial"])
     values |= {name: tuple(values[name]) for name in ("warnings", "rungs")}
     values["states"] = tuple(_seen(place, folder) for place in values["states"])
     values["at_rungs"] = {int(report): value for report, value in values["at_rungs"].items()}

@@ -157,7 +157,7 @@ class Trial:
         rungs: reports at which its arm decides whether it goes on.
         at_rungs: J there, by report.
         course: of a dense reference its losses on the way, by step and task.
-        heard: when it last gave a sign of life, on the comparison's clock.
+        last_seen: when its process last gave a sign of life, on the comparison's clock.
         checkpoint: where its model lies, or the state that another trial goes on from (a place,
             :mod:`ms_automl.storage.remote`); None before its end.
         host: address of the host that it ran on.
@@ -194,7 +194,7 @@ class Trial:
     at_rungs: dict[int, float] = field(default_factory=dict)
     course: dict[int, dict[str, float]] = field(default_factory=dict)
     started: float | None = None
-    heard: float | None = None
+    last_seen: float | None = None
     seconds: float = 0.0
     peak_memory: float = 0.0
     checkpoint: str | None = None

@@ -73,10 +73,10 @@ class Comparison:
     def started(self, trial_id: str) -> None:
         """A trial has its device; said again where another process goes on with it."""
         trial = self.trials[trial_id]
-        trial.heard = self.clock()
+        trial.last_seen = self.clock()
         if trial.started is not None:
             return
-        trial.started = trial.heard
+        trial.started = trial.last_seen
         if self.first_start is None:
             self.first_start = trial.started
         for callback in self.callbacks:
@@ -94,7 +94,7 @@ class Comparison:
         news = report.interval >= trial.reports
         if not self._charge(trial, report, news):
             return False
-        trial.heard = self.clock()
+        trial.last_seen = self.clock()
         trial.reports = max(trial.reports, report.interval + 1)
         if report.metrics and news:
             trial.metrics = dict(report.metrics) | self.judge.judge(run, trial, report.metrics)
@@ -122,7 +122,7 @@ class Comparison:
     def repeated(self, trial: Trial, report: Report) -> None:
         """Charge, and no more, what a trial does again after its end because its model was lost."""
         self._charge(trial, report, news=False)
-        trial.heard = self.clock()
+        trial.last_seen = self.clock()
 
     def interrupted(self, trial_id: str, interval: float) -> Trial:
         """A trial's process was lost, and another one is to go on with it.
@@ -135,7 +135,7 @@ class Comparison:
         charge = self._begun(trial, INTERRUPTED, interval)
         if charge is not None and trial.status == Status.RUNNING:
             self.ledger.add(charge)
-        trial.heard = None
+        trial.last_seen = None
         trial.interruptions += 1
         trial.attempt += 1
         return trial
@@ -187,9 +187,9 @@ class Comparison:
         Nobody can say how far it was: it is taken to have been as fast as in the trial's intervals before, and to
         have done all of the first one.
         """
-        if trial.heard is None:
+        if trial.last_seen is None:
             return None
-        gone = self.clock() - trial.heard
+        gone = self.clock() - trial.last_seen
         share = min(1.0, gone * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
         return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, gone)
 

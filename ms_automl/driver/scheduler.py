@@ -226,15 +226,15 @@ class Scheduler:
 
     def started(self, trial_id: str) -> None:
         """A trial has its device."""
-        if self.comparison.trials[trial_id].heard is None:
+        if self.comparison.trials[trial_id].last_seen is None:
             self.comparison.started(trial_id)
 
     def silence(self, trial_id: str) -> float:
         """Seconds since a trial that has a process gave a sign of life; 0 for any other."""
         if trial_id not in self.running:
             return 0.0
-        heard = self.comparison.trials[trial_id].heard
-        return 0.0 if heard is None else self.comparison.clock() - heard
+        last_seen = self.comparison.trials[trial_id].last_seen
+        return 0.0 if last_seen is None else self.comparison.clock() - last_seen
 
     def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
         """A trial's model, or the state it goes on from, lies at a place; what nobody needs any more."""

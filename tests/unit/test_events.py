@@ -120,7 +120,7 @@ def test_what_an_earlier_version_kept_in_two_files_is_taken_over_once_and_stays(
         elif kind == "model":
             trials.append({"name": line["trial"], "checkpoint": line["place"]})
         else:
-            names = {"run": "stream", "known": "told"}
+            names = {"run": "stream", "known": "told", "last_seen": "heard"}
             trials.append(line | {"trial": {names.get(key, key): value for key, value in line["trial"].items()}})
     for name, entries in zip(EARLIER, (ledger, trials), strict=True):
         (old / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -135,6 +135,14 @@ def test_what_an_earlier_version_kept_in_two_files_is_taken_over_once_and_stays(
         assert found.ended[1].trial.checkpoint == str(old / "tune" / "random-0/00")
         assert set(found.pending) == {"random-0/01", "random-0/02"}
     assert {name: (old / name).read_text() for name in EARLIER} == before
+
+
+def test_a_log_in_which_a_trials_last_sign_of_life_has_its_earlier_name_is_read(tmp_path):
+    log = EventLog(tmp_path)
+    TrialEvents(log, Clocked()).trial_suggested(Run("random", 0, "s", 1.0, (), 3), trial(last_seen=7.0))
+    log.path.write_text(log.path.read_text().replace('"last_seen"', '"heard"'))
+    assert '"heard": 7.0' in log.path.read_text()
+    assert replay(tmp_path).pending["random-0/00"].trial.last_seen == 7.0
 
 
 def lines_of(file):
