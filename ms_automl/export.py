@@ -90,10 +90,10 @@ class Exported:
     figures: dict[str, Any]
 
     def __str__(self) -> str:
-        from ms_automl.driver.exporting import told
+        from ms_automl.driver.exporting import summary_lines
 
         return "\n".join(
-            [f"{self.name} (J on validation {self.objective:.3f}) in {self.out}", *told(self.figures)]
+            [f"{self.name} (J on validation {self.objective:.3f}) in {self.out}", *summary_lines(self.figures)]
         )
 
 

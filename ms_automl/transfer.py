@@ -254,8 +254,7 @@ def _result(ended: Ended) -> TransferResult:
         from analysis.statistics.transfer import sentences
 
     table = frames.transfer(ended.content)
-    told = tuple(sentences(table))
-    return TransferResult(table, told, ended.report, ended.complete, ended.lacks)
+    return TransferResult(table, tuple(sentences(table)), ended.report, ended.complete, ended.lacks)
 
 
 def _counts(text: str | None) -> list[int | None] | None:

@@ -96,11 +96,11 @@ def _retrained(run: Run) -> dict[str, Any]:
     names["sparsity_param"] = "sparsity/param"
     ended = [trial for trial in run.retrained if trial.status == Status.FINISHED]
     ended.sort(key=lambda trial: trial.index)
-    again = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
-    for entry, trial in zip(again, ended, strict=True):
+    entries = [{key: _finite(trial.metrics[name]) for key, name in names.items()} for trial in ended]
+    for entry, trial in zip(entries, ended, strict=True):
         entry["training_seed"] = trial.training_seed
     return {
-        "retrained": again,
+        "retrained": entries,
         "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
         "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
     }

@@ -135,8 +135,8 @@ def _divided(rng: np.random.Generator, strata: Array, counts: dict[str, int]) ->
     order = np.argsort(place, kind="stable")
     # Splits take turns along that order as well: each gets its share of every stretch of it.
     total = sum(counts.values())
-    due = np.concatenate([(np.arange(count) + 0.5) / count for count in counts.values()])
-    owner = np.repeat(np.arange(len(counts)), list(counts.values()))[np.argsort(due, kind="stable")]
+    position = np.concatenate([(np.arange(count) + 0.5) / count for count in counts.values()])
+    owner = np.repeat(np.arange(len(counts)), list(counts.values()))[np.argsort(position, kind="stable")]
     return {name: rng.permutation(order[:total][owner == index]) for index, name in enumerate(counts)}
 
 

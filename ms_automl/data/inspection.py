@@ -83,11 +83,11 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
 
 def _check_again(name: str, split: Split, batch: Batch) -> None:
     """What is measured must stay the same: every arm is compared on it."""
-    again = fetched(split, name, range(min(2, len(split))))
-    one = {"image": batch.images} | {f"target of '{task}'": known for task, known in _counted(batch).items()}
-    other = {"image": again.images} | {f"target of '{task}'": known for task, known in _counted(again).items()}
-    for what, values in one.items():
-        if not torch.equal(values[: len(other[what])].cpu(), other[what].cpu()):
+    reread = fetched(split, name, range(min(2, len(split))))
+    first = {"image": batch.images} | {f"target of '{task}'": known for task, known in _counted(batch).items()}
+    second = {"image": reread.images} | {f"target of '{task}'": known for task, known in _counted(reread).items()}
+    for what, values in first.items():
+        if not torch.equal(values[: len(second[what])].cpu(), second[what].cpu()):
             raise DataError(
                 f"{name}: the {what} in samples 0 and 1 is another one when it is read again: a split gives the "
                 "same sample for the same number; what is random belongs into `augmented` of train"

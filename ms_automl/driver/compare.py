@@ -229,11 +229,11 @@ class _Comparing:
         for run in runs:
             tracker.run_opened(run)
         if self.replayed is not None and self.replayed.ended:
-            again = sum(tracker.recall(run) for run in runs)
+            logged = sum(tracker.recall(run) for run in runs)
             if not goes_on:
-                self._say(f"MLflow has lost the comparison: {again} trials that ended are logged again")
-            elif again:
-                self._say(f"MLflow lacked records of {again} trials that ended: they are logged again")
+                self._say(f"MLflow has lost the comparison: {logged} trials that ended are logged again")
+            elif logged:
+                self._say(f"MLflow lacked records of {logged} trials that ended: they are logged again")
         idle = slots - self.experiment.config.resources.concurrency_per_run * len(runs)
         if idle > 0:
             remedy = "--set resources.concurrency_per_run=N uses more"

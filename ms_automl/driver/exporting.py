@@ -113,7 +113,7 @@ def in_onnx(
     return found
 
 
-def told(figures: dict[str, Any]) -> list[str]:
+def summary_lines(figures: dict[str, Any]) -> list[str]:
     """The figures in a few lines."""
     dense, small = figures["size"]["dense"], figures["size"]["compact"]
     lines = [

@@ -174,13 +174,13 @@ def plan_lines(plan: Plan) -> list[str]:
 def _unknown(plan: Plan) -> list[str]:
     config = plan.config
     stopping = plan.outcome.stopping
-    told = []
+    unknown = []
     if stopping:
-        told.append(f"how many trials {' and '.join(stopping)} will stop, here by made-up losses")
+        unknown.append(f"how many trials {' and '.join(stopping)} will stop, here by made-up losses")
     if config.budget.unit == "device_seconds":
-        told.append("how many trials fit into the seconds that dense will take")
+        unknown.append("how many trials fit into the seconds that dense will take")
     return [
-        *told,
+        *unknown,
         "whether other methods are as fast a pass as dense, and trials beside each other as one alone",
         "the start of Ray and of each slot's first trial (ten seconds and more), and reading data",
         "what fails and is run again",

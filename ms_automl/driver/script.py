@@ -76,8 +76,8 @@ class Script:
         share = min(1.0, step / settings.prox_steps)
         gone = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
         zeros = sum(gone.values()) / len(gone)
-        told = f"{self.seed}/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
-        noise = random.Random(told).gauss(0, 0.02)
+        key = f"{self.seed}/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
+        noise = random.Random(key).gauss(0, 0.02)
         loss = 0.5 * (1 + 0.2 * zeros**3 / (1.05 - zeros) + abs(noise)) * (1 + 1 / (interval + 1))
         metrics = {"step": float(step), "density": 1 - zeros, "sparsity/param": zeros, "sparsity/group": zeros}
         metrics |= {f"sparsity/layer/{layer}": value for layer, value in gone.items()}

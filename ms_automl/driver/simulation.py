@@ -183,10 +183,10 @@ class Simulation:
             self.outcome.most = max(self.outcome.most, len(self._events))
 
     def _go_on(self, trial_id: str) -> None:
-        """Have the trial's next report come when it is due."""
+        """Schedule the next report of a trial."""
         report = self.report_of(trial_id, self.comparison.trials[trial_id].reports)
-        due = self.clock.now + report.device_seconds
-        heapq.heappush(self._events, (due, next(self._numbers), trial_id, report))
+        time = self.clock.now + report.device_seconds
+        heapq.heappush(self._events, (time, next(self._numbers), trial_id, report))
 
     def report_of(self, trial_id: str, number: int) -> Report:
         """The report 0, 1, … that a trial makes."""
@@ -216,13 +216,13 @@ class Simulation:
     def _end(self, trial_id: str, report: Report) -> None:
         self.scheduler.end(trial_id, report)
         trial = self.comparison.trials[trial_id]
-        again = trial.training_seed is not None
+        retraining = trial.training_seed is not None
         self.comparison.stored(trial_id, trial_id)
         self.outcome.arms[self.comparison.runs[trial.run].arm].add(
             Share(
-                trials=int(not again),
+                trials=int(not retraining),
                 stopped=int(trial.status == Status.STOPPED),
-                retrainings=int(again),
+                retrainings=int(retraining),
                 passes=trial.passes,
                 device_seconds=trial.device_seconds,
                 spent=self.comparison.ledger.spent_on(trial.name),

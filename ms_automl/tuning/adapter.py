@@ -56,8 +56,8 @@ class TrialAdapter(tune.Trainable):
             self.needs = needs
             self.unfit: str | None = None
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self.mark = time.perf_counter()
-        self.waiting: Assignment | None = config["assignment"]
+        self.last_report = time.perf_counter()
+        self.pending: Assignment | None = config["assignment"]
         self.method: Any = None
         self.network: Any = None
 
@@ -76,8 +76,8 @@ class TrialAdapter(tune.Trainable):
         self.interval = 0
         self.charged = Cost()
         self.seed = assignment.seed
-        self.stored = time.monotonic()
-        self.told: tuple[str, ...] = ()
+        self.last_stored = time.monotonic()
+        self.warnings: tuple[str, ...] = ()
         self.config_error: str | None = None
         self.profile = assignment.suggestion.profile
         if self.unfit is not None:
@@ -105,10 +105,10 @@ class TrialAdapter(tune.Trainable):
             self.method.load_state_dict(state["method"])
             self.interval, self.charged = state["interval"], Cost(**state["charged"])
             if damaged:
-                self.told = (f"went on from an earlier state, because {damaged}",)
+                self.warnings = (f"went on from an earlier state, because {damaged}",)
             return True
         if damaged:
-            self.told = (f"began anew, because {damaged}",)
+            self.warnings = (f"began anew, because {damaged}",)
         return False
 
     def _begin_from(self, what: str, place: str) -> None:
@@ -128,8 +128,8 @@ class TrialAdapter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report interval."""
-        if self.waiting is not None:
-            assignment, self.waiting = self.waiting, None
+        if self.pending is not None:
+            assignment, self.pending = self.pending, None
             self._build(assignment)
         began, evaluating = time.perf_counter(), self._evaluating()
         metrics: dict[str, float] = {}
@@ -148,7 +148,7 @@ class TrialAdapter(tune.Trainable):
             metrics["cost/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
         report = self._report(metrics, error, time.perf_counter() - began, evaluating)
         every = self.experiment.config.resources.checkpoint_every
-        stores = self.keep and not report.done and time.monotonic() - self.stored >= every
+        stores = self.keep and not report.done and time.monotonic() - self.last_stored >= every
         return {"report": report, "done": report.done, SHOULD_CHECKPOINT: stores}
 
     def _compact(self) -> dict[str, float]:
@@ -160,7 +160,7 @@ class TrialAdapter(tune.Trainable):
                 images = real_images(self.experiment.data(self.seed))
                 small = compacted(Path(folder), config.training.grouping, images)
         except Exception as error:  # it costs these figures and not the trial
-            self.told += (f"not compacted: {_one_line(error)}",)
+            self.warnings += (f"not compacted: {_one_line(error)}",)
             return {}
         found = {"compact/macs_ratio": small.macs_ratio, "compact/latency_ratio": small.latency_ratio}
         return {name: value for name, value in found.items() if value is not None}
@@ -177,18 +177,18 @@ class TrialAdapter(tune.Trainable):
             interval=self.interval,
             metrics=metrics,
             passes=cost.since(self.charged).by_kind(),
-            device_seconds=now - self.mark,
+            device_seconds=now - self.last_report,
             busy_seconds=busy,
             evaluation_seconds=evaluating,
             done=done,
             error=error,
             schedule=None if schedule is None else schedule.to_dict(),
-            warnings=(*self.told, *getattr(self.method, "warnings", ())),
+            warnings=(*self.warnings, *getattr(self.method, "warnings", ())),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             host=self.host,
         )
         self.charged = Cost(**cost.to_dict())
-        self.mark = now
+        self.last_report = now
         self.interval += 1
         return report
 
@@ -201,7 +201,7 @@ class TrialAdapter(tune.Trainable):
         if not self.method.done:
             state = {"method": self.method.state_dict(), "interval": self.interval}
             save(state | {"charged": self.charged.to_dict()}, folder, STATE)
-        self.stored = time.monotonic()
+        self.last_stored = time.monotonic()
 
 
 def _one_line(error: Exception) -> str:

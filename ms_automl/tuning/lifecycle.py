@@ -161,7 +161,7 @@ class Order(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A trial's process is gone."""
-        said = ""
+        log = ""
         with suppress(OSError, TypeError):  # TypeError: there is no file
-            said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-        self.searcher.lost[trial.trial_id] = why_lost(said.rpartition("Failure #")[2])
+            log = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        self.searcher.lost[trial.trial_id] = why_lost(log.rpartition("Failure #")[2])

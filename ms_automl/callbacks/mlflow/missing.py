@@ -29,12 +29,12 @@ def lacks(run: Run | None, trial: Trial, params: Mapping[str, str]) -> bool:
     """
     if run is None or run.info.status != ended_as(trial) or params.keys() - run.data.params.keys():
         return True
-    told = run.data.tags.get("ms_automl.outcome")
-    return told != trial.status.lower() or bool(lacking(run.data.metrics, reported(trial)))
+    outcome = run.data.tags.get("ms_automl.outcome")
+    return outcome != trial.status.lower() or bool(lacking(run.data.metrics, reported(trial)))
 
 
 def reported(trial: Trial) -> dict[str, float]:
-    """What a trial's last report told, without its step."""
+    """What a trial's last report has, without its step."""
     return {key: value for key, value in trial.metrics.items() if key != "step"}
 
 

@@ -62,9 +62,9 @@ def understood(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        said = reason(error).rstrip(".")
+        why = reason(error).rstrip(".")
         raise TrackingError(
-            f"the MLflow store at {public(uri)} cannot be used: {said}. To go on, {remedy(uri, error)}"
+            f"the MLflow store at {public(uri)} cannot be used: {why}. To go on, {remedy(uri, error)}"
         ) from error
 
 

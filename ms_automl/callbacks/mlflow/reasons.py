@@ -64,24 +64,24 @@ def reason(error: BaseException) -> str:
 
 def remedy(uri: str, error: BaseException) -> str:
     """What lets a store be used that raised this."""
-    said, file = str(error), database(uri)
-    if found := re.search(r"database schema \(found version (\w+)", said):
+    message, file = str(error), database(uri)
+    if found := re.search(r"database schema \(found version (\w+)", message):
         return _of_schema(uri, found[1])
     if file is not None:
-        return _of_file(file, said)
+        return _of_file(file, message)
     if isinstance(error, ModuleNotFoundError):
         return f"install the package that has the module '{error.name}', or {OTHER}"
-    if "maintenance mode" in said:
+    if "maintenance mode" in message:
         return "set MLFLOW_TRACKING_URI=sqlite:///mlflow.db, or move the old mlruns folder away"
-    if any(word in said for word in SILENT):
+    if any(word in message for word in SILENT):
         return "start it, or set MLFLOW_TRACKING_URI to one that runs"
-    answer = asked(uri) if uri.startswith("http") else None
-    if answer is not None and answer >= 500:
+    status = http_status(uri) if uri.startswith("http") else None
+    if status is not None and status >= 500:
         return f"look into the server's log, or {OTHER}"
-    return ANSWERS.get(answer or 0, OTHER)
+    return ANSWERS.get(status or 0, OTHER)
 
 
-def asked(uri: str) -> int | None:
+def http_status(uri: str) -> int | None:
     """The HTTP status by which a server answers what every MLflow server knows; None where it does not answer.
 
     MLflow's errors do not have it where the server's answer is in a form of its own.
@@ -121,15 +121,15 @@ def _of_schema(uri: str, version: str) -> str:
     return f"install the MLflow that wrote it, or a newer one (this is {mlflow.__version__}), or {OTHER}"
 
 
-def _of_file(file: Path, said: str) -> str:
-    if "not a database" in said or "malformed" in said:
+def _of_file(file: Path, message: str) -> str:
+    if "not a database" in message or "malformed" in message:
         return f"move {file} away, or {OTHER}"
-    if "locked" in said:
+    if "locked" in message:
         return f"end the process that holds {file}, or {OTHER}"
-    if "full" in said or "No space" in said:
+    if "full" in message or "No space" in message:
         return f"make room on the disk of {file}, or {OTHER}"
-    if any(word in said for word in ("readonly", "unable to open", "Permission", "Read-only")):
+    if any(word in message for word in ("readonly", "unable to open", "Permission", "Read-only")):
         return f"let {file} and its folder be written, or {OTHER}"
-    if "exists" in said or "directory" in said:
+    if "exists" in message or "directory" in message:
         return f"make {file.parent} a folder, or {OTHER}"
     return OTHER

@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
 from ms_automl.callbacks.mlflow.home import check, location, settle
 from ms_automl.callbacks.mlflow.opening import ensure_active, opened, tracking_uri, understood
-from ms_automl.callbacks.mlflow.reasons import REFUSED, asked
+from ms_automl.callbacks.mlflow.reasons import REFUSED, http_status
 from ms_automl.callbacks.mlflow.writer import UnmadeError, Writer
 
 EXPERIMENT = "ms_automl"
@@ -76,7 +76,7 @@ class Runs:
 
     def _probe(self) -> None:
         """Read from the store and write to it, as the writer does."""
-        if self.uri.startswith("http") and (status := asked(self.uri)) in REFUSED:
+        if self.uri.startswith("http") and (status := http_status(self.uri)) in REFUSED:
             code = ErrorCode.Value(REFUSED[status])
             raise MlflowException(f"the server answers with HTTP status {status}", error_code=code)
         self.client.get_experiment(self.experiment)

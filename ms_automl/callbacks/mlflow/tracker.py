@@ -133,11 +133,11 @@ class Tracker(Runs, Callback):
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
         status = trial.status
-        told = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
-        told["ms_automl.stopped" if status == Status.STOPPED else "ms_automl.error"] = (trial.error or "")[:5000]
-        told["ms_automl.interruptions"] = str(trial.interruptions or "")
-        told["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
-        tags = [RunTag(key, value) for key, value in told.items() if value]
+        texts = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
+        texts["ms_automl.stopped" if status == Status.STOPPED else "ms_automl.error"] = (trial.error or "")[:5000]
+        texts["ms_automl.interruptions"] = str(trial.interruptions or "")
+        texts["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
+        tags = [RunTag(key, value) for key, value in texts.items() if value]
         self._batch(lambda: self._id(trial.shown_as), tags=tags)
         ended = ended_as(trial)
         self._put(lambda: self.client.set_terminated(self._id(trial.shown_as), ended))
@@ -183,8 +183,8 @@ class Tracker(Runs, Callback):
     def _log_points(self, run: Run, points: list[tuple[float, float, float, float]]) -> None:
         now = milliseconds()
         for passes, *values in points:
-            told = zip(CURVE, values, strict=True)
-            self._log(run.name, [Metric(name, value, now, round(passes)) for name, value in told])
+            named = zip(CURVE, values, strict=True)
+            self._log(run.name, [Metric(name, value, now, round(passes)) for name, value in named])
 
     def run_closed(self, run: Run, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""
@@ -219,9 +219,9 @@ class Tracker(Runs, Callback):
             source: what it is built from: factory, arguments, seeds.
             samples: by split.
         """
-        told = json.dumps(source, sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
-        data = Dataset(name, digest, "code", told, profile=json.dumps(samples))
+        recipe = json.dumps(source, sort_keys=True)
+        digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+        data = Dataset(name, digest, "code", recipe, profile=json.dumps(samples))
         used = DatasetInput(data, [InputTag("mlflow.data.context", "training and evaluation")])
 
         def log() -> None:

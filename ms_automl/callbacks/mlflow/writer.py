@@ -18,8 +18,8 @@ OUTAGE = 600.0
 PATIENCE = 120.0
 """Seconds to wait at the end for the next write to succeed."""
 LONGEST_WAIT = 8.0
-SAID = 15.0
-"""Seconds after which it is said that a store is away."""
+ANNOUNCED_AFTER = 15.0
+"""Seconds after which the user is told that a store is away."""
 STANDING, FLAPPING = 2, 6
 """How often a write may fail while the store takes others: for reasons that stay, and for those that pass."""
 MOST = 3
@@ -67,9 +67,9 @@ class Writer:
         """Why the store lacks what it does; None where it lacks nothing."""
         if not self.lacks:
             return None
-        told = [why for why, _ in self._reasons.most_common(MOST)]
-        more = len(self._reasons) - len(told)
-        return "; ".join(told) + (f"; and {more} other reasons" if more > 0 else "")
+        reasons = [why for why, _ in self._reasons.most_common(MOST)]
+        more = len(self._reasons) - len(reasons)
+        return "; ".join(reasons) + (f"; and {more} other reasons" if more > 0 else "")
 
     def start(self) -> None:
         """Begin to write."""
@@ -124,7 +124,7 @@ class Writer:
     def _try(self, write: Callable[[int], object]) -> Exception | None:
         # A store that stayed away once is not waited for again, write by write.
         outage = 2.0 if self._gone else self.outage
-        began, attempt, refused, said = time.monotonic(), 0, 0, False
+        began, attempt, refused, announced = time.monotonic(), 0, 0, False
         while True:
             try:
                 write(attempt)
@@ -138,9 +138,9 @@ class Writer:
                 if waited > outage:
                     self._gone = True
                     return error
-                if not standing and waited > SAID and not said:
+                if not standing and waited > ANNOUNCED_AFTER and not announced:
                     self.say(f"MLflow is away, and its records wait: {self._trouble}")
-                    said = True
+                    announced = True
                 time.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt, max(0.1, outage - waited)))
                 attempt += 1
             else:

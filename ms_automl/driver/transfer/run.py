@@ -85,8 +85,8 @@ def run_transfer(
     console.print(_announced(asked, stage, slots, out), markup=False, soft_wrap=True)
     comparison, tracker, screen = stage.comparison, Tracker(asked.source.store, say), Screen(console)
     tracker.attach(asked.source.run_id, stage.run)
-    if again := tracker.recall(stage.run):
-        console.print(f"MLflow lacked records of {again} adaptations that ended: they are logged again")
+    if logged := tracker.recall(stage.run):
+        console.print(f"MLflow lacked records of {logged} adaptations that ended: they are logged again")
     comparison.callbacks += [tracker, screen, TrialEvents(log, comparison), *([backup] if backup else ())]
     head["drivers"] = [*earlier.head_of(out).get("drivers", ()), *([backup.driver] if backup else ())]
     head |= _about(experiment.data(asked.adaptations[0].seed))
