@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from ms_automl.comparison.run import Assignment, Report
 from ms_automl.samplers.base import WAIT, Answer
 from ms_automl.storage.remote import Storage
-from ms_automl.tuning.starting import StartWatch
+from ms_automl.tuning.starting import StartMonitor
 from ms_automl.tuning.trouble import LOST, why_lost
 
 
@@ -89,14 +89,14 @@ class Lifecycle(tune.Callback):
         storage: Storage,
         remove: Callable[[str], None],
         patience: float,
-        starting: StartWatch,
+        start_monitor: StartMonitor,
     ) -> None:
         self.schedule = schedule
         self.storage = storage
         self.remove = remove
         self.patience = patience
-        self.starting = starting
-        self._next_look = 0.0
+        self.start_monitor = start_monitor
+        self._next_check = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as in NextTrial
@@ -107,11 +107,11 @@ class Lifecycle(tune.Callback):
         Ray would wait for ever. It calls this ten times a second, also where nothing happens.
         """
         now = time.monotonic()
-        if now < self._next_look:  # a step is an event, and `trials` are all that there ever were
+        if now < self._next_check:  # a step is an event, and `trials` are all that there ever were
             return
-        self._next_look = now + min(1.0, self.patience / 10, self.starting.patience / 10)
+        self._next_check = now + min(1.0, self.patience / 10, self.start_monitor.patience / 10)
         status = Counter(trial.status for trial in trials)
-        self.starting.look(now, status["PENDING"], status["RUNNING"])
+        self.start_monitor.check(now, status["PENDING"], status["RUNNING"])
         for trial in trials:
             actor = trial.temporary_state.ray_actor
             if actor is not None and self.schedule.silence(trial.trial_id) > self.patience:
@@ -122,7 +122,7 @@ class Lifecycle(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its device."""
-        self.starting.begun()
+        self.start_monitor.trial_started()
         self.schedule.started(trial.trial_id)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:

@@ -14,7 +14,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.tuning.adapter import TrialAdapter
 from ms_automl.tuning.lifecycle import Lifecycle, NextTrial, Order, Schedule, Stopper
 from ms_automl.tuning.session import Session
-from ms_automl.tuning.starting import StartWatch
+from ms_automl.tuning.starting import StartMonitor
 
 
 def run_trials(
@@ -45,7 +45,7 @@ def run_trials(
         tune.with_parameters(TrialAdapter, experiment=experiment, needs=session.needs, keep=keep),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    starting, searcher = StartWatch(session, resources, say), NextTrial(schedule)
+    start_monitor, searcher = StartMonitor(session, resources, say), NextTrial(schedule)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -61,7 +61,7 @@ def run_trials(
             storage_path=session.storage.address,
             verbose=0,
             stop=Stopper(schedule),
-            callbacks=[Lifecycle(schedule, session.storage, remove, resources.report_timeout, starting)],
+            callbacks=[Lifecycle(schedule, session.storage, remove, resources.report_timeout, start_monitor)],
             # What is stored, and what of it is needed no more, the schedule knows; and which trials go on.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=keep),
             failure_config=tune.FailureConfig(max_failures=0),

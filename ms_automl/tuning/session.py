@@ -25,7 +25,7 @@ from ms_automl.tuning.trouble import why_not_started
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_prestart_worker_first_driver": "0",  # it would wait for ever where none comes up: StartWatch does not
+    "RAY_prestart_worker_first_driver": "0",  # it would wait for ever where none comes up: StartMonitor does not
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has the records
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: runs must be closed as KILLED

@@ -13,7 +13,7 @@ from ms_automl.errors import StartError
 from ms_automl.tuning.session import Session, capacity
 
 
-class StartWatch:
+class StartMonitor:
     """Says that trials do not begin; on this machine it ends a comparison of which none ever has.
 
     Args:
@@ -27,42 +27,42 @@ class StartWatch:
         self.resources = resources
         self.say = say
         self.patience = resources.start_timeout
-        self.any = False
-        self._since: float | None = None
-        self._next = self.patience
+        self.any_started = False
+        self._waiting_since: float | None = None
+        self._next_message = self.patience
 
-    def begun(self) -> None:
+    def trial_started(self) -> None:
         """A trial has a process."""
-        self.any, self._since, self._next = True, None, self.patience
+        self.any_started, self._waiting_since, self._next_message = True, None, self.patience
 
-    def look(self, now: float, waiting: int, running: int) -> None:
+    def check(self, now: float, pending: int, running: int) -> None:
         """To be called once in a while.
 
         Args:
             now: seconds on any clock.
-            waiting: how many trials have been suggested and have no process.
+            pending: how many trials have been suggested and have no process.
             running: how many have one.
 
         Raises:
             StartError: where it is not worth waiting for.
         """
-        if not waiting or (running and running >= self._room()):
-            self._since = None
+        if not pending or (running and running >= self._slots()):
+            self._waiting_since = None
             return
-        self._since = now if self._since is None else self._since
-        waited = now - self._since
-        if waited < self._next:
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        waited = now - self._waiting_since
+        if waited < self._next_message:
             return
-        self._next = 2 * waited
-        if self.session.own and not self.any:
+        self._next_message = 2 * waited
+        if self.session.own and not self.any_started:
             raise StartError(
                 f"no trial has begun in {waited:.0f} s: no process for one starts on this machine. {_logs()} say "
                 "why; where it only takes long, --set resources.start_timeout=N waits longer"
             )
-        what = "a trial waits for its process" if self.any else "no trial has begun"
+        what = "a trial waits for its process" if self.any_started else "no trial has begun"
         self.say(f"{what} for {waited:.0f} s: {self._reason()}. {_logs()} tell more; waiting")
 
-    def _room(self) -> int:
+    def _slots(self) -> int:
         return self.session.slots if self.session.own else capacity(self.resources)
 
     def _reason(self) -> str:

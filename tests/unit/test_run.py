@@ -11,7 +11,7 @@ from ms_automl.config import ResourcesSection
 from ms_automl.errors import StartError
 from ms_automl.storage.remote import Storage
 from ms_automl.tuning.session import Session
-from ms_automl.tuning.starting import StartWatch
+from ms_automl.tuning.starting import StartMonitor
 
 
 class Trials(list):
@@ -48,8 +48,8 @@ def session(own=True, slots=2):
 
 
 @pytest.fixture
-def watch(said):
-    return StartWatch(session(), ResourcesSection(start_timeout=60), said.append)
+def monitor(said):
+    return StartMonitor(session(), ResourcesSection(start_timeout=60), said.append)
 
 
 @pytest.fixture
@@ -58,16 +58,16 @@ def cluster(said, monkeypatch):
     hosts = [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2
     monkeypatch.setattr(starting.ray, "nodes", lambda: hosts)
     monkeypatch.setattr(starting, "capacity", lambda resources: 4 // resources.cpus_per_trial)
-    return lambda cpus: StartWatch(
+    return lambda cpus: StartMonitor(
         session(own=False, slots=4), ResourcesSection(start_timeout=60, cpus_per_trial=cpus), said.append
     )
 
 
-def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkeypatch, watch):
+def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkeypatch, monitor):
     now, killed, schedule = [0.0], [], Schedule()
     monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(lifecycle.ray, "kill", killed.append)
-    beside = lifecycle.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, watch)
+    beside = lifecycle.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, monitor)
     ended, alive, silent = (
         SimpleNamespace(trial_id=name, status="RUNNING", temporary_state=SimpleNamespace(ray_actor=actor))
         for name, actor in (("ended", None), ("alive", "actor of alive"), ("silent", "actor of silent"))
@@ -80,10 +80,10 @@ def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkey
     assert set(killed) == {"actor of silent"} and schedule.killed[0][0] == "silent"
 
 
-def test_a_trial_that_waits_is_told_from_those_that_run_and_have_ended(monkeypatch, watch):
+def test_a_trial_that_waits_is_told_from_those_that_run_and_have_ended(monkeypatch, monitor):
     now = [0.0]
     monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
-    beside = lifecycle.Lifecycle(Schedule(), Storage("/models"), lambda place: None, 3600.0, watch)
+    beside = lifecycle.Lifecycle(Schedule(), Storage("/models"), lambda place: None, 3600.0, monitor)
     none = SimpleNamespace(ray_actor=None)
     trials = [
         SimpleNamespace(trial_id=status, status=status, temporary_state=none)
@@ -95,51 +95,51 @@ def test_a_trial_that_waits_is_told_from_those_that_run_and_have_ended(monkeypat
             beside.on_step_begin(0, trials)
     assert now[0] < 70
     beside.on_trial_start(0, trials, trials[2])
-    assert watch.any
+    assert monitor.any_started
 
 
-def test_on_this_machine_a_comparison_of_which_no_trial_begins_ends_in_one_line(watch, said):
-    watch.look(0.0, waiting=1, running=0)
-    watch.look(59.0, waiting=1, running=0)
+def test_on_this_machine_a_comparison_of_which_no_trial_begins_ends_in_one_line(monitor, said):
+    monitor.check(0.0, pending=1, running=0)
+    monitor.check(59.0, pending=1, running=0)
     with pytest.raises(StartError, match=r"resources\.start_timeout") as caught:
-        watch.look(60.0, waiting=1, running=0)
+        monitor.check(60.0, pending=1, running=0)
     assert "\n" not in str(caught.value) and "worker-*.err" in str(caught.value) and not said
 
 
-def test_once_one_has_begun_it_is_said_and_waited_for_and_said_more_and_more_rarely(watch, said):
-    watch.look(0.0, waiting=1, running=0)
-    watch.begun()
+def test_once_one_has_begun_it_is_said_and_waited_for_and_said_more_and_more_rarely(monitor, said):
+    monitor.check(0.0, pending=1, running=0)
+    monitor.trial_started()
     for now in range(1, 1000):
-        watch.look(float(now), waiting=1, running=1)  # of two slots
+        monitor.check(float(now), pending=1, running=1)  # of two slots
     waited = [int(re.search(r"for (\d+) s", line)[1]) for line in said]
     assert waited == [60, 120, 240, 480, 960]
-    watch.begun()
-    watch.look(1000.0, waiting=1, running=1)
-    watch.look(1059.0, waiting=1, running=1)
+    monitor.trial_started()
+    monitor.check(1000.0, pending=1, running=1)
+    monitor.check(1059.0, pending=1, running=1)
     assert len(said) == 5
 
 
-def test_one_for_which_there_is_no_room_waits_without_a_word(watch, said):
-    watch.begun()
+def test_one_for_which_there_is_no_room_waits_without_a_word(monitor, said):
+    monitor.trial_started()
     for now in range(0, 10_000, 10):
-        watch.look(float(now), waiting=1, running=2)
-    watch.look(10_000.0, waiting=0, running=1)
-    watch.look(10_059.0, waiting=1, running=1)
+        monitor.check(float(now), pending=1, running=2)
+    monitor.check(10_000.0, pending=0, running=1)
+    monitor.check(10_059.0, pending=1, running=1)
     assert not said
 
 
 def test_on_a_cluster_it_is_said_what_it_asks_for_and_hosts_are_waited_for(cluster, said):
-    watch = cluster(2)
+    monitor = cluster(2)
     for now in (0.0, 60.0, 90.0, 120.0):
-        watch.look(now, waiting=1, running=0)
+        monitor.check(now, pending=1, running=0)
     assert len(said) == 2 and "no trial has begun for 60 s" in said[0] and "autoscaler" in said[0]
     assert "2 CPUs" in said[0] and "no host that is up" not in said[0]
 
 
 def test_on_a_cluster_no_host_of_which_is_large_enough_that_is_said(cluster, said):
-    watch = cluster(8)
-    watch.look(0.0, waiting=1, running=0)
-    watch.look(60.0, waiting=1, running=0)
+    monitor = cluster(8)
+    monitor.check(0.0, pending=1, running=0)
+    monitor.check(60.0, pending=1, running=0)
     assert "no host that is up has the 8 CPUs" in said[0]
 
 
