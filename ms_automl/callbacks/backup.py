@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ms_automl.callbacks.restore import BEAT, FILES, OWNER, RECORD
+from ms_automl.callbacks.restore import FILES, HEARTBEAT, OWNER, RECORD
 from ms_automl.comparison.run import Callback, Run, Trial
 from ms_automl.errors import ConfigError
 from ms_automl.storage.remote import Storage, shown
@@ -27,7 +27,7 @@ SHARE = 0.2
 
 
 class Backup(Callback):
-    """Copies files of a folder to a storage as they grow, in a thread, and gives signs of life there.
+    """Copies files of a folder to a storage as they grow, in a thread, and leaves heartbeats there.
 
     Is told after the log. A copy is made soon after a trial has ended or left a state, else from time to time: a
     store that keeps versions keeps them all.
@@ -40,7 +40,7 @@ class Backup(Callback):
         files: of the folder, by name; each but the first one only ever grows.
         results: folders in it that are copied at the end.
         every: as :data:`EVERY`.
-        beat: as :data:`BEAT`.
+        heartbeat: seconds between two heartbeats.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Backup(Callback):
         files: Sequence[str] = FILES,
         results: Sequence[str] = RESULTS,
         every: float = EVERY,
-        beat: float = BEAT,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
         self.folder = folder
         self.storage = storage
         self.files = files
         self.results = results
         self.every = every
-        self.beat = beat
+        self.heartbeat = heartbeat
         self.driver = uuid.uuid4().hex
         self.trouble: str | None = None
         self._sizes: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Backup(Callback):
         self._lock = threading.Lock()
         self._urgent, self._over = threading.Event(), threading.Event()
         self._copied: dict[str, int] = {}
-        self._beats = 0
+        self._heartbeats = 0
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
 
     def begin(self) -> None:
@@ -74,15 +74,15 @@ class Backup(Callback):
         Raises:
             ConfigError: where the storage cannot be written.
         """
-        self.look()
+        self.note_sizes()
         try:
-            self._sign()
+            self._write_heartbeat()
             self._copy()
         except OSError as error:
             raise ConfigError(f"nothing can be stored in {shown(self.storage.address)}: {error}") from error
         self._thread.start()
 
-    def look(self) -> None:
+    def note_sizes(self) -> None:
         """Note the lengths of the files, in the thread that writes them: so far they belong together."""
         sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
         with self._lock:
@@ -90,15 +90,15 @@ class Backup(Callback):
 
     def trial_suggested(self, run: Run, trial: Trial) -> None:
         """See what there is to copy."""
-        self.look()
+        self.note_sizes()
 
     def trial_started(self, run: Run, trial: Trial) -> None:
         """See what there is to copy."""
-        self.look()
+        self.note_sizes()
 
     def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """See what there is to copy."""
-        self.look()
+        self.note_sizes()
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """Have it copied."""
@@ -109,7 +109,7 @@ class Backup(Callback):
         self._have_copied()
 
     def _have_copied(self) -> None:
-        self.look()
+        self.note_sizes()
         self._urgent.set()
 
     @property
@@ -130,25 +130,25 @@ class Backup(Callback):
             return
         self._over.set()
         self._thread.join()
-        self.look()
+        self.note_sizes()
 
         def all_of_it() -> None:
             self._copy()
             for name in self.results:
                 if (self.folder / name).is_dir():
                     self.storage.copy(self.folder / name, name)
-            self._sign(ended=True)
+            self._write_heartbeat(ended=True)
 
         self._try(all_of_it)
 
     def _run(self) -> None:
-        signed = copied = time.monotonic()
+        last_heartbeat = copied = time.monotonic()
         took = 0.0
         while not self._over.is_set():
             now = time.monotonic()
-            if now - signed >= self.beat:
-                self._try(self._sign)
-                signed = now
+            if now - last_heartbeat >= self.heartbeat:
+                self._try(self._write_heartbeat)
+                last_heartbeat = now
             due = self._urgent.is_set() or (self._copied != self._sizes and now - copied >= AT_LEAST)
             if due and now - copied >= max(self.every, took / SHARE):
                 self._urgent.clear()
@@ -156,7 +156,7 @@ class Backup(Callback):
                     self._urgent.set()
                 copied = time.monotonic()
                 took = copied - now
-            self._over.wait(min(1.0, self.every, self.beat))
+            self._over.wait(min(1.0, self.every, self.heartbeat))
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
@@ -167,10 +167,10 @@ class Backup(Callback):
         self.trouble = None
         return True
 
-    def _sign(self, *, ended: bool = False) -> None:
-        self._beats += 1
-        sign = {"driver": self.driver, "host": platform.node(), "beats": self._beats, "ended": ended}
-        self.storage.write(OWNER, json.dumps(sign).encode())
+    def _write_heartbeat(self, *, ended: bool = False) -> None:
+        self._heartbeats += 1
+        content = {"driver": self.driver, "host": platform.node(), "beats": self._heartbeats, "ended": ended}
+        self.storage.write(OWNER, json.dumps(content).encode())
 
     def _copy(self) -> None:
         with self._lock:

@@ -19,21 +19,21 @@ from ms_automl.storage.remote import Storage, shown
 RECORD, OWNER = "record.zip", "driver.json"
 FILES = ("comparison.json", FILE, "optuna.journal")
 """What a comparison goes on from; all but the first one only ever grow."""
-BEAT = 15.0
-"""Seconds between two signs of life."""
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats of a driver."""
 LARGEST = 2**32
 """Bytes of a file that is taken out of a copy."""
 
 
 @dataclass(frozen=True)
-class Sign:
-    """What the last driver of a comparison has left in its storage.
+class Heartbeat:
+    """The last heartbeat that a driver of a comparison has left in its storage.
 
     Attributes:
         driver: its id.
         host: that it ran on.
-        beats: how often it has given a sign of life.
-        ended: whether that was the last one.
+        beats: how many heartbeats it has left.
+        ended: whether it was the last, at the end of the driver.
     """
 
     driver: str
@@ -42,8 +42,8 @@ class Sign:
     ended: bool
 
 
-def last_sign(storage: Storage) -> Sign | None:
-    """Of the driver that was last at work on what a storage holds; None where none ever was.
+def last_heartbeat(storage: Storage) -> Heartbeat | None:
+    """The heartbeat of the driver that was last at work on what a storage holds; None where none ever was.
 
     Raises:
         ConfigError: where nothing can be read.
@@ -54,7 +54,7 @@ def last_sign(storage: Storage) -> Sign | None:
         return None
     try:
         found = json.loads(content)
-        return Sign(str(found["driver"]), str(found["host"]), int(found["beats"]), bool(found["ended"]))
+        return Heartbeat(str(found["driver"]), str(found["host"]), int(found["beats"]), bool(found["ended"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{OWNER} in {shown(storage.address)} is damaged ({error}): delete it") from error
 
@@ -76,8 +76,8 @@ def check_own(
     Raises:
         ConfigError: where it is another one's, or went on elsewhere.
     """
-    sign = last_sign(storage)
-    if sign is None or (record is not None and sign.driver in record.get("drivers", ())):
+    last = last_heartbeat(storage)
+    if last is None or (record is not None and last.driver in record.get("drivers", ())):
         return
     if record is None:
         raise ConfigError(
@@ -85,26 +85,26 @@ def check_own(
             "name for --out"
         )
     raise ConfigError(
-        f"this {what} went on elsewhere, on host {sign.host}: what is in --out is older than its copy in "
+        f"this {what} went on elsewhere, on host {last.host}: what is in --out is older than its copy in "
         f"{shown(storage.address)}. {how}"
     )
 
 
-def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float = BEAT) -> None:
+def fetch(out: Path, storage: Storage, say: Callable[[str], None], heartbeat: float = HEARTBEAT) -> None:
     """Take a comparison's files out of its storage, for a head that has none of them.
 
     Args:
         out: folder that they are put in.
         storage: of the comparison.
         say: told what takes time.
-        beat: as :data:`BEAT`.
+        heartbeat: seconds between two heartbeats.
 
     Raises:
         ConfigError: where there is no copy, or the driver that writes it is still at work.
         DataError: where it is damaged.
     """
     where = shown(storage.address)
-    wait_for_its_driver(storage, say, beat)
+    wait_for_its_driver(storage, say, heartbeat)
     found = copied(storage, (*FILES, *EARLIER))
     if found is None:
         raise ConfigError(
@@ -125,25 +125,25 @@ def fetch(out: Path, storage: Storage, say: Callable[[str], None], beat: float =
     say(f"fetched from {where}: {', '.join((*found, FILES[0]))}")
 
 
-def wait_for_its_driver(storage: Storage, say: Callable[[str], None], beat: float = BEAT) -> None:
-    """See whether the driver that was last at work on what a storage holds is lost, where it has not said its end.
+def wait_for_its_driver(storage: Storage, say: Callable[[str], None], heartbeat: float = HEARTBEAT) -> None:
+    """See whether the driver that was last at work on a storage is lost, where it has not ended.
 
     Args:
         storage: of a comparison.
         say: told what takes time.
-        beat: as :data:`BEAT`.
+        heartbeat: seconds between two heartbeats.
 
     Raises:
         ConfigError: where it is at work.
     """
-    sign = last_sign(storage)
-    if sign is None or sign.ended:
+    last = last_heartbeat(storage)
+    if last is None or last.ended:
         return
-    say(f"the driver on host {sign.host} has not ended: {2.5 * beat:.0f} s to see whether it is lost")
-    time.sleep(2.5 * beat)
-    if last_sign(storage) != sign:
+    say(f"the driver on host {last.host} has not ended: {2.5 * heartbeat:.0f} s to see whether it is lost")
+    time.sleep(2.5 * heartbeat)
+    if last_heartbeat(storage) != last:
         where = shown(storage.address)
-        raise ConfigError(f"another driver is at work on {where}, on host {sign.host}: end it first")
+        raise ConfigError(f"another driver is at work on {where}, on host {last.host}: end it first")
 
 
 def copied(storage: Storage, files: Sequence[str]) -> dict[str, bytes] | None:

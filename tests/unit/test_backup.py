@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from ms_automl.callbacks.backup import Backup
-from ms_automl.callbacks.restore import FILES, OWNER, RECORD, check_own, fetch, last_sign
+from ms_automl.callbacks.restore import FILES, OWNER, RECORD, check_own, fetch, last_heartbeat
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.remote import Storage
 
@@ -61,14 +61,14 @@ def test_reports_alone_are_copied_from_time_to_time(places, monkeypatch):
     monkeypatch.setattr(
         Storage, "write", lambda self, name, content: (made.append(name), write(self, name, content))
     )
-    backup = Backup(out, storage, every=0.001, beat=0.001)
+    backup = Backup(out, storage, every=0.001, heartbeat=0.001)
     backup.begin()
 
     def report(count):
         (out / "events.jsonl").write_text("1\n" * count)
         backup.trial_reported(None, None, {})
-        beats = last_sign(storage).beats
-        until(lambda: last_sign(storage).beats > beats + 5)
+        heartbeats = last_heartbeat(storage).beats
+        until(lambda: last_heartbeat(storage).beats > heartbeats + 5)
 
     report(2)
     assert made.count(RECORD) == 1
@@ -85,12 +85,12 @@ def test_results_are_copied_at_the_end_and_the_driver_says_that_it_has_ended(pla
     out, storage, _ = places
     backup = Backup(out, storage)
     backup.begin()
-    assert not last_sign(storage).ended
+    assert not last_heartbeat(storage).ended
     (out / "report").mkdir()
     (out / "report" / "index.html").write_text("page")
     backup.close()
     assert (out.parent / "shared" / "mine" / "report" / "index.html").read_text() == "page"
-    assert last_sign(storage).ended and last_sign(storage).driver == backup.driver
+    assert last_heartbeat(storage).ended and last_heartbeat(storage).driver == backup.driver
 
 
 def test_a_state_is_deleted_once_no_copy_names_it(places):
@@ -144,9 +144,9 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_runs(places, mon
 
 def test_the_driver_gives_signs_of_life(places):
     out, storage, _ = places
-    backup = Backup(out, storage, beat=0.01)
+    backup = Backup(out, storage, heartbeat=0.01)
     backup.begin()
-    until(lambda: last_sign(storage).beats > 3)
+    until(lambda: last_heartbeat(storage).beats > 3)
     backup.close()
 
 
@@ -164,18 +164,18 @@ def test_another_head_gets_all_of_it_and_looks_for_its_runs_in_any_store(places)
 
 def test_a_driver_that_is_still_at_work_is_not_replaced(places):
     out, storage, other = places
-    backup = Backup(out, storage, beat=0.01)
+    backup = Backup(out, storage, heartbeat=0.01)
     backup.begin()
     with pytest.raises(ConfigError, match=r"another driver is at work on .*, on host "):
-        fetch(other, storage, str, beat=0.2)
+        fetch(other, storage, str, heartbeat=0.2)
     backup.close()
     assert not other.exists()
 
 
 def test_one_that_was_lost_is(places):
     out, storage, other = places
-    Backup(out, storage, beat=1000).begin()  # gives no further sign
-    fetch(other, storage, str, beat=0.01)
+    Backup(out, storage, heartbeat=1000).begin()  # leaves no further heartbeat
+    fetch(other, storage, str, heartbeat=0.01)
     assert (other / "comparison.json").exists()
 
 
@@ -241,4 +241,4 @@ def test_a_damaged_sign_is_said_in_a_line(places):
     _, storage, _ = places
     storage.write(OWNER, b"{}")
     with pytest.raises(DataError, match=r"driver.json in .* is damaged"):
-        last_sign(storage)
+        last_heartbeat(storage)
