@@ -81,11 +81,11 @@ def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
     network = load(model)
     if grouping == "weight":
         return Compacted(network, why="single weights are zero (training.grouping=weight), no whole channel is")
-    known = read_architecture(model)
+    architecture = read_architecture(model)
     try:
-        small, _ = compact(network, known.image_shape, images)
+        small, _ = compact(network, architecture.image_shape, images)
         dense = dense_rivals(model, images)["dense"]
-        macs = [size_of(one, known.image_shape)["macs"] for one in (small, dense)]
+        macs = [size_of(one, architecture.image_shape)["macs"] for one in (small, dense)]
         timed = latencies({"dense": dense, "compact": small}, images, ROUNDS)
         return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
     except Exception as error:  # a stranger's network may do anything, and this is one figure of many

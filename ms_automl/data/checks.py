@@ -88,19 +88,19 @@ def _check_task(split: str, task: Task, batch: Batch, start: int) -> None:
     where = f"{split}, task '{task.name}'"
     count, _, height, width = batch.images.shape
     target, valid = _labels(f"{where}{_from(start)}", task, batch, (count, height, width))
-    known = cleared(target, valid)
+    labels = cleared(target, valid)
     if task.kind == "classes":
-        _check_classes(where, task, known, start)
+        _check_classes(where, task, labels, start)
         return
-    finite = torch.isfinite(known)
+    finite = torch.isfinite(labels)
     if not finite.all():
-        first = _first(start, ~finite, known)
+        first = _first(start, ~finite, labels)
         raise DataError(f"{where}: valid targets hold NaN or infinite values, {first}: mark them as not valid")
     if task.kind == "binary":
-        outside = (known < 0) | (known > 1)
+        outside = (labels < 0) | (labels > 1)
         if outside.any():
             raise DataError(
-                f"{where}: the values {_values(target, valid)} were found, {_first(start, outside, known)}; yes "
+                f"{where}: the values {_values(target, valid)} were found, {_first(start, outside, labels)}; yes "
                 "is 1 and no is 0, or a probability between: convert them, or mark them as not valid"
             )
 
@@ -130,13 +130,13 @@ def _labels(where: str, task: Task, batch: Batch, sizes: tuple[int, int, int]) -
     return target, valid
 
 
-def _check_classes(where: str, task: Task, known: Tensor, start: int) -> None:
-    outside = (known < 0) | (known >= task.head.channels)
+def _check_classes(where: str, task: Task, labels: Tensor, start: int) -> None:
+    outside = (labels < 0) | (labels >= task.head.channels)
     if outside.any():
-        found = known[outside]
+        found = labels[outside]
         raise DataError(
             f"{where}: class numbers {int(found.min())} to {int(found.max())} found, expected 0 to "
-            f"{task.head.channels - 1}, {_first(start, outside, known)}: mark the others as not valid"
+            f"{task.head.channels - 1}, {_first(start, outside, labels)}: mark the others as not valid"
         )
 
 

@@ -30,9 +30,9 @@ def nearest(labels: Array, height: int, width: int) -> Array:
 def label_edges(labels: Array, ignored: int) -> Array:
     """[H, W] bool: pixels whose right or lower neighbour has another label, where both have one."""
     edges = np.zeros(labels.shape, dtype=bool)
-    known = labels != ignored
-    edges[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & known[:, :-1] & known[:, 1:]
-    edges[:-1] |= (labels[:-1] != labels[1:]) & known[:-1] & known[1:]
+    labelled = labels != ignored
+    edges[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
+    edges[:-1] |= (labels[:-1] != labels[1:]) & labelled[:-1] & labelled[1:]
     return edges
 
 

@@ -84,8 +84,10 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
 def _check_again(name: str, split: Split, batch: Batch) -> None:
     """What is measured must stay the same: every arm is compared on it."""
     reread = fetched(split, name, range(min(2, len(split))))
-    first = {"image": batch.images} | {f"target of '{task}'": known for task, known in _counted(batch).items()}
-    second = {"image": reread.images} | {f"target of '{task}'": known for task, known in _counted(reread).items()}
+    first = {"image": batch.images} | {f"target of '{task}'": labels for task, labels in _counted(batch).items()}
+    second = {"image": reread.images} | {
+        f"target of '{task}'": labels for task, labels in _counted(reread).items()
+    }
     for what, values in first.items():
         if not torch.equal(values[: len(second[what])].cpu(), second[what].cpu()):
             raise DataError(
@@ -106,18 +108,18 @@ class _Labels:
         self.count = 0
         self.firsts: dict[int, int] = {}  # by class: the first sample that has it; no is 0 and yes is 1
         self.low = self.high = torch.empty(0)  # [C] of values
-        self.known: int | None = None  # the first sample with a label that counts
-        self.unknown: int | None = None  # and with one that does not
+        self.first_valid: int | None = None  # the first sample with a label that counts
+        self.first_invalid: int | None = None  # and with one that does not
         self.strange = 0  # labels that count and are outside the task's domain
         self.first_strange = 0
 
     def add(self, batch: Batch, start: int) -> None:
         target, valid = batch.targets[self.task.name].cpu(), batch.valid[self.task.name].cpu()
         self.count += (count := int(valid.sum()))
-        if count and self.known is None:
-            self.known = start + _first(valid)
-        if count < valid.numel() and self.unknown is None:
-            self.unknown = start + _first(~valid)
+        if count and self.first_valid is None:
+            self.first_valid = start + _first(valid)
+        if count < valid.numel() and self.first_invalid is None:
+            self.first_invalid = start + _first(~valid)
         if not count:
             return
         if self.task.kind == "values":
@@ -206,8 +208,8 @@ def _odd(task: Task, splits: Mapping[str, _Labels], trained: bool) -> list[str]:
 
 def _partial(seen: Mapping[str, Mapping[str, _Labels]]) -> dict[str, tuple[str, int, int]]:
     return {
-        task: (name, labels.unknown, labels.known)
+        task: (name, labels.first_invalid, labels.first_valid)
         for name, split in reversed(list(seen.items()))  # of the splits that have any, the first
         for task, labels in split.items()
-        if labels.unknown is not None and labels.known is not None
+        if labels.first_invalid is not None and labels.first_valid is not None
     }

@@ -51,16 +51,16 @@ def labelled(split: Split, task: Task, count: int | None, seed: int) -> Tensor:
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     found: list[Tensor] = []
-    known = 0
+    total = 0
     for chunk in torch.split(order, _CHUNK):
         has_label = split.batch(chunk).valid[task.name].reshape(len(chunk), -1).any(1).cpu()
         found.append(chunk[has_label])
-        known += len(found[-1])
-        if count is not None and known >= count:
+        total += len(found[-1])
+        if count is not None and total >= count:
             return torch.cat(found)[:count]
-    if count is not None or known == 0:
+    if count is not None or total == 0:
         raise ConfigError(
             f"{count or 'all'} samples with labels of '{task.name}' are asked for, but the train split has "
-            f"{known}: ask for fewer"
+            f"{total}: ask for fewer"
         )
     return torch.cat(found)

@@ -52,8 +52,8 @@ class _Layout:
             normals = normals_from_depth(metres, focal, centre)
         if edges is None:
             edges = label_edges(nearest(classes, *size), IGNORED)  # thin lines do not survive a change of size
-        known = np.isfinite(metres) & (metres > 0)
-        millimetres = np.where(known, np.rint(np.where(known, metres, 0) * 1000).clip(1, 32767), 0)
+        valid = np.isfinite(metres) & (metres > 0)
+        millimetres = np.where(valid, np.rint(np.where(valid, metres, 0) * 1000).clip(1, 32767), 0)
         return {
             "image": resized(image, *size),
             "segmentation": nearest(classes.astype(np.uint8), *size),

@@ -151,12 +151,12 @@ def planned_passes(experiment: Experiment) -> PlannedPasses:
     """What whole trials cost, by their method; of a seed all methods at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
     methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
-    known: dict[int, dict[str, dict[str, float]]] = {}
+    by_seed: dict[int, dict[str, dict[str, float]]] = {}
 
     def plan(suggestion: Suggestion, seed: int) -> dict[str, float]:
-        if seed not in known:
-            known[seed] = {one: experiment.planned_passes(one, seed) for one in methods}
-        return known[seed][suggestion.method]
+        if seed not in by_seed:
+            by_seed[seed] = {method: experiment.planned_passes(method, seed) for method in methods}
+        return by_seed[seed][suggestion.method]
 
     return plan
 

@@ -38,13 +38,13 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     Raises:
         NetworkError: where the network cannot be compacted or exported.
     """
-    known = read_architecture(model)
+    architecture = read_architecture(model)
     masked = load(model)
-    small, surgery = compact(masked, known.image_shape, images)
-    program = to_onnx(small, known.image_shape) if "onnx" in formats else None
+    small, surgery = compact(masked, architecture.image_shape, images)
+    program = to_onnx(small, architecture.image_shape) if "onnx" in formats else None
     session = None if program is None else OnnxNetwork(program)  # MLflow moves the weights out of it when it saves
     out.mkdir(parents=True, exist_ok=True)
-    save_model(small, out, replace(known, surgery=surgery))
+    save_model(small, out, replace(architecture, surgery=surgery))
     if "torch" in formats:
         save_program(small, images, out / "model.pt2")
     if program is not None:
@@ -52,9 +52,9 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
 
         save_onnx(program, out)
     networks = dense_rivals(model, images) | {"masked": masked, "compact": small}
-    figures = measured(networks, known, images, rounds)
+    figures = measured(networks, architecture, images, rounds)
     if session is not None:
-        figures["latency"] |= in_onnx(networks, session, known, images, rounds)
+        figures["latency"] |= in_onnx(networks, session, architecture, images, rounds)
     figures["leftovers"] = {name: asdict(left) for name, left in leftovers(masked, surgery).items()}
     figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     if "safetensors" not in formats:
@@ -81,11 +81,11 @@ def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
 
 
 def measured(
-    networks: dict[str, MultiTaskNet], known: Architecture, images: Tensor, rounds: int
+    networks: dict[str, MultiTaskNet], architecture: Architecture, images: Tensor, rounds: int
 ) -> dict[str, Any]:
     """Size, arithmetic, time and memory of the networks, the first of which is what others are compared with."""
     figures: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
-    figures["size"] = {name: size_of(network, known.image_shape) for name, network in networks.items()}
+    figures["size"] = {name: size_of(network, architecture.image_shape) for name, network in networks.items()}
     figures["latency"] = {}
     for count in BATCHES:
         batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
@@ -100,10 +100,14 @@ def measured(
 
 
 def in_onnx(
-    networks: dict[str, MultiTaskNet], compact: OnnxNetwork, known: Architecture, images: Tensor, rounds: int
+    networks: dict[str, MultiTaskNet],
+    compact: OnnxNetwork,
+    architecture: Architecture,
+    images: Tensor,
+    rounds: int,
 ) -> dict[str, dict[str, Any]]:
     """Time in onnxruntime of the networks ``dense`` and ``masked`` and of the compact one, as :func:`measured`."""
-    others = {name: OnnxNetwork(to_onnx(networks[name], known.image_shape)) for name in ("dense", "masked")}
+    others = {name: OnnxNetwork(to_onnx(networks[name], architecture.image_shape)) for name in ("dense", "masked")}
     timed = others | {"compact": compact}
     found = {}
     for count in BATCHES:

@@ -313,10 +313,10 @@ class Scheduler:
             ended: trials that ended.
             pending: by name, those that were to run; they are handed out first, from the states they left.
         """
-        known = {one.trial.name: one for one in ended}
+        ended_entries = {entry.trial.name: entry for entry in ended}
         for progress in self.progress.values():
-            while (one := known.get(progress.next_name) or pending.get(progress.next_name)) is not None:
-                self._resume(progress, one, one.trial.name in known)
+            while (one := ended_entries.get(progress.next_name) or pending.get(progress.next_name)) is not None:
+                self._resume(progress, one, one.trial.name in ended_entries)
         for one in ended:
             if one.trial.training_seed is not None:
                 self.comparison.restore(one.trial, one.elapsed)

@@ -121,8 +121,8 @@ def check_hosts(needs: Needs) -> None:
     Raises:
         ConfigError: naming the hosts, and what the first of them lacks.
     """
-    known = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in known if node["Alive"]}
+    found = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in found if node["Alive"]}
     answers = {
         _missing.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(needs): host
         for host, node in sorted(nodes.items())

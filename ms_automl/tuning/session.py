@@ -121,8 +121,8 @@ def _needs_there(address: str | None, needed: Callable[[], Needs]) -> Needs | No
             "this process is a client of a Ray cluster (ray://): start the comparison on a host of the cluster, "
             "by --address auto"
         )
-    known = ray.nodes()  # type: ignore[no-untyped-call]
-    return needed() if sum(node["Alive"] for node in known) > 1 else None
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return needed() if sum(node["Alive"] for node in nodes) > 1 else None
 
 
 @contextmanager

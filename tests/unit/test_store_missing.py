@@ -126,13 +126,13 @@ def test_what_a_trial_lacks_is_added_once(what, comparison, tmp_path):
     uri, run_id, model = comparison
     tracker = Tracker(uri)
     tracker.run_id = run_id
-    known = tracker._known()
+    known = tracker._search_runs()
     ids = {letter: known[f"arm-0/{index:02d}"].info.run_id for index, letter in enumerate("abc")}
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
         for table in ("metrics", "latest_metrics"):
             connection.execute(DAMAGES[what].format(table=table, **ids))
     assert resumed(uri, run_id, arm(), model) == 1
-    runs = tracker._known()
+    runs = tracker._search_runs()
     first, second, third = (runs[f"arm-0/{index:02d}"] for index in range(3))
     assert first.data.metrics["val/objective"] == 1.5 and first.data.metrics["cost/passes"] == 10.0
     assert [run.info.status for run in (first, second, third)] == ["FINISHED", "KILLED", "FAILED"]
@@ -147,7 +147,7 @@ def test_what_the_arm_and_the_whole_lack_is_added_once(comparison, tmp_path):
     whole = content(tmp_path / "mlflow.db")
     tracker = Tracker(uri)
     tracker.run_id = run_id
-    run = tracker._known()["arm-0"]
+    run = tracker._search_runs()["arm-0"]
     for folder in (run.info.run_id, run_id):
         for file in (tmp_path / "mlruns" / "ms_automl" / folder).rglob("*.json"):
             file.unlink()
@@ -173,7 +173,7 @@ def test_another_selected_model_is_logged_beside_the_one_before(comparison):
     resumed(uri, run_id, arm(), model, weight=2.0)
     tracker = Tracker(uri)
     tracker.run_id = run_id
-    outputs = tracker._known()["arm-0"].outputs.model_outputs
+    outputs = tracker._search_runs()["arm-0"].outputs.model_outputs
     models = [tracker.client.get_logged_model(output.model_id) for output in outputs]
     assert len({one.tags["ms_automl.digest"] for one in models}) == 2
 
@@ -197,7 +197,7 @@ def test_in_a_program_that_uses_mlflow_itself_its_run_and_experiment_stay_as_the
         mlflow.set_tracking_uri(None)
         mlflow.tracking.fluent._active_experiment_id = None
     assert mlflow.get_tracking_uri() == before
-    arm_run = tracker._known()["arm-0"]
+    arm_run = tracker._search_runs()["arm-0"]
     (output,) = arm_run.outputs.model_outputs
     logged = tracker.client.get_logged_model(output.model_id)
     assert (logged.status, logged.source_run_id, logged.name) == ("READY", arm_run.info.run_id, "arm-0")

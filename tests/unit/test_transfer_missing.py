@@ -34,7 +34,7 @@ def started(uri, run_id, folder):
 def runs(uri, run_id, _):
     tracker = Tracker(uri)
     tracker.run_id = run_id
-    return tracker.client, {name: run for name, run in tracker._known().items() if name != "transfer"}
+    return tracker.client, {name: run for name, run in tracker._search_runs().items() if name != "transfer"}
 
 
 def test_what_lacks_nothing_is_left_as_it_is(stage):

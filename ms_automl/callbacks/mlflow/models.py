@@ -60,7 +60,7 @@ class LoggedOnnx:
             experiment: id of the run's.
             run_id: of the run.
         """
-        made = self._known(client, experiment, run_id) or client.create_logged_model(
+        made = self._logged(client, experiment, run_id) or client.create_logged_model(
             experiment, name=self.name, source_run_id=run_id, tags={DIGEST: self.digest}
         )
         outputs = client.get_run(run_id).outputs
@@ -76,7 +76,7 @@ class LoggedOnnx:
             client.finalize_logged_model(made.model_id, "READY")
         self.clean()
 
-    def _known(self, client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
+    def _logged(self, client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
         """The run's model with these weights."""
         found = client.search_logged_models([experiment], f"tags.`{DIGEST}` = '{self.digest}'")
         return next((model for model in found if model.source_run_id == run_id), None)

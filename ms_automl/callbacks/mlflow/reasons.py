@@ -115,8 +115,8 @@ def passing(error: BaseException) -> bool:
 
 
 def _of_schema(uri: str, version: str) -> str:
-    known = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
-    if any(known.glob(f"{version}_*.py")):
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    if any(migrations.glob(f"{version}_*.py")):
         return f"copy the database, then: mlflow db upgrade {shlex.quote(public(uri))}"
     return f"install the MLflow that wrote it, or a newer one (this is {mlflow.__version__}), or {OTHER}"
 

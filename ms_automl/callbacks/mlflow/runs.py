@@ -98,12 +98,12 @@ class Runs:
 
     def _find(self) -> None:
         """Find the comparison's runs, and those of its trials that no process ended."""
-        self.there = self._known()
+        self.there = self._search_runs()
         self.runs = {name: run.info.run_id for name, run in self.there.items()}
         running = {name: run for name, run in self.there.items() if run.info.status == "RUNNING"}
         self.unended = {name for name, run in running.items() if run.data.tags.get("ms_automl.kind") != "arm"}
 
-    def _known(self, name: str | None = None) -> dict[str, Run]:
+    def _search_runs(self, name: str | None = None) -> dict[str, Run]:
         """Runs of this comparison by name.
 
         Args:
@@ -134,7 +134,7 @@ class Runs:
         def make(attempt: int) -> None:
             self.unended.discard(name)
             if attempt > 0 and name not in self.runs:  # the store may have made it, and its answer been lost
-                self.runs.update({one: run.info.run_id for one, run in self._known(name).items()})
+                self.runs.update({one: run.info.run_id for one, run in self._search_runs(name).items()})
             if name in self.runs:
                 self.client.update_run(self.runs[name], status="RUNNING")
                 return

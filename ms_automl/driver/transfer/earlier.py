@@ -69,7 +69,7 @@ def head_of(out: Path) -> dict[str, Any]:
 
 def check_head(
     head: Mapping[str, Any],
-    known: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     adapted: Collection[str],
     digests: Collection[str],
     where: str,
@@ -78,7 +78,7 @@ def check_head(
 
     Args:
         head: of the stage now: ``format``, ``comparison`` and ``settings``.
-        known: the same as it was found; empty where nothing was.
+        recorded: the head as it was found; empty where nothing was found.
         adapted: digests of the models that have adapted there.
         digests: of the comparison's models. Where MLflow had lost it and it got another run, they say that what is
             there is its own.
@@ -87,17 +87,16 @@ def check_head(
     Raises:
         ConfigError: where something differs.
     """
-    if not known:
+    if not recorded:
         return
     own = bool(adapted) and set(adapted) <= set(digests)
     for key in ("format", "comparison"):
-        if known.get(key) != head[key] and not (own and key == "comparison"):
+        if recorded.get(key) != head[key] and not (own and key == "comparison"):
             raise ConfigError(
-                f"{where} belongs to {key} {known.get(key)}, this is {head[key]}: name a new folder with --out"
+                f"{where} belongs to {key} {recorded.get(key)}, this is {head[key]}: name a new folder with --out"
             )
-    before = (
-        asdict(TrainingSettings()) | upgraded({"training": known["settings"]})["training"]
-    )  # as they are called now
+    # As they are called now, and with those that an earlier version did not have.
+    before = asdict(TrainingSettings()) | upgraded({"training": recorded["settings"]})["training"]
     for key, now in head["settings"].items():
         was = before.get(key)
         if was != now:
@@ -122,8 +121,8 @@ def digests_in(out: Path) -> set[str]:
     return {adaptation_of(trial).digest for trial in _trials(replay(out, models=False))}
 
 
-def _trials(known: Replay) -> list[Trial]:
-    return [one.trial for one in (*known.ended, *known.pending.values())]
+def _trials(replayed: Replay) -> list[Trial]:
+    return [one.trial for one in (*replayed.ended, *replayed.pending.values())]
 
 
 def log_with(out: Path, rows: Sequence[Mapping[str, Any]]) -> EventLog:

@@ -75,17 +75,17 @@ class TransferExperiment(Experiment):
 
 def _with_new_head(model: str, task: Task, random: bool, grouping: str, seed: int) -> MultiTaskNet:
     """The selected network at a place with a new head; with ``random`` only its pattern of zeros is its own."""
-    known, trained = _loaded(model)
+    architecture, trained = _loaded(model)
     network = build_network(
-        known.factory,
-        known.args,
-        image_shape=known.image_shape,
-        heads={**known.heads, task.name: task.head},
+        architecture.factory,
+        architecture.args,
+        image_shape=architecture.image_shape,
+        heads={**architecture.heads, task.name: task.head},
         seed=seed,
     )
     if random:
-        alive = build_groups(trained, grouping, known.image_shape).norms() > 0
-        groups = build_groups(network, grouping, known.image_shape)
+        alive = build_groups(trained, grouping, architecture.image_shape).norms() > 0
+        groups = build_groups(network, grouping, architecture.image_shape)
         groups.scale_(alive.to(groups.size.dtype))
         return network
     try:

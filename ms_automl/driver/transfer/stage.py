@@ -137,14 +137,14 @@ def assemble_stage(
         replayed: what earlier starts have done.
         clock: seconds.
     """
-    known, ended = dict(replayed.pending), list(replayed.ended)
+    pending_entries, ended = dict(replayed.pending), list(replayed.ended)
     left = set(asked) - finished(one.trial for one in ended)
     for name, one in replayed.pending.items():
         if (
             adaptation_of(one.trial) not in left
         ):  # not any more, or its model was replaced, or it is done elsewhere
-            ended.append(replace(known.pop(name), trial=replace(one.trial, status=Status.KILLED)))
-    begun = [adaptation_of(one.trial) for one in known.values()]
+            ended.append(replace(pending_entries.pop(name), trial=replace(one.trial, status=Status.KILLED)))
+    begun = [adaptation_of(one.trial) for one in pending_entries.values()]
     new = [one for one in asked if one in left and one not in begun]
     pending, before = [*begun, *new], len(ended) + len(begun)
     passes = {one: experiment.passes_of(one) for one in sorted(pending, key=lambda one: one.seed)}
@@ -161,7 +161,7 @@ def assemble_stage(
         concurrency=max(1, run.planned_trials),  # they do not depend on each other
         models=False,
     )
-    scheduler.resume(ended, known)
+    scheduler.resume(ended, pending_entries)
     return Stage(run, comparison, scheduler, pending, sum(sum(one.values()) for one in passes.values()))
 
 
