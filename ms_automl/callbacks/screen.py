@@ -133,12 +133,12 @@ def clock(seconds: float) -> str:
 
 def _eta(comparison: Comparison) -> str:
     ended = [trial for trial in comparison.trials.values() if trial.status == Status.FINISHED]
-    here = len(ended) - comparison.restored
-    if here <= 0 or comparison.first_start is None:
+    done = len(ended) - comparison.restored
+    if done <= 0 or comparison.first_start is None:
         return "time left not known yet"
     planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.runs.values() if not s.closed)
     planned += sum(len(s.trials) for s in comparison.runs.values() if s.closed)
-    rate = here / (time.monotonic() - comparison.first_start)
+    rate = done / (time.monotonic() - comparison.first_start)
     return f"about {clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"
 
 

@@ -217,8 +217,8 @@ class PreparedSplit:
         digest = hashlib.sha256(f"{decoder.__module__}.{decoder.__qualname__} {self.part}".encode())
         digest.update(self.indices.numpy().tobytes())
         for file, _, made in self.prepared.files():
-            there = file.stat()
-            digest.update(f"{made} {there.st_size} {there.st_mtime_ns}\n".encode())
+            status = file.stat()
+            digest.update(f"{made} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> PreparedSplit:

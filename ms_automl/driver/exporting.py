@@ -55,7 +55,7 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     figures = measured(networks, architecture, images, rounds)
     if session is not None:
         figures["latency"] |= in_onnx(networks, session, architecture, images, rounds)
-    figures["leftovers"] = {name: asdict(left) for name, left in leftovers(masked, surgery).items()}
+    figures["leftovers"] = {name: asdict(leftover) for name, leftover in leftovers(masked, surgery).items()}
     figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     if "safetensors" not in formats:
         for name in ("model.safetensors", "model.json"):
@@ -135,8 +135,8 @@ def summary_lines(figures: dict[str, Any]) -> list[str]:
             f"({1 / ratio['high']:.2f} to {1 / ratio['low']:.2f}), {100 * speedup / limit:.0f} % of the "
             f"{limit:.2f} that its arithmetic allows"
         )
-    stayed = {name: left for name, left in figures["leftovers"].items() if left["stayed"]}
-    zeros = sum(left["zeros"] for left in figures["leftovers"].values())
-    lines.append(f"zeros that stayed: {sum(left['stayed'] for left in stayed.values()):,} of {zeros:,}")
-    lines += [f"  {name}: {left['stayed']:,}, {left['why']}" for name, left in stayed.items()]
+    stayed = {name: leftover for name, leftover in figures["leftovers"].items() if leftover["stayed"]}
+    zeros = sum(leftover["zeros"] for leftover in figures["leftovers"].values())
+    lines.append(f"zeros that stayed: {sum(leftover['stayed'] for leftover in stayed.values()):,} of {zeros:,}")
+    lines += [f"  {name}: {leftover['stayed']:,}, {leftover['why']}" for name, leftover in stayed.items()]
     return lines

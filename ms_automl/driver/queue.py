@@ -27,7 +27,7 @@ class RunQueue:
         self._free: list[tuple[bool, int, int, Run]] = []
         self._parked: dict[int, list[Run]] = defaultdict(list)  # by seed
         self._closed: list[tuple[int, Run]] = []
-        self._here: set[str] = set()  # whichever of the three a run is in, or has left for good
+        self._queued: set[str] = set()  # whichever of the three a run is in, or was in when it was dropped
         self.open = 0
         for number, run in enumerate(runs):
             self._numbers[run.name] = number
@@ -36,9 +36,9 @@ class RunQueue:
 
     def push(self, run: Run) -> None:
         """Put back a run that may run a trial more, or that is closed; one that is here already stays."""
-        if run.name in self._here:
+        if run.name in self._queued:
             return
-        self._here.add(run.name)
+        self._queued.add(run.name)
         number = self._numbers[run.name]
         if run.closed:
             self.open -= 1
@@ -52,12 +52,12 @@ class RunQueue:
         if not self._free:
             return None
         run = heapq.heappop(self._free)[-1]
-        self._here.remove(run.name)
+        self._queued.remove(run.name)
         return run
 
     def park(self, run: Run) -> None:
         """Keep a run that was taken out until a trial of its seed's reference has ended."""
-        self._here.add(run.name)
+        self._queued.add(run.name)
         self._parked[run.seed].append(run)
 
     def freed(self, run: Run) -> None:
@@ -65,7 +65,7 @@ class RunQueue:
         self.push(run)
         if run.is_reference:
             for waiting in self._parked.pop(run.seed, []):
-                self._here.remove(waiting.name)
+                self._queued.remove(waiting.name)
                 self.push(waiting)
 
     def first_closed(self) -> Run | None:

@@ -177,9 +177,9 @@ class Scheduler:
         return wanted and len(run.retrained) < self.retrain
 
     def _retraining(self, run: Run, trial_id: str) -> Assignment:
-        best, there = run.best, {trial.index for trial in run.retrained}
+        best, used = run.best, {trial.index for trial in run.retrained}
         assert best is not None
-        index = next(number for number in range(self.retrain) if number not in there)
+        index = next(number for number in range(self.retrain) if number not in used)
         suggestion = Suggestion(best.method, best.params, best.values)
         trial = new_trial(trial_id, run, index, suggestion)
         trial.training_seed = FRESH + 1000 * run.seed + index

@@ -63,16 +63,16 @@ def throughput_of(experiment: Experiment, tflops: float | None = None) -> Throug
             where there is nothing to measure.
     """
     device = experiment.config.resources.device
-    here = device.type == "cpu" or torch.cuda.is_available()
-    return _measured(experiment) if here and tflops is None else _assumed(experiment, tflops or TFLOPS, here)
+    present = device.type == "cpu" or torch.cuda.is_available()
+    return _measured(experiment) if present and tflops is None else _assumed(experiment, tflops or TFLOPS, present)
 
 
-def _assumed(experiment: Experiment, tflops: float, here: bool) -> Throughput:
+def _assumed(experiment: Experiment, tflops: float, present: bool) -> Throughput:
     seed = experiment.config.first_seed
     train, forward = flops_of_a_sample(experiment.network(seed), experiment.data(seed).image_shape)
     rate = tflops * 1e12
     source = (
-        f"{'' if here else 'no GPU here to measure on: '}{tflops:g} TFLOPS are assumed (--tflops), which at "
+        f"{'' if present else 'no GPU here to measure on: '}{tflops:g} TFLOPS are assumed (--tflops), which at "
         f"{train / 1e9:.3g} GFLOP a pass are {rate / train:.0f} passes a second"
     )
     return Throughput(train / rate, 3 * forward / rate, 0.0, source)

@@ -55,13 +55,13 @@ class _Lasting(io.FileIO):
     lost: OSError | None = None
 
     def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
-        while left and self.lost is None:
+        rest = memoryview(data).cast("B")
+        while rest and self.lost is None:
             try:
-                written = super().write(left)
+                written = super().write(rest)
                 if written is None:  # somebody has made it non-blocking, and it is full
                     select.select((), (self,), ())
-                left = left[written or 0 :]
+                rest = rest[written or 0 :]
             except OSError as error:
                 self.lost = error
         return memoryview(data).nbytes

@@ -170,8 +170,8 @@ class OptunaSearch(Sampler):
         """Whether a trial on a rung is not among the best third there, of those known when it was suggested."""
         if report not in self.rungs:
             return False
-        there = [trial.at_rungs[report] for trial in trials[: trials[index].known] if report in trial.at_rungs]
-        values = [objective, *there]
+        others = [trial.at_rungs[report] for trial in trials[: trials[index].known] if report in trial.at_rungs]
+        values = [objective, *others]
         last = sorted(values)[max(0, len(values) // 3 - 1)]
         return objective > last
 

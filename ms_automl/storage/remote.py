@@ -149,7 +149,7 @@ def shown(place: str) -> str:
     return place.partition("?")[0] if remote(place) else place
 
 
-def there(place: str) -> bool:
+def exists(place: str) -> bool:
     """Whether a file or folder is at a place, seen from this host."""
     try:
         filesystem, path = _opened(place)

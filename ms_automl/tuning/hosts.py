@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ms_automl.config import Config
 from ms_automl.environment.siblings import ROOT
 from ms_automl.errors import ConfigError
-from ms_automl.storage.remote import there
+from ms_automl.storage.remote import exists
 
 PACKAGES = ("ms_automl", "search_spaces", "trainables")
 SAME = ("torch", "torchvision", "numpy")
@@ -58,7 +58,7 @@ class Needs:
         for name, version in self.versions.items():
             if (found := _version(name)) != version:
                 return f"has {name} {found}, and the driver {version}: install the same on every host"
-        if not there(self.marker):
+        if not exists(self.marker):
             return f"does not see {self.stored}"
         if self.data_dir is not None and _listing(self.data_dir) != self.listing:
             state = "other files in it" if self.data_dir.is_dir() else "no such folder"

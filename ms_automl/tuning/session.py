@@ -81,9 +81,9 @@ def ray_session(
             stored = f"what this comparison stores in {shown(storage.address)}: {remedy}"
             return needs_of(experiment.config, experiment.data_dir, marker, stored)
 
-        there, needs = ray.is_initialized(), None
-        if there:
-            needs = _needs_there(address, needed)
+        initialized, needs = ray.is_initialized(), None
+        if initialized:
+            needs = _needs_of_this_ray(address, needed)
         elif address is None:
             stack.enter_context(_of_our_own(slots * resources.cpus_per_trial))
         else:
@@ -94,12 +94,12 @@ def ray_session(
             _check_gpus(resources.gpus_per_trial)
         if needs is not None:
             check_hosts(needs)
-        if there or needs is not None:
+        if initialized or needs is not None:
             slots = capacity(resources)
         # On this machine one: a trial suggested early knows less. On a cluster it waits for its host to begin, and
         # those that wait must wait together.
         stack.enter_context(unless_set({"TUNE_MAX_PENDING_TRIALS_PG": str(1 if needs is None else slots)}))
-        yield Session(slots, storage, needs, own=not there and address is None)
+        yield Session(slots, storage, needs, own=not initialized and address is None)
 
 
 def _hush() -> None:
@@ -109,7 +109,7 @@ def _hush() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
-def _needs_there(address: str | None, needed: Callable[[], Needs]) -> Needs | None:
+def _needs_of_this_ray(address: str | None, needed: Callable[[], Needs]) -> Needs | None:
     """What the hosts of this process's Ray must have; None where it is of this machine alone."""
     if address is not None:
         raise ConfigError(
@@ -226,8 +226,8 @@ def _check_gpus(wanted: float) -> None:
 
 def capacity(resources: ResourcesSection) -> int:
     """Trials at a time on the cluster as it is, at least 1: an autoscaler adds hosts when they are asked for."""
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    found = there.get("CPU", 0) / resources.cpus_per_trial
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found = total.get("CPU", 0) / resources.cpus_per_trial
     if resources.gpus_per_trial:
-        found = min(found, there.get("GPU", 0) / resources.gpus_per_trial)
+        found = min(found, total.get("GPU", 0) / resources.gpus_per_trial)
     return max(1, int(found))

@@ -3,7 +3,7 @@
 import pytest
 
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.storage.remote import Storage, as_folder, remote, shown, storage_of, there
+from ms_automl.storage.remote import Storage, as_folder, exists, remote, shown, storage_of
 
 
 def test_without_the_option_models_lie_in_the_comparison(tmp_path):
@@ -39,8 +39,8 @@ def test_keys_in_an_address_are_refused_and_not_repeated(tmp_path):
 
 def test_the_marker_is_there_while_the_comparison_runs_and_then_gone(tmp_path):
     with Storage(str(tmp_path / "new" / "mine")).marked() as marker:
-        assert there(marker)
-    assert not there(marker)
+        assert exists(marker)
+    assert not exists(marker)
 
 
 def test_only_what_lies_inside_is_ever_deleted(tmp_path):
@@ -84,4 +84,4 @@ def test_a_store_that_is_away_is_said_in_a_line(monkeypatch):
     with pytest.raises(DataError, match=r"s3://bucket/a cannot be fetched") as caught, as_folder(away):
         pass
     assert "BBB" not in str(caught.value)
-    assert not there(away)
+    assert not exists(away)

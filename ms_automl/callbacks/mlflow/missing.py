@@ -38,12 +38,12 @@ def reported(trial: Trial) -> dict[str, float]:
     return {key: value for key, value in trial.metrics.items() if key != "step"}
 
 
-def lacking(there: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
+def lacking(logged: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
     """Of the metrics that a run is to have, those that it has not, or not with this value."""
-    return {key: value for key, value in wanted.items() if key not in there or not _same(there[key], value)}
+    return {key: value for key, value in wanted.items() if key not in logged or not _same(logged[key], value)}
 
 
-def _same(there: float, value: Any) -> bool:
+def _same(logged: float, value: Any) -> bool:
     if math.isnan(value):
-        return math.isnan(there) or there == 0.0  # some databases keep a mark beside a zero
-    return there == value or (math.isinf(value) and math.copysign(1, value) * there >= LARGEST)
+        return math.isnan(logged) or logged == 0.0  # some databases keep a mark beside a zero
+    return logged == value or (math.isinf(value) and math.copysign(1, value) * logged >= LARGEST)

@@ -43,7 +43,7 @@ class Runs:
             self.experiment = self._use(self._experiment())
         self.run_id = ""
         self.runs: dict[str, str] = {}
-        self.there: dict[str, Run] = {}  # by name, those of an earlier process as they were found
+        self.earlier_runs: dict[str, Run] = {}  # by name, those of an earlier process as they were found
         self.unended: set[str] = set()
         self._points: dict[str, int] = {}  # by arm, of its anytime curve: those that are logged
         self.writer = Writer(self._probe, say)
@@ -98,9 +98,9 @@ class Runs:
 
     def _find(self) -> None:
         """Find the comparison's runs, and those of its trials that no process ended."""
-        self.there = self._search_runs()
-        self.runs = {name: run.info.run_id for name, run in self.there.items()}
-        running = {name: run for name, run in self.there.items() if run.info.status == "RUNNING"}
+        self.earlier_runs = self._search_runs()
+        self.runs = {name: run.info.run_id for name, run in self.earlier_runs.items()}
+        running = {name: run for name, run in self.earlier_runs.items() if run.info.status == "RUNNING"}
         self.unended = {name for name, run in running.items() if run.data.tags.get("ms_automl.kind") != "arm"}
 
     def _search_runs(self, name: str | None = None) -> dict[str, Run]:

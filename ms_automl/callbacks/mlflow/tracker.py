@@ -149,13 +149,13 @@ class Tracker(Runs, Callback):
         Returns:
             How many trials lacked something.
         """
-        there = self._steps(run)
-        self._log_points(run, [point for point in run.anytime if round(point[0]) not in there])
+        logged = self._steps(run)
+        self._log_points(run, [point for point in run.anytime if round(point[0]) not in logged])
         self._points[run.name] = len(run.anytime)
         count = 0
         newest = {trial.shown_as: trial for trial in (*run.trials, *run.retrained)}
         for name, trial in newest.items():
-            found = self.there.get(name)
+            found = self.earlier_runs.get(name)
             ended = trial.status not in (Status.RUNNING, Status.KILLED)
             if not ended or not lacks(found, trial, _params_of(run, trial)):
                 continue
@@ -169,7 +169,7 @@ class Tracker(Runs, Callback):
 
     def _steps(self, run: Run) -> set[int]:
         """Where an arm's curve has points in the store."""
-        found = self.there.get(run.name)
+        found = self.earlier_runs.get(run.name)
         if found is None:
             return set()
         with understood(self.uri):

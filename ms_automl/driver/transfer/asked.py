@@ -78,9 +78,9 @@ class Source:
         Raises:
             DataError: where nothing is left.
         """
-        there = {(str(row["arm"]), int(row["seed"])) for row in self._valid}
+        valid = {(str(row["arm"]), int(row["seed"])) for row in self._valid}
         wanted = [(arm, seed) for seed in self.seeds for arm in arms]
-        kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), (REFERENCE, seed)} <= there]
+        kept = [(arm, seed) for arm, seed in wanted if {(arm, seed), (REFERENCE, seed)} <= valid]
         if not kept:
             raise DataError("no seed of the comparison has a dense reference: nothing can be held against it")
         models = {}

@@ -134,11 +134,11 @@ def log_with(out: Path, rows: Sequence[Mapping[str, Any]]) -> EventLog:
     """
     (out / FILE).touch()  # from here on nobody looks for what earlier versions have left
     log, trials = EventLog(out), _trials(replay(out, models=False))
-    done, there = finished(trials), {adaptation_of(trial) for trial in trials}
+    done, logged = finished(trials), {adaptation_of(trial) for trial in trials}
     index = len(trials)
     for row in rows:
         one = Adaptation.of(row)
-        if one in done or (one in there and row["status"] != Status.FINISHED):
+        if one in done or (one in logged and row["status"] != Status.FINISHED):
             continue
         log.append(*_events(_trial(one, row, index), row))
         index += 1

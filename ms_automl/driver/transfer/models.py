@@ -29,13 +29,13 @@ def store_models(
     """
     names = {key: f"{key[0]}-{key[1]}-{digests[key]}" for key in models}
     try:
-        there = set(json.loads(storage.read(LIST) or "[]"))
-        storage.write(LIST, json.dumps(sorted(there)).encode())  # can it be written at all?
+        stored = set(json.loads(storage.read(LIST) or "[]"))
+        storage.write(LIST, json.dumps(sorted(stored)).encode())  # can it be written at all?
         for key, name in names.items():
-            if name not in there:
+            if name not in stored:
                 storage.below(MODELS).copy(models[key], name)
-                there.add(name)
-                storage.write(LIST, json.dumps(sorted(there)).encode())
+                stored.add(name)
+                storage.write(LIST, json.dumps(sorted(stored)).encode())
     except (OSError, ValueError) as error:
         raise ConfigError(f"no models can be stored in {shown(storage.address)}: {error}") from error
     return {key: storage.below(MODELS).below(name).address for key, name in names.items()}

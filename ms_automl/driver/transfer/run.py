@@ -135,11 +135,11 @@ def _about(data: MultiTaskData) -> dict[str, Any]:
 
 def _announced(asked: Asked, stage: Stage, slots: int, out: Path) -> str:
     tasks = ", ".join(dict.fromkeys(one.task for one in asked.adaptations))
-    whole, left = len(asked.adaptations), len(stage.pending)
+    whole, remaining = len(asked.adaptations), len(stage.pending)
     seconds = stage.passes * asked.source.seconds_per_pass / slots
     return (
-        f"{tasks}: {whole} adaptations, {whole - left} done, {left} to run, {stage.passes:,.0f} passes, about "
-        f"{clock(seconds)} with {slots} at a time; results in {out.name}"
+        f"{tasks}: {whole} adaptations, {whole - remaining} done, {remaining} to run, {stage.passes:,.0f} passes, "
+        f"about {clock(seconds)} with {slots} at a time; results in {out.name}"
     )
 
 
@@ -153,8 +153,8 @@ def _log(asked: Asked, head: Mapping[str, Any], out: Path) -> EventLog:
     earlier.check_head(head, earlier.head_of(out), earlier.digests_in(out), digests, str(out))
     rows = earlier.rows_in(out)
     if recorded is not None:
-        there = {str(row["digest"]) for row in recorded["rows"]}
-        earlier.check_head(head, recorded, there, digests, "the comparison's records in MLflow")
+        adapted = {str(row["digest"]) for row in recorded["rows"]}
+        earlier.check_head(head, recorded, adapted, digests, "the comparison's records in MLflow")
         rows += recorded["rows"]
     return earlier.log_with(out, rows)
 

@@ -50,8 +50,8 @@ class Adaptations(Sampler):
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
         """The first one that has not been suggested since."""
-        here = len(trials) - self.before
-        return self.asked[here].suggestion if here < len(self.asked) else DONE
+        index = len(trials) - self.before
+        return self.asked[index].suggestion if index < len(self.asked) else DONE
 
 
 class AdaptationJudge(Judge):
@@ -138,14 +138,14 @@ def assemble_stage(
         clock: seconds.
     """
     pending_entries, ended = dict(replayed.pending), list(replayed.ended)
-    left = set(asked) - finished(one.trial for one in ended)
+    remaining = set(asked) - finished(one.trial for one in ended)
     for name, one in replayed.pending.items():
         if (
-            adaptation_of(one.trial) not in left
+            adaptation_of(one.trial) not in remaining
         ):  # not any more, or its model was replaced, or it is done elsewhere
             ended.append(replace(pending_entries.pop(name), trial=replace(one.trial, status=Status.KILLED)))
     begun = [adaptation_of(one.trial) for one in pending_entries.values()]
-    new = [one for one in asked if one in left and one not in begun]
+    new = [one for one in asked if one in remaining and one not in begun]
     pending, before = [*begun, *new], len(ended) + len(begun)
     passes = {one: experiment.passes_of(one) for one in sorted(pending, key=lambda one: one.seed)}
     run = StageRun(NAME, pending[0].seed if pending else 0, "", math.inf, (), before + len(new), Role.CONTROL)
