@@ -136,10 +136,10 @@ def _checked(values: dict[str, Any], record: dict[str, Any] | None, seeds: int |
 def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]:
     """Name in a configuration what is handed over; by name what is no name itself."""
     own: dict[str, Factory] = {}
-    for kind, one in given.items():
-        if one is None:
+    for kind, value in given.items():
+        if value is None:
             continue
-        name, factory = (one, None) if isinstance(one, str) else _named(kind, one)
+        name, factory = (value, None) if isinstance(value, str) else _named(kind, value)
         if factory is not None:
             own[name] = factory
         if values.get(kind, {}).get("factory") != name:  # its own arguments, never the preset's
@@ -147,21 +147,21 @@ def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]
     return own
 
 
-def _named(kind: str, one: Any) -> tuple[str, Factory]:
+def _named(kind: str, value: Any) -> tuple[str, Factory]:
     from ms_automl.data import MultiTaskData
     from ms_automl.models import MultiTaskNet
 
-    if isinstance(one, MultiTaskData):
-        return f"object:{one.name}", _Same(one)
-    if isinstance(one, MultiTaskNet):
-        return f"object:{type(one.trunk).__name__}", _Copies(one)
-    if not callable(one):
+    if isinstance(value, MultiTaskData):
+        return f"object:{value.name}", _Same(value)
+    if isinstance(value, MultiTaskNet):
+        return f"object:{type(value.trunk).__name__}", _Copies(value)
+    if not callable(value):
         wanted = "MultiTaskData" if kind == "data" else "MultiTaskNet"
         raise ConfigError(
-            f"{kind}: give a factory's name, a function or a {wanted} itself, but got {type(one).__name__}"
+            f"{kind}: give a factory's name, a function or a {wanted} itself, but got {type(value).__name__}"
         )
-    module, name = getattr(one, "__module__", None), getattr(one, "__qualname__", type(one).__name__)
-    return f"{module or 'object'}:{name}", one
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", type(value).__name__)
+    return f"{module or 'object'}:{name}", value
 
 
 @dataclass(frozen=True)

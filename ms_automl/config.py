@@ -332,7 +332,7 @@ def _known_keys() -> list[str]:
     for name, field in Config.model_fields.items():
         key, section = field.alias or name, field.annotation
         if name == "meta":
-            keys += dict.fromkeys(f"meta.{one}" for entry in SETTINGS.values() for one in _names(entry))
+            keys += dict.fromkeys(f"meta.{setting}" for entry in SETTINGS.values() for setting in _names(entry))
         elif is_dataclass(section):
             keys += [f"{key}.{inner}" for inner in _names(section)]
         elif isinstance(section, type) and issubclass(section, _Section):

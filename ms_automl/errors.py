@@ -63,7 +63,9 @@ def require(conditions: Mapping[str, bool], settings: object) -> None:
     """
     broken = [condition for condition, holds in conditions.items() if not holds]
     if broken:
-        raise ConfigError("; ".join(f"`{one}` must hold, but got {_values(one, settings)}" for one in broken))
+        raise ConfigError(
+            "; ".join(f"`{condition}` must hold, but got {_values(condition, settings)}" for condition in broken)
+        )
 
 
 def _values(condition: str, settings: object) -> str:

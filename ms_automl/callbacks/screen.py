@@ -83,12 +83,12 @@ def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
     }
 
 
-def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
+def comparison_table(rows: list[dict[str, Any]], trial_cost: float) -> Table:
     """The result: a row per arm and seed, cost in multiples of one fixed-λ trial.
 
     Args:
         rows: as in comparison.json.
-        unit: what one fixed-λ trial costs, in the budget's unit.
+        trial_cost: what one fixed-λ trial costs, in the budget's unit.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "sec"):
@@ -102,7 +102,7 @@ def comparison_table(rows: list[dict[str, Any]], unit: float) -> Table:
             _number(row["delta_m"], "{:+.1f}"),
             _number(None if row["sparsity_param"] is None else 100 * row["sparsity_param"], "{:.0f}"),
             str(row["trials"]),
-            f"{row['spent'] / unit:.2f}x",
+            f"{row['spent'] / trial_cost:.2f}x",
             f"{row['device_seconds']:.0f}",
         ]
         table.add_row(*cells)

@@ -155,21 +155,23 @@ def replay(folder: Path, models: bool = True) -> Replay:
                 if event["trial"] in ended:
                     ended[event["trial"]].trial.checkpoint = _seen(event["place"], folder)
             else:
-                one = _entry(event, folder)
-                if one.trial.status == Status.RUNNING:
-                    pending[one.trial.name] = one
+                entry = _entry(event, folder)
+                if entry.trial.status == Status.RUNNING:
+                    pending[entry.trial.name] = entry
                 else:
-                    ended.pop(one.trial.name, None)  # the order is that of the ends
-                    ended[one.trial.name] = one
+                    ended.pop(entry.trial.name, None)  # the order is that of the ends
+                    ended[entry.trial.name] = entry
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{FILE}: line {number} is no event ({error!r}): restore the file from a copy"
             ) from error
     over = list(ended.values())
     if models:
-        over = [one for one in over if one.trial.status == Status.FAILED or one.trial.checkpoint is not None]
-    names = {one.trial.name for one in over}
-    return Replay(charges, over, {name: one for name, one in pending.items() if name not in names})
+        over = [
+            entry for entry in over if entry.trial.status == Status.FAILED or entry.trial.checkpoint is not None
+        ]
+    names = {entry.trial.name for entry in over}
+    return Replay(charges, over, {name: entry for name, entry in pending.items() if name not in names})
 
 
 def _entry(event: dict[str, Any], folder: Path) -> Entry:

@@ -85,7 +85,7 @@ def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
     try:
         small, _ = compact(network, architecture.image_shape, images)
         dense = dense_rivals(model, images)["dense"]
-        macs = [size_of(one, architecture.image_shape)["macs"] for one in (small, dense)]
+        macs = [size_of(net, architecture.image_shape)["macs"] for net in (small, dense)]
         timed = latencies({"dense": dense, "compact": small}, images, ROUNDS)
         return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
     except Exception as error:  # a stranger's network may do anything, and this is one figure of many

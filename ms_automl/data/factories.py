@@ -83,4 +83,6 @@ def _first_names(factory: Callable[..., Any], count: int) -> list[str]:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # a callable without a signature
         return []
-    return [one.name for one in [*parameters][:count] if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return [
+        parameter.name for parameter in [*parameters][:count] if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]

@@ -72,12 +72,12 @@ def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]
                 f"task '{task.name}': its {what} changes the prediction that it is given, which others are given "
                 "too: leave in-place operations on it out"
             )
-        one, other = found
+        first, second = found
         if what == "loss":
-            _check_loss(task, one)
+            _check_loss(task, first)
         else:
-            _check_metric(task, what, values[what], one)
-        if not torch.allclose(one, other, equal_nan=True):
+            _check_metric(task, what, values[what], first)
+        if not torch.allclose(first, second, equal_nan=True):
             raise DataError(
                 f"task '{task.name}': its {what} changes with labels that do not count, as sample "
                 f"{samples[0]} of {name} has some: leave them out by `valid`; no ignore_index and no NaN marks "

@@ -86,7 +86,8 @@ def _read(identity: str) -> Findings | None:
         if content["data"] != identity:
             return None
         partial = {
-            task: (str(split), int(one), int(other)) for task, (split, one, other) in content["partial"].items()
+            task: (str(split), int(invalid), int(valid))
+            for task, (split, invalid, valid) in content["partial"].items()
         }
         return Findings(tuple(map(str, content["warnings"])), partial)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -83,7 +83,7 @@ def _canvases(rng: np.random.Generator, digits: Arrays, pool: Array, name: str, 
         raise ConfigError(
             f"`{name} <= {pairs}` must hold, the pairs of its {len(pool)} digits, but got {name}={count}"
         )
-    left, right = (pool[one] for one in np.divmod(rng.choice(pairs, count, replace=False), len(pool)))
+    left, right = (pool[digit] for digit in np.divmod(rng.choice(pairs, count, replace=False), len(pool)))
     layers = [
         _placed(rng, digits["image"][chosen], columns) for chosen, columns in ((left, _LEFT), (right, _RIGHT))
     ]

@@ -28,8 +28,8 @@ def streamed(split: Split, name: str) -> Iterator[tuple[range, Batch]]:
     """
     size = 1
     if len(split) > 1:
-        one = fetched(split, name, range(1))
-        tensors = (one.images, *one.targets.values(), *one.valid.values())
+        sample = fetched(split, name, range(1))
+        tensors = (sample.images, *sample.targets.values(), *sample.valid.values())
         size = max(1, min(_MOST, _BYTES // max(1, sum(tensor.nbytes for tensor in tensors))))
     for start in range(0, len(split), size):
         samples = range(start, min(start + size, len(split)))

@@ -82,27 +82,27 @@ def runs_of(experiment: Experiment) -> list[Run]:
         method: unit.total(experiment.planned_passes(method, config.first_seed)) if unit.planned else 1.0
         for method in {"fixed_lambda", *(ARMS[name].first for name in arm_names(config))}
     }
-    one = costs["fixed_lambda"]
+    fixed = costs["fixed_lambda"]
     runs = []
     for seed in config.seed_numbers:
         for name in arm_names(config):
             arm = ARMS[name]
-            limit = arm.share * config.budget.trials * one
+            limit = arm.share * config.budget.trials * fixed
             needed = costs[arm.first]
-            least = needed if arm.first in arm.winners else needed + one
+            least = needed if arm.first in arm.winners else needed + fixed
             if least > limit * (1 + 1e-9):
                 raise BudgetError(
                     f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
-                    f"{least / one:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / one - 1e-9)}, "
+                    f"{least / fixed:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / fixed - 1e-9)}, "
                     "or leave the arm out"
                 )
-            planned = _planned(arm, limit, needed, one)
+            planned = _planned(arm, limit, needed, fixed)
             runs.append(Run(name, seed, config.space, limit, arm.winners, planned, arm.role))
     return runs
 
 
-def _planned(arm: Arm, limit: float, needed: float, unit: float) -> int:
-    return 1 if arm.single else 1 + int((limit - needed) / unit + 1e-9)
+def _planned(arm: Arm, limit: float, needed: float, fixed: float) -> int:
+    return 1 if arm.single else 1 + int((limit - needed) / fixed + 1e-9)
 
 
 def assemble(
@@ -143,7 +143,7 @@ def assemble(
     planned = planned or planned_passes(experiment)
     scheduler = Scheduler(comparison, samplers, planned, reports, retrain, retries, most)
     scheduler.resume(done.ended, done.pending)
-    comparison.began -= max((one.elapsed for one in done.ended), default=0.0)
+    comparison.began -= max((entry.elapsed for entry in done.ended), default=0.0)
     return comparison, scheduler
 
 
@@ -161,7 +161,7 @@ def planned_passes(experiment: Experiment) -> PlannedPasses:
     return plan
 
 
-def one_trial(experiment: Experiment, comparison: Comparison) -> float:
+def trial_cost(experiment: Experiment, comparison: Comparison) -> float:
     """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
     unit, seed = comparison.ledger.unit, experiment.config.first_seed
     if unit.planned:

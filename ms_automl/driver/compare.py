@@ -29,7 +29,7 @@ from ms_automl.comparison.selection import keep_best
 from ms_automl.comparison.state import FORMAT, Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData
-from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, one_trial
+from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, trial_cost
 from ms_automl.driver.compaction import compact_selected
 from ms_automl.driver.looking import look_at_data
 from ms_automl.driver.scheduler import Scheduler
@@ -55,7 +55,7 @@ class Ended:
     Attributes:
         out: its folder.
         content: of ``comparison.json``.
-        unit: what one fixed-λ trial costs, in the budget's unit.
+        trial_cost: what one fixed-λ trial costs, in the budget's unit.
         models: whether any arm has a selected model.
         store: address of the MLflow store.
         page: of its runs there.
@@ -66,7 +66,7 @@ class Ended:
 
     out: Path
     content: dict[str, Any]
-    unit: float
+    trial_cost: float
     models: bool
     store: str
     page: str
@@ -122,8 +122,8 @@ def run_comparison(
         if record is None:
             _check_new(out)
         try:
-            one = _Comparing(experiment, out, storage_of(storage, out), console or Console(), record)
-            return one.run(address, slots, report)
+            comparing = _Comparing(experiment, out, storage_of(storage, out), console or Console(), record)
+            return comparing.run(address, slots, report)
         except KeyboardInterrupt as error:  # while the runs are opened, or while Ray ends
             if not (out / "comparison.json").exists():
                 raise
@@ -266,7 +266,7 @@ class _Comparing:
     def _tags(self, data: MultiTaskData, slots: int) -> dict[str, str]:
         """Of the parent run."""
         metrics = {
-            f"{task.name}/{name}": one.direction for task in data.tasks for name, one in task.metrics.items()
+            f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()
         }
         return {
             "preset": self.experiment.config.preset,
@@ -325,8 +325,8 @@ class _Comparing:
             lacks = lacks or unlogged
         except Exception as error:  # the comparison itself is done and written
             page = " ".join(str(error).split())
-        unit, models = one_trial(self.experiment, comparison), any(kept.values())
-        return Ended(self.out, self.content, unit, models, tracker.uri, tracker.page, lacks, page, self.stopped)
+        cost, models = trial_cost(self.experiment, comparison), any(kept.values())
+        return Ended(self.out, self.content, cost, models, tracker.uri, tracker.page, lacks, page, self.stopped)
 
 
 def _check_new(out: Path) -> None:

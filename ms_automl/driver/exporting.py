@@ -92,7 +92,7 @@ def measured(
         for part, modules in (("network", networks), ("trunk", {n: net.trunk for n, net in networks.items()})):
             timed: dict[str, nn.Module] = dict(modules)
             found = latencies(timed, batch, rounds)
-            figures["latency"][f"{part}, batch {count}"] = {name: asdict(one) for name, one in found.items()}
+            figures["latency"][f"{part}, batch {count}"] = {name: asdict(timing) for name, timing in found.items()}
         figures.setdefault("peak_memory", {})[f"batch {count}"] = {
             name: peak_memory(network, batch) for name, network in networks.items()
         }
@@ -113,7 +113,7 @@ def in_onnx(
     for count in BATCHES:
         batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
         measures = latencies(dict(timed), batch, rounds)
-        found[f"onnxruntime, batch {count}"] = {name: asdict(one) for name, one in measures.items()}
+        found[f"onnxruntime, batch {count}"] = {name: asdict(timing) for name, timing in measures.items()}
     return found
 
 

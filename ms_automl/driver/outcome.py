@@ -17,7 +17,7 @@ def say_outcome(console: Console, ended: Ended) -> None:
     """Print the table and what a reader must know of it."""
     for line in ended.content["warnings"]:
         console.print(line, style="yellow", markup=False, soft_wrap=True)
-    console.print(comparison_table(ended.content["rows"], ended.unit))
+    console.print(comparison_table(ended.content["rows"], ended.trial_cost))
     for line in notes(ended.content["rows"]):
         console.print(line, markup=False, soft_wrap=True)
     for line in _lines(ended):

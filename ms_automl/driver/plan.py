@@ -16,7 +16,7 @@ from ms_automl.comparison.events import replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
-from ms_automl.driver.assembly import check_batches, one_trial
+from ms_automl.driver.assembly import check_batches, trial_cost
 from ms_automl.driver.simulation import Outcome, Share, simulate
 from ms_automl.driver.throughput import Throughput, throughput_of
 from ms_automl.errors import ConfigError
@@ -32,7 +32,7 @@ class Plan:
         outcome: on ``slots``.
         unhurried: on as many slots as ever have a trial.
         slots: trials at a time.
-        one: what one fixed-λ trial costs, in the budget's unit.
+        trial_cost: what one fixed-λ trial costs, in the budget's unit.
         throughput: of the trials.
         model: bytes of a saved model.
         state: bytes that a trial leaves besides where it was stopped: another may go on from there.
@@ -43,7 +43,7 @@ class Plan:
     outcome: Outcome
     unhurried: Outcome
     slots: int
-    one: float
+    trial_cost: float
     throughput: Throughput
     model: int
     state: int
@@ -90,8 +90,8 @@ def plan(
     outcome = unhurried
     if slots < unhurried.most:
         comparison, _, outcome = _simulated(experiment, throughput, slots, resumed)
-    one = one_trial(experiment, comparison)
-    return Plan(config, outcome, unhurried, slots, one, throughput, *_bytes(experiment), ended_before)
+    cost = trial_cost(experiment, comparison)
+    return Plan(config, outcome, unhurried, slots, cost, throughput, *_bytes(experiment), ended_before)
 
 
 def _simulated(
@@ -121,13 +121,13 @@ def plan_table(plan: Plan) -> Table:
     for name, share in shares.items():
         if name == "all":
             table.add_section()
-        table.add_row(name, *_cells(share, plan.one))
+        table.add_row(name, *_cells(share, plan.trial_cost))
     return table
 
 
-def _cells(share: Share, one: float) -> list[str]:
+def _cells(share: Share, trial_cost: float) -> list[str]:
     counts = [str(share.trials), str(share.stopped), str(share.retrainings)]
-    return [*counts, f"{share.spent / one:.2f}x", f"{share.passes:,.0f}", _hours(share.device_seconds)]
+    return [*counts, f"{share.spent / trial_cost:.2f}x", f"{share.passes:,.0f}", _hours(share.device_seconds)]
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -141,8 +141,8 @@ def plan_lines(plan: Plan) -> list[str]:
         "device_seconds": "device seconds, in units of one dense trial",
     }[config.budget.unit]
     lines = [
-        f"{seeds}. cost: {unit} ({_number(plan.one)}). hours: of the device that a trial trains on. Each arm and "
-        f"seed runs {_at_a_time(resources.concurrency_per_run)}."
+        f"{seeds}. cost: {unit} ({_number(plan.trial_cost)}). hours: of the device that a trial trains on. "
+        f"Each arm and seed runs {_at_a_time(resources.concurrency_per_run)}."
     ]
     if plan.ended:
         lines.insert(0, f"This is what is left to run: {plan.ended} trials have ended and are not in it.")

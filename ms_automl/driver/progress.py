@@ -96,7 +96,7 @@ class RunProgress:
 
     def end(self, trial: Trial) -> None:
         """Take in that a trial has ended, its model stored."""
-        next(one for one in self.pending if one.trial is trial).ended = True
+        next(pending for pending in self.pending if pending.trial is trial).ended = True
         began = time.perf_counter()
         self.sampler.record(self._observed(trial))
         self.comparison.searched(self.run, trial.name, "record", time.perf_counter() - began)
@@ -120,7 +120,7 @@ class RunProgress:
         """Whether ``amount`` is left, besides what trials may still cost whose ends are not known."""
         ledger, aside = self.comparison.ledger, 0.0
         if ledger.unit.planned:
-            aside = sum(max(0.0, one.needed - ledger.spent_on(one.trial.name)) for one in self.pending)
+            aside = sum(max(0.0, pending.needed - ledger.spent_on(pending.trial.name)) for pending in self.pending)
         return ledger.affords(self.run.name, amount + aside)
 
     def close(self, note: str = "") -> None:
@@ -155,9 +155,10 @@ def suggestion_of(trial: Trial) -> Suggestion:
     )
 
 
-def new_trial(trial_id: str, run: Run, index: int, one: Suggestion) -> Trial:
+def new_trial(trial_id: str, run: Run, index: int, suggestion: Suggestion) -> Trial:
     """A trial of what was suggested."""
-    trial = Trial(trial_id, run.name, index, one.method, one.values, one.params, one.until, one.share, one.profile)
-    trial.title, trial.about = one.title, one.about
-    trial.start = None if one.start is None else asdict(one.start)
+    trial = Trial(trial_id, run.name, index, suggestion.method, suggestion.values, suggestion.params)
+    trial.until, trial.share, trial.profile = suggestion.until, suggestion.share, suggestion.profile
+    trial.title, trial.about = suggestion.title, suggestion.about
+    trial.start = None if suggestion.start is None else asdict(suggestion.start)
     return trial

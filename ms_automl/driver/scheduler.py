@@ -315,28 +315,30 @@ class Scheduler:
         """
         ended_entries = {entry.trial.name: entry for entry in ended}
         for progress in self.progress.values():
-            while (one := ended_entries.get(progress.next_name) or pending.get(progress.next_name)) is not None:
-                self._resume(progress, one, one.trial.name in ended_entries)
-        for one in ended:
-            if one.trial.training_seed is not None:
-                self.comparison.restore(one.trial, one.elapsed)
-        self._retrainings = {name: one for name, one in pending.items() if one.trial.training_seed is not None}
+            while (entry := ended_entries.get(progress.next_name) or pending.get(progress.next_name)) is not None:
+                self._resume(progress, entry, entry.trial.name in ended_entries)
+        for entry in ended:
+            if entry.trial.training_seed is not None:
+                self.comparison.restore(entry.trial, entry.elapsed)
+        self._retrainings = {
+            name: entry for name, entry in pending.items() if entry.trial.training_seed is not None
+        }
 
-    def _resume(self, progress: RunProgress, one: Entry, ended: bool) -> None:
+    def _resume(self, progress: RunProgress, entry: Entry, ended: bool) -> None:
         """Take over a run's next trial."""
-        run, trial, suggestion = progress.run, one.trial, suggestion_of(one.trial)
+        run, trial, suggestion = progress.run, entry.trial, suggestion_of(entry.trial)
         progress.let_know()
         while progress.known < trial.known and progress.know_one_more():
             pass
         needed = self._needed(run, suggestion)
         if ended:
-            self.comparison.restore(trial, one.elapsed)
+            self.comparison.restore(trial, entry.elapsed)
             progress.add(trial, needed, ended=True)
             self.comparison.set_limits(run)
             return
         origin = _origin(run, suggestion)
         trial = self._trial(progress, f"left/{trial.name}", suggestion, origin)
-        self._assign(trial, suggestion, origin, needed, one)
+        self._assign(trial, suggestion, origin, needed, entry)
         del self.running[trial.id]
         self.interrupted.append(trial)
 

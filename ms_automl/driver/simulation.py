@@ -91,8 +91,8 @@ class Share:
 
     def add(self, other: Share) -> None:
         """Count another part in."""
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
 
 
 @dataclass
@@ -263,6 +263,6 @@ def simulate(
         lambda method: planned(Suggestion(method, {}, {}), config.first_seed),
     )
     outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
-    arms = (one.run.arm for one in scheduler.progress.values() if one.sampler.stops_trials)
+    arms = (progress.run.arm for progress in scheduler.progress.values() if progress.sampler.stops_trials)
     outcome.stopping = list(dict.fromkeys(arms))
     return comparison, outcome

@@ -86,7 +86,10 @@ class MetaSparsity(LearnedFirst):
         return {name: best[name] + source.gauss(0, STEP) for name in names}
 
     def _shifts_of(self, trial: Observation) -> dict[str, float]:
-        return {one.name: trial.suggestion.values[shift_of(one.name)] for one in self.space.parameters}
+        return {
+            parameter.name: trial.suggestion.values[shift_of(parameter.name)]
+            for parameter in self.space.parameters
+        }
 
 
 class MetaOptuna(LearnedFirst):

@@ -84,8 +84,8 @@ def test_the_budget_of_every_unit_is_planned_in_that_unit(unit, absent_gpu):
     settings = config(f"budget.unit={unit}", "budget.trials=5", GPU, arms=("random", "random-2x"), seeds=2)
     one = plan(settings, tflops=1e-6)  # trials of hours: in device seconds a sampler's time is charged as well
     random, twice = one.outcome.arms["random"], one.outcome.arms["random-2x"]
-    assert random.spent / one.one == pytest.approx(2 * 5, rel=0.15)
-    assert twice.spent / one.one == pytest.approx(4 * 5, rel=0.15)
+    assert random.spent / one.trial_cost == pytest.approx(2 * 5, rel=0.15)
+    assert twice.spent / one.trial_cost == pytest.approx(4 * 5, rel=0.15)
 
 
 def test_more_slots_than_said_change_nothing(absent_gpu):

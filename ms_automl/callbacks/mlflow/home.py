@@ -40,7 +40,7 @@ def owner(folder: Path, file: Path) -> Path | None:
     """The nearest database file above artifacts, called as a store's own or as MLflow calls its."""
     names = dict.fromkeys((file.name, file.resolve().name, "mlflow.db"))
     found = (above / name for above in folder.parents for name in names)
-    return next((one for one in found if one.is_file()), None)
+    return next((candidate for candidate in found if candidate.is_file()), None)
 
 
 def settle(uri: str, experiment_id: str, recorded: str) -> str:

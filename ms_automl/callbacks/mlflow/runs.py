@@ -134,7 +134,7 @@ class Runs:
         def make(attempt: int) -> None:
             self.unended.discard(name)
             if attempt > 0 and name not in self.runs:  # the store may have made it, and its answer been lost
-                self.runs.update({one: run.info.run_id for one, run in self._search_runs(name).items()})
+                self.runs.update({found: run.info.run_id for found, run in self._search_runs(name).items()})
             if name in self.runs:
                 self.client.update_run(self.runs[name], status="RUNNING")
                 return

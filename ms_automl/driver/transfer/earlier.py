@@ -122,7 +122,7 @@ def digests_in(out: Path) -> set[str]:
 
 
 def _trials(replayed: Replay) -> list[Trial]:
-    return [one.trial for one in (*replayed.ended, *replayed.pending.values())]
+    return [entry.trial for entry in (*replayed.ended, *replayed.pending.values())]
 
 
 def log_with(out: Path, rows: Sequence[Mapping[str, Any]]) -> EventLog:
@@ -137,16 +137,16 @@ def log_with(out: Path, rows: Sequence[Mapping[str, Any]]) -> EventLog:
     done, logged = finished(trials), {adaptation_of(trial) for trial in trials}
     index = len(trials)
     for row in rows:
-        one = Adaptation.of(row)
-        if one in done or (one in logged and row["status"] != Status.FINISHED):
+        adaptation = Adaptation.of(row)
+        if adaptation in done or (adaptation in logged and row["status"] != Status.FINISHED):
             continue
-        log.append(*_events(_trial(one, row, index), row))
+        log.append(*_events(_trial(adaptation, row, index), row))
         index += 1
     return log
 
 
-def _trial(one: Adaptation, row: Mapping[str, Any], index: int) -> Trial:
-    suggestion = one.suggestion
+def _trial(adaptation: Adaptation, row: Mapping[str, Any], index: int) -> Trial:
+    suggestion = adaptation.suggestion
     trial = Trial(f"earlier/{index}", NAME, index, suggestion.method, suggestion.values, suggestion.params)
     trial.title, trial.about = suggestion.title, suggestion.about
     trial.status, trial.error = Status(row["status"]), row["error"]

@@ -43,15 +43,17 @@ class TransferExperiment(Experiment):
         training_seed: int | None = None,
     ) -> tuple[Trainable, MultiTaskNet]:
         """An adaptation, ready for its first step; its seeds are its own."""
-        one = Adaptation.of(suggestion.params["adaptation"])
-        data = self.data(one.seed)
-        task = next(task for task in data.unseen_tasks if task.name == one.task)
-        random, grouping = one.weights == "random", self.settings.grouping
-        network = _with_new_head(self.models[one.arm, one.seed], task, random, grouping, one.fresh_seed)
+        adaptation = Adaptation.of(suggestion.params["adaptation"])
+        data = self.data(adaptation.seed)
+        task = next(task for task in data.unseen_tasks if task.name == adaptation.task)
+        random, grouping = adaptation.weights == "random", self.settings.grouping
+        network = _with_new_head(
+            self.models[adaptation.arm, adaptation.seed], task, random, grouping, adaptation.fresh_seed
+        )
         device = self.config.resources.device
         method = METHODS["transfer"].build(
-            on_device(data, device), network.to(device), self.settings, one.fresh_seed,
-            task=one.task, mode=one.mode, shots=one.shots, remembers=one.remembers,
+            on_device(data, device), network.to(device), self.settings, adaptation.fresh_seed,
+            task=adaptation.task, mode=adaptation.mode, shots=adaptation.shots, remembers=adaptation.remembers,
         )  # fmt: skip
         return method, network
 
@@ -64,12 +66,14 @@ class TransferExperiment(Experiment):
         network = _with_new_head(model, task, False, self.settings.grouping, 0)
         check_network(network, _loaded(model)[0].image_shape, [task])
 
-    def passes_of(self, one: Adaptation) -> dict[str, float]:
+    def passes_of(self, adaptation: Adaptation) -> dict[str, float]:
         """What it costs, by kind, known before it starts; with all samples where their number is not."""
-        data = self.data(one.seed)
-        samples = len(data.train) if one.shots is None else one.shots
+        data = self.data(adaptation.seed)
+        samples = len(data.train) if adaptation.shots is None else adaptation.shots
         planned_cost = METHODS["transfer"].planned_cost
-        cost = planned_cost(data, self.settings, mode=one.mode, samples=samples, remembers=one.remembers)
+        cost = planned_cost(
+            data, self.settings, mode=adaptation.mode, samples=samples, remembers=adaptation.remembers
+        )
         return cost.by_kind()
 
 

@@ -134,7 +134,7 @@ def _about(data: MultiTaskData) -> dict[str, Any]:
 
 
 def _announced(asked: Asked, stage: Stage, slots: int, out: Path) -> str:
-    tasks = ", ".join(dict.fromkeys(one.task for one in asked.adaptations))
+    tasks = ", ".join(dict.fromkeys(adaptation.task for adaptation in asked.adaptations))
     whole, remaining = len(asked.adaptations), len(stage.pending)
     seconds = stage.passes * asked.source.seconds_per_pass / slots
     return (
@@ -161,7 +161,9 @@ def _log(asked: Asked, head: Mapping[str, Any], out: Path) -> EventLog:
 
 def _places(asked: Asked, stage: Stage, storage: Storage | None) -> dict[tuple[str, int], str]:
     """Where trials read each model from that is to adapt to something."""
-    needed = {key: asked.models[key] for key in {(one.arm, one.seed) for one in stage.pending}}
+    needed = {
+        key: asked.models[key] for key in {(adaptation.arm, adaptation.seed) for adaptation in stage.pending}
+    }
     if storage is None:
         return {key: str(model) for key, model in needed.items()}
     return store_models(storage, needed, asked.digests)

@@ -138,16 +138,15 @@ def assemble_stage(
         clock: seconds.
     """
     pending_entries, ended = dict(replayed.pending), list(replayed.ended)
-    remaining = set(asked) - finished(one.trial for one in ended)
-    for name, one in replayed.pending.items():
-        if (
-            adaptation_of(one.trial) not in remaining
-        ):  # not any more, or its model was replaced, or it is done elsewhere
-            ended.append(replace(pending_entries.pop(name), trial=replace(one.trial, status=Status.KILLED)))
-    begun = [adaptation_of(one.trial) for one in pending_entries.values()]
-    new = [one for one in asked if one in remaining and one not in begun]
+    remaining = set(asked) - finished(entry.trial for entry in ended)
+    for name, entry in replayed.pending.items():
+        # Not asked for any more, or its model was replaced, or it is done elsewhere.
+        if adaptation_of(entry.trial) not in remaining:
+            ended.append(replace(pending_entries.pop(name), trial=replace(entry.trial, status=Status.KILLED)))
+    begun = [adaptation_of(entry.trial) for entry in pending_entries.values()]
+    new = [adaptation for adaptation in asked if adaptation in remaining and adaptation not in begun]
     pending, before = [*begun, *new], len(ended) + len(begun)
-    passes = {one: experiment.passes_of(one) for one in sorted(pending, key=lambda one: one.seed)}
+    passes = {each: experiment.passes_of(each) for each in sorted(pending, key=lambda each: each.seed)}
     run = StageRun(NAME, pending[0].seed if pending else 0, "", math.inf, (), before + len(new), Role.CONTROL)
     ledger = Ledger({}, charges=replayed.charges, record=log.charged)
     tasks: Sequence[Task] = experiment.data(asked[0].seed).unseen_tasks
@@ -162,7 +161,7 @@ def assemble_stage(
         models=False,
     )
     scheduler.resume(ended, pending_entries)
-    return Stage(run, comparison, scheduler, pending, sum(sum(one.values()) for one in passes.values()))
+    return Stage(run, comparison, scheduler, pending, sum(sum(kinds.values()) for kinds in passes.values()))
 
 
 def finished(trials: Collection[Trial] | Iterator[Trial]) -> set[Adaptation]:
@@ -181,12 +180,12 @@ def rows_of(trials: Sequence[Trial], ledger: Ledger) -> list[dict[str, Any]]:
     spent: dict[Adaptation, float] = defaultdict(float)
     newest: dict[Adaptation, Trial] = {}
     for trial in trials:
-        one = adaptation_of(trial)
-        spent[one] += charged[trial.name]
-        newest[one] = trial
+        adaptation = adaptation_of(trial)
+        spent[adaptation] += charged[trial.name]
+        newest[adaptation] = trial
     return [
-        asdict(one) | _row(trial) | {"lost_passes": max(0.0, spent[one] - trial.passes)}
-        for one, trial in newest.items()
+        asdict(adaptation) | _row(trial) | {"lost_passes": max(0.0, spent[adaptation] - trial.passes)}
+        for adaptation, trial in newest.items()
         if trial.status not in (Status.RUNNING, Status.KILLED)
     ]
 
