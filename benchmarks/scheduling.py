@@ -205,7 +205,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
         "trials": count,
         "runs": len(comparison.runs),
         "slots": slots,
-        "most": outcome.most,
+        "most": outcome.concurrency,
         "makespan": outcome.seconds,
         "driver_seconds": driver,
         "assembly_seconds": assembled,

@@ -17,7 +17,7 @@ STATES = 2
 """How many states of a running trial are kept: where the last one is damaged, it goes on from the one before."""
 
 
-CARRIED = (
+CARRIED_OVER = (
     *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
     *("evaluation_seconds", "peak_memory", "host", "course"),
 )
@@ -140,27 +140,27 @@ class Comparison:
         trial.attempt += 1
         return trial
 
-    def cut_short(self, trial: Trial, interval: float) -> None:
+    def charge_interrupted(self, trial: Trial, interval: float) -> None:
         """A trial that begins now had begun already when the driver was lost, which knew more than anybody now.
 
         It is taken to have been halfway between two reports.
         """
         self.ledger.add(Charge(trial.payer, trial.name, trial.attempt - 1, 0, INTERRUPTED, interval / 2))
 
-    def goes_on(self, trial: Trial, trial_id: str) -> None:
+    def reassigned(self, trial: Trial, trial_id: str) -> None:
         """An interrupted trial is handed out again, under another id."""
         del self.trials[trial.id]
         trial.id = trial_id
         self.trials[trial_id] = trial
 
-    def takes_over(self, trial: Trial, before: Trial) -> None:
+    def carry_over(self, trial: Trial, before: Trial) -> None:
         """A trial goes on where it was when the driver was lost.
 
         Args:
             trial: as it was suggested anew.
             before: as it was when its last state was kept.
         """
-        for name in CARRIED:
+        for name in CARRIED_OVER:
             setattr(trial, name, getattr(before, name))
         trial.at_rungs |= before.at_rungs
 
@@ -189,9 +189,9 @@ class Comparison:
         """
         if trial.last_seen is None:
             return None
-        gone = self.clock() - trial.last_seen
-        share = min(1.0, gone * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
-        return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, gone)
+        silence = self.clock() - trial.last_seen
+        share = min(1.0, silence * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
+        return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, silence)
 
     def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
         """A trial's model, or the state it goes on from, lies at a place.
@@ -210,13 +210,13 @@ class Comparison:
             callback.trial_stored(self.runs[trial.run], trial)
         return tuple(old for old in states if old not in trial.states)
 
-    def cut(self, trial_id: str, reason: str) -> None:
+    def stopped(self, trial_id: str, reason: str) -> None:
         """End a trial that its arm or its budget stops on the way: it is scored as it is."""
         trial = self.trials[trial_id]
         if trial.status == Status.RUNNING:
             self._end(trial, Status.STOPPED, reason)
 
-    def searched(self, run: Run, trial: str, what: str, seconds: float) -> None:
+    def charge_sampler(self, run: Run, trial: str, what: str, seconds: float) -> None:
         """Charge the time that a run's sampler took.
 
         Args:

@@ -88,7 +88,7 @@ def plan(
     slots = slots or max(1, int(torch.cuda.device_count() / gpus) if gpus else 1)
     comparison, ended_before, unhurried = _simulated(experiment, throughput, None, resumed)
     outcome = unhurried
-    if slots < unhurried.most:
+    if slots < unhurried.concurrency:
         comparison, _, outcome = _simulated(experiment, throughput, slots, resumed)
     cost = trial_cost(experiment, comparison)
     return Plan(config, outcome, unhurried, slots, cost, throughput, *_bytes(experiment), ended_before)
@@ -155,7 +155,7 @@ def plan_lines(plan: Plan) -> list[str]:
     slots = "1 slot" if plan.slots == 1 else f"{plan.slots} slots"
     lines.append(
         f"wall-clock: {_lasting(outcome.seconds)} on {slots} (--slots), which are busy {busy:.0%} of it; "
-        f"{_lasting(unhurried.seconds)} on {unhurried.most}, beyond which nothing gets faster."
+        f"{_lasting(unhurried.seconds)} on {unhurried.concurrency}, beyond which nothing gets faster."
     )
     lines.append(f"throughput: {plan.throughput.source}.")
     kept = f"{whole.trials + whole.retrainings} models of {_size(plan.model)}"
@@ -190,7 +190,7 @@ def _unknown(plan: Plan) -> list[str]:
 
 def show(plan: Plan, console: Console) -> None:
     """Print a plan."""
-    if not plan.outcome.most:
+    if not plan.outcome.concurrency:
         console.print(f"{plan.ended} trials have ended, and nothing is left to run.", highlight=False)
         return
     console.print(plan_table(plan))

@@ -49,7 +49,7 @@ class RunProgress:
         self.run = run
         self.sampler = sampler
         self.comparison = comparison
-        self.most = 1 if sampler.sequential else concurrency
+        self.concurrency = 1 if sampler.sequential else concurrency
         self.observations: list[Observation] = []
         self.pending: deque[Pending] = deque()
         self.failed = 0
@@ -68,7 +68,7 @@ class RunProgress:
     @property
     def may_ask(self) -> bool:
         """Whether one more trial may run with what the sampler knows."""
-        return len(self.pending) < self.most
+        return len(self.pending) < self.concurrency
 
     def ask(self) -> Suggestion | Answer:
         """The next trial."""
@@ -78,7 +78,7 @@ class RunProgress:
         began = time.perf_counter()
         answer = self.sampler.ask(self.observations)
         if not isinstance(answer, Answer):
-            self.comparison.searched(self.run, self.next_name, "suggest", time.perf_counter() - began)
+            self.comparison.charge_sampler(self.run, self.next_name, "suggest", time.perf_counter() - began)
         return answer
 
     def stops(self, trial: Trial) -> bool:
@@ -99,16 +99,16 @@ class RunProgress:
         next(pending for pending in self.pending if pending.trial is trial).ended = True
         began = time.perf_counter()
         self.sampler.record(self._observed(trial))
-        self.comparison.searched(self.run, trial.name, "record", time.perf_counter() - began)
-        self.let_know()
+        self.comparison.charge_sampler(self.run, trial.name, "record", time.perf_counter() - began)
+        self.observe_ended()
 
-    def let_know(self) -> None:
-        """Have the sampler know what it must before it is asked again."""
-        while not self.may_ask and self.know_one_more():
+    def observe_ended(self) -> None:
+        """Have the sampler observe ended trials until one more may run, or none is left that has ended."""
+        while not self.may_ask and self.observe_next():
             pass
 
-    def know_one_more(self) -> bool:
-        """Have the sampler know the first end that it does not; False where that trial has not ended."""
+    def observe_next(self) -> bool:
+        """Have the sampler observe the end of the first trial that it has not; False where it has not ended."""
         if not self.pending or not self.pending[0].ended:
             return False
         trial = self.pending.popleft().trial

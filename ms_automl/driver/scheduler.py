@@ -93,7 +93,7 @@ class Scheduler:
                 continue
             progress = self.progress[run.name]
             assignment = self._next_of(progress, trial_id)
-            progress.let_know()
+            progress.observe_ended()
             # One that has trials running is asked again when another of them has ended.
             if not progress.pending or (assignment is not None and progress.may_ask):
                 asked.append(run)
@@ -115,13 +115,13 @@ class Scheduler:
         return not reference.closed
 
     def _next_of(self, progress: RunProgress, trial_id: str) -> Assignment | None:
-        """A run's next trial; where there is none with what its sampler knows, with what it then is let know."""
+        """A run's next trial; where its sampler suggests none yet, it observes more of the ended trials."""
         while True:
-            assignment = self._with_what_is_known(progress, trial_id) if progress.may_ask else None
-            if assignment is not None or not progress.know_one_more():
+            assignment = self._ask(progress, trial_id) if progress.may_ask else None
+            if assignment is not None or not progress.observe_next():
                 return assignment
 
-    def _with_what_is_known(self, progress: RunProgress, trial_id: str) -> Assignment | None:
+    def _ask(self, progress: RunProgress, trial_id: str) -> Assignment | None:
         run, begun = progress.run, self.comparison.ledger.spent_on(progress.next_name)
         over = self._over(progress, begun)
         if over is not None:
@@ -201,9 +201,9 @@ class Scheduler:
             self.progress[run.name].add(trial, needed)
         trial.attempt = self.comparison.ledger.attempts(trial.name)
         if trial.attempt > 0:
-            self.comparison.cut_short(trial, self._interval(trial))
+            self.comparison.charge_interrupted(trial, self._interval(trial))
         if before is not None and (before.trial.method, before.trial.values) == (trial.method, trial.values):
-            self.comparison.takes_over(trial, before.trial)
+            self.comparison.carry_over(trial, before.trial)
         self.comparison.suggested(trial)
         start = None
         if origin is not None and origin.checkpoint is not None and suggestion.start is not None:
@@ -220,7 +220,7 @@ class Scheduler:
 
     def _goes_on(self, trial: Trial, trial_id: str) -> Assignment:
         """An interrupted trial, from its last state where it has left one."""
-        self.comparison.goes_on(trial, trial_id)
+        self.comparison.reassigned(trial, trial_id)
         self.running[trial_id] = self.comparison.runs[trial.run]
         return replace(self._assignments[trial.name], states=trial.states)
 
@@ -252,7 +252,7 @@ class Scheduler:
             return False
         reason = self._stops(trial)
         if reason:
-            self.comparison.cut(trial_id, reason)
+            self.comparison.stopped(trial_id, reason)
         return bool(reason)
 
     def _stops(self, trial: Trial) -> str:
@@ -327,8 +327,8 @@ class Scheduler:
     def _resume(self, progress: RunProgress, entry: Entry, ended: bool) -> None:
         """Take over a run's next trial."""
         run, trial, suggestion = progress.run, entry.trial, suggestion_of(entry.trial)
-        progress.let_know()
-        while progress.known < trial.known and progress.know_one_more():
+        progress.observe_ended()
+        while progress.known < trial.known and progress.observe_next():
             pass
         needed = self._needed(run, suggestion)
         if ended:

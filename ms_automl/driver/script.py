@@ -74,13 +74,13 @@ class Script:
         settings = self.settings
         step = min((interval + 1) * settings.report_every, settings.steps)
         share = min(1.0, step / settings.prox_steps)
-        gone = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
-        zeros = sum(gone.values()) / len(gone)
+        by_layer = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
+        zeros = sum(by_layer.values()) / len(by_layer)
         key = f"{self.seed}/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
         noise = random.Random(key).gauss(0, 0.02)
         loss = 0.5 * (1 + 0.2 * zeros**3 / (1.05 - zeros) + abs(noise)) * (1 + 1 / (interval + 1))
         metrics = {"step": float(step), "density": 1 - zeros, "sparsity/param": zeros, "sparsity/group": zeros}
-        metrics |= {f"sparsity/layer/{layer}": value for layer, value in gone.items()}
+        metrics |= {f"sparsity/layer/{layer}": value for layer, value in by_layer.items()}
         for split in ("val", "test") if step == settings.steps else ("val",):
             for task in self.data.tasks:
                 metrics |= {f"{split}/{task.name}/{name}": 1 / (1 + loss) for name in task.metrics}

@@ -102,14 +102,14 @@ class Outcome:
     Attributes:
         arms: by name; trials of an earlier process are not in it.
         seconds: from the first trial's start to the last one's end.
-        most: trials at a time.
+        concurrency: most trials at a time.
         searcher_seconds: that samplers really took.
         stopping: the arms whose samplers stop trials on the way.
     """
 
     arms: dict[str, Share] = field(default_factory=dict)
     seconds: float = 0.0
-    most: int = 0
+    concurrency: int = 0
     searcher_seconds: float = 0.0
     stopping: list[str] = field(default_factory=list)
 
@@ -180,7 +180,7 @@ class Simulation:
                 return
             self.comparison.started(trial_id)
             self._go_on(trial_id)
-            self.outcome.most = max(self.outcome.most, len(self._events))
+            self.outcome.concurrency = max(self.outcome.concurrency, len(self._events))
 
     def _go_on(self, trial_id: str) -> None:
         """Schedule the next report of a trial."""

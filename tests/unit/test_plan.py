@@ -91,7 +91,7 @@ def test_the_budget_of_every_unit_is_planned_in_that_unit(unit, absent_gpu):
 def test_more_slots_than_said_change_nothing(absent_gpu):
     one = plan(config(GPU, arms=("random", "fixed"), seeds=3), slots=6)
     wide = plan(config(GPU, arms=("random", "fixed"), seeds=3), slots=60)
-    assert one.unhurried.most == 6 and wide.outcome.seconds == one.outcome.seconds
+    assert one.unhurried.concurrency == 6 and wide.outcome.seconds == one.outcome.seconds
     single = plan(config(GPU, arms=("random", "fixed"), seeds=3), slots=1)
     assert single.outcome.seconds > 3 * one.outcome.seconds
     assert "on 6, beyond which nothing gets faster" in " ".join(text_of(single).split())

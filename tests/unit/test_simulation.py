@@ -114,7 +114,7 @@ def test_slots_are_busy_with_one_trial_of_each_stream_at_a_time(tmp_path):
     one = experiment("budget.trials=3", arms=("random", "fixed"), seeds=2)
     wide, single = run(tmp_path / "wide", one)[1], run(tmp_path / "single", one, slots=1)[1]
     busy = single.whole.device_seconds
-    assert wide.most == 4 and single.most == 1  # random and fixed of two seeds
+    assert wide.concurrency == 4 and single.concurrency == 1  # random and fixed of two seeds
     assert single.seconds == pytest.approx(busy) and wide.whole.device_seconds == pytest.approx(busy)
     dense = wide.arms["dense"].device_seconds / 2
     assert wide.seconds == pytest.approx(dense + wide.arms["random"].device_seconds / 2)

@@ -58,7 +58,7 @@ class Writer:
         self.lacks = 0
         self._reasons: Counter[str] = Counter()
         self._trouble: str | None = None  # of the write that is being tried again
-        self._gone = False  # whether a store has stayed away longer than a write waits
+        self._outage_seen = False  # whether a store has stayed away longer than a write waits
         self._queue: queue.Queue[Callable[[int], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
 
@@ -123,7 +123,7 @@ class Writer:
 
     def _try(self, write: Callable[[int], object]) -> Exception | None:
         # A store that stayed away once is not waited for again, write by write.
-        outage = 2.0 if self._gone else self.outage
+        outage = 2.0 if self._outage_seen else self.outage
         began, attempt, refused, announced = time.monotonic(), 0, 0, False
         while True:
             try:
@@ -136,7 +136,7 @@ class Writer:
                 if standing is None or refused > (FLAPPING if passing(error) else STANDING):
                     return error
                 if waited > outage:
-                    self._gone = True
+                    self._outage_seen = True
                     return error
                 if not standing and waited > ANNOUNCED_AFTER and not announced:
                     self.say(f"MLflow is away, and its records wait: {self._trouble}")
