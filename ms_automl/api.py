@@ -266,7 +266,7 @@ class ComparisonResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Learn λ or search for it, as far as the seeds say."""
+        """Whether to learn λ or to search for it, as far as the seeds say."""
         import pandas as pd
 
         pairs = pd.DataFrame([asdict(pair) for pair in self._findings.pairs])

@@ -18,7 +18,7 @@ from ms_automl.errors import ConfigError, MsAutomlError
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's, with ``--debug``; raises ConfigError where argparse would print its usage and exit.
+    """A command's parser, with ``--debug``; raises ConfigError where argparse would print its usage and exit.
 
     Args:
         options: of :class:`argparse.ArgumentParser`; description and epilog are shown as written.
@@ -62,7 +62,7 @@ def heed_sigterm() -> None:
 
 
 def renew_sigterm() -> None:
-    """To be called when Ray has ended: it takes away the handler of SIGTERM that Python believes to be there."""
+    """Set SIGTERM's handler again: Ray takes it away when it ends, though Python believes it to be there."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -80,7 +80,7 @@ def sigterm_kept() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """While records are written, another Ctrl-C or SIGTERM must not break that off.
+    """Ignore Ctrl-C and SIGTERM while records are written: another one must not break that off.
 
     In the seconds that Ray takes to end, a SIGTERM still does: Ray leaves the process without a handler.
     """

@@ -91,12 +91,12 @@ class BudgetSection(_Section):
 class ResourcesSection(_Section):
     """What one trial is given.
 
-    One that waits ``start_timeout`` seconds for its process although there is room for it is said; where none has
-    begun at all, it ends a comparison on this machine. One that is silent for ``report_timeout`` seconds is
-    stopped. One whose process or host is lost goes on in another process, ``retries`` times at most, from the
-    state that it stored: one at the first report that comes ``checkpoint_every`` seconds after the last. Of an arm
-    and seed ``concurrency_per_run`` trials run at a time; with more than one its sampler knows that many fewer
-    results when it suggests.
+    A trial that waits ``start_timeout`` seconds for its process although a slot is free is told to the user; where
+    none has begun at all, it ends a comparison on this machine. One that is silent for ``report_timeout`` seconds
+    is stopped. One whose process or host is lost goes on in another process, ``retries`` times at most, from its
+    last stored state; a state is stored at the first report that comes ``checkpoint_every`` seconds after the last
+    one. Of an arm and seed ``concurrency_per_run`` trials run at a time; with more than one its sampler knows that
+    many fewer results when it suggests.
     """
 
     cpus_per_trial: int = Field(1, ge=1)
@@ -147,11 +147,11 @@ class Config(_Section):
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
-        """The seeds themselves."""
+        """The numbers of the seeds, from ``first_seed`` on."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, in the form that a preset has."""
+        """The configuration as JSON values, in the form that a preset has."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -203,10 +203,10 @@ def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str
     Args:
         values: as :meth:`Config.to_dict` gives them; left as they are.
         seeds: replaces the number of seeds.
-        settings: as in :func:`load_config`.
+        settings: ``key=value`` with dots for sections, values in YAML.
 
     Raises:
-        ConfigError: in one line, as :func:`load_config`.
+        ConfigError: in one line, naming the key, the value and what is allowed.
     """
     values = copy.deepcopy(values)
     if seeds is not None:

@@ -112,7 +112,7 @@ def export_selected(
     Args:
         comparison: its folder, or its run in MLflow.
         arm: whose model (default: that of the lowest J on validation, but the reference).
-        seed: of which seed (default: as above).
+        seed: of which seed (default: that of the lowest J on validation).
         formats: of :data:`FORMATS`.
         out: new folder (default: ``exported/<arm>-<seed>``).
         data_dir: where the data lies, as for the search.

@@ -23,7 +23,7 @@ EVERY = 2.0
 AT_LEAST = 60.0
 """Seconds after which a copy is made of what has been charged, though no trial has ended or left a state since."""
 SHARE = 0.2
-"""Of the time, at the most, that making copies takes."""
+"""Share of the time that making copies takes at most."""
 
 
 class Backup(Callback):
@@ -36,10 +36,10 @@ class Backup(Callback):
 
     Args:
         folder: of a comparison, or of its transfer stage.
-        storage: of the same, outside of that folder.
+        storage: where its copies go, outside of that folder.
         files: of the folder, by name; each but the first one only ever grows.
         results: folders in it that are copied at the end.
-        every: as :data:`EVERY`.
+        every: seconds between two copies at the least.
         heartbeat: seconds between two heartbeats.
     """
 
@@ -89,23 +89,23 @@ class Backup(Callback):
             self._sizes = sizes
 
     def trial_suggested(self, run: Run, trial: Trial) -> None:
-        """See what there is to copy."""
+        """Note the lengths of the files for the next copy."""
         self.note_sizes()
 
     def trial_started(self, run: Run, trial: Trial) -> None:
-        """See what there is to copy."""
+        """Note the lengths of the files for the next copy."""
         self.note_sizes()
 
     def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
-        """See what there is to copy."""
+        """Note the lengths of the files for the next copy."""
         self.note_sizes()
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
-        """Have it copied."""
+        """Have a copy made soon: a trial has ended."""
         self._have_copied()
 
     def trial_stored(self, run: Run, trial: Trial) -> None:
-        """Have it copied."""
+        """Have a copy made soon: a model or a state is stored."""
         self._have_copied()
 
     def _have_copied(self) -> None:

@@ -70,8 +70,8 @@ def check_own(
     Args:
         storage: of the comparison.
         record: ``comparison.json`` of the comparison that goes on, or what stands for it; None where one begins.
-        what: goes on.
-        how: it can go on where it went on elsewhere.
+        what: kind of thing that goes on, for the message.
+        how: the message's sentence on how it goes on from the copy.
 
     Raises:
         ConfigError: where it is another one's, or went on elsewhere.

@@ -127,7 +127,7 @@ def _share(spent: float, limit: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds."""
+    """Seconds as minutes and seconds: ``3:05``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

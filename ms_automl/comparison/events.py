@@ -99,16 +99,16 @@ class TrialEvents(Callback):
         self.comparison = comparison
 
     def trial_suggested(self, run: Run, trial: Trial) -> None:
-        """Keep what is to be run: of several at a time, a later one may end first."""
+        """Keep a trial that is to be run: of several at a time, a later one may end first."""
         self._keep(run, trial)
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
-        """Keep all of it."""
+        """Keep how a trial has ended."""
         if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
             self._keep(run, trial)
 
     def trial_stored(self, run: Run, trial: Trial) -> None:
-        """Keep where its model lies, or how far it was when it left a state."""
+        """Keep where a trial's model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
             self._keep(run, trial)
         elif trial.status != Status.KILLED:

@@ -76,7 +76,7 @@ class Totals:
 
     Attributes:
         spent: in the budget's unit.
-        passes: likewise in passes.
+        passes: that were spent.
         device_seconds: that trials held their devices.
         searcher_seconds: that the sampler took.
         lost_passes: of work that was done again, because a process, host or driver was lost; in none of the
@@ -164,7 +164,7 @@ class Ledger:
         return self.limits.get(run, float("inf"))
 
     def overshoot(self, run: str) -> float:
-        """By how much a run has spent more than its limit; 0 within 1e-9 of it, which is rounding."""
+        """What a run has spent beyond its limit; 0 within 1e-9 of it, which is rounding."""
         limit, spent = self.limit(run), self.totals(run).spent
         return spent - limit if spent > limit * (1 + 1e-9) else 0.0
 

@@ -14,7 +14,7 @@ from ms_automl.errors import ConfigError, DataError
 GROWS = ("budget.trials", "budget.retrain", "seeds")
 """What a comparison may have more of when it goes on."""
 FREE = ("cpus_per_trial", "gpus_per_trial", "start_timeout", "report_timeout", "checkpoint_every", "retries")
-"""Of the resources, what changes no result."""
+"""Settings of the resources that change no result."""
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def may_grow(record: dict[str, Any], new: Config) -> Config:
         new: to go on with.
 
     Raises:
-        ConfigError: as :func:`grown`.
+        ConfigError: for a change that would make what is done already another comparison's.
     """
     old = parse(record["config"])
     before, after = flat(old.to_dict()), flat(new.to_dict())

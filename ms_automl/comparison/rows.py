@@ -111,7 +111,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _finite(value: float | None) -> float | None:
-    """None for what JSON cannot hold: a metric without a valid label is NaN, and Δm with it."""
+    """A value, or None for what JSON cannot hold: a metric without a valid label is NaN, and Δm with it."""
     return value if value is not None and math.isfinite(value) else None
 
 

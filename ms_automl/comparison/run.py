@@ -94,11 +94,11 @@ class Status(StrEnum):
 
     RUNNING = "RUNNING"
     FINISHED = "FINISHED"
-    """It came to its end."""
+    """The trial came to its end."""
     FAILED = "FAILED"
-    """It went wrong, or its process was lost for the last time."""
+    """The trial went wrong, or its process was lost for the last time."""
     STOPPED = "STOPPED"
-    """Its arm or its budget ended it on the way."""
+    """The trial's arm or budget ended it on the way."""
     KILLED = "KILLED"
     """The comparison was stopped."""
 
@@ -146,8 +146,8 @@ class Trial:
         until: the report at which it stops; None for its end.
         share: of a whole trial, what it takes at most.
         profile: whether its compact network is measured at its end.
-        title: as it was suggested.
-        about: likewise.
+        title: what records and the screen call it; '' where its number does.
+        about: what it is, for the record, where ``values`` do not say.
         known: of how many of its run's trials its sampler knew the end when it was suggested.
         training_seed: of a retraining on a fresh seed, which is charged to nobody and cannot win.
         reports: how many it has made.
@@ -202,7 +202,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """By its number: what the log and the ledger know it by."""
+        """The trial by its number: what the log and the ledger know it by."""
         return f"{self.run}/{'' if self.training_seed is None else 'again-'}{self.index:02d}"
 
     @property
@@ -258,12 +258,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """``<arm>-<seed>``."""
+        """The run's name, ``<arm>-<seed>``."""
         return f"{self.arm}-{self.seed}"
 
 
 class Callback:
-    """Is told what happens, in order; a subclass has the methods that concern it."""
+    """An observer that is told what happens, in order; a subclass has the methods that concern it."""
 
     def trial_suggested(self, run: Run, trial: Trial) -> None:
         """A trial is to run, or to go on."""

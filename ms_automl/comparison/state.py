@@ -21,7 +21,7 @@ CARRIED_OVER = (
     *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
     *("evaluation_seconds", "peak_memory", "host", "course"),
 )
-"""Of a trial that goes on where another driver's stopped: what it has reached and cost."""
+"""What a trial has reached and cost that goes on where another driver's stopped."""
 
 
 class Comparison:
@@ -57,7 +57,7 @@ class Comparison:
         self.trials: dict[str, Trial] = {}
 
     def register(self, trial: Trial) -> None:
-        """A trial was suggested."""
+        """Add a trial that was suggested to its run."""
         self.trials[trial.id] = trial
         run = self.runs[trial.run]
         if trial.training_seed is None:
@@ -71,7 +71,7 @@ class Comparison:
             callback.trial_suggested(self.runs[trial.run], trial)
 
     def started(self, trial_id: str) -> None:
-        """A trial has its device; said again where another process goes on with it."""
+        """A trial has its device; called again where another process goes on with it."""
         trial = self.trials[trial_id]
         trial.last_seen = self.clock()
         if trial.started is not None:
@@ -129,7 +129,7 @@ class Comparison:
 
         Args:
             trial_id: of the trial.
-            interval: as in :meth:`failed`.
+            interval: passes between two reports.
         """
         trial = self.trials[trial_id]
         charge = self._begun(trial, INTERRUPTED, interval)
@@ -141,20 +141,20 @@ class Comparison:
         return trial
 
     def charge_interrupted(self, trial: Trial, interval: float) -> None:
-        """A trial that begins now had begun already when the driver was lost, which knew more than anybody now.
+        """Charge what a trial that begins now had begun when the driver was lost.
 
-        It is taken to have been halfway between two reports.
+        Nobody knows how far it was: it is taken to have been halfway between two reports.
         """
         self.ledger.add(Charge(trial.payer, trial.name, trial.attempt - 1, 0, INTERRUPTED, interval / 2))
 
     def reassigned(self, trial: Trial, trial_id: str) -> None:
-        """An interrupted trial is handed out again, under another id."""
+        """Hand an interrupted trial out again, under another id."""
         del self.trials[trial.id]
         trial.id = trial_id
         self.trials[trial_id] = trial
 
     def carry_over(self, trial: Trial, before: Trial) -> None:
-        """A trial goes on where it was when the driver was lost.
+        """Have a trial go on where it was when the driver was lost.
 
         Args:
             trial: as it was suggested anew.
@@ -228,7 +228,7 @@ class Comparison:
         self.ledger.add(Charge(run.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
     def set_limits(self, run: Run) -> None:
-        """In a unit that is measured, limits are multiples of what the dense reference took."""
+        """Set limits in a unit that is measured: multiples of what the dense reference took."""
         if not run.is_reference or self.ledger.unit.planned:
             return
         unit = self.ledger.totals(run.name).spent

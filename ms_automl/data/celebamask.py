@@ -117,7 +117,7 @@ class CelebAMask:
         return found
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Decodes the image and every mask; a part without a file is not in the image, but one must be."""
+        """Yield what is wrong with the image or a mask; a part without a file is not in it, but one must be."""
         masks = self._masks[sample]
         if not masks:
             yield f"{self.folder / _MASKS / str(int(sample) // _FOLDER) / f'{int(sample):05}_*.png'} are missing"
@@ -209,7 +209,7 @@ def celebamask(
         size: side of the images, a multiple of 8.
         split: ``official`` (CelebA's own: 24,183, 2,993 and 2,824) or ``random`` (70, 15 and 15 %, by ``seed``).
         tasks: ``segmentation`` and attributes, to train.
-        unseen: the same, held back.
+        unseen: ``segmentation`` and attributes, held back.
         flip: whether half of the training samples are flipped.
         threads: that read samples.
 
@@ -257,7 +257,7 @@ def _random(rng: np.random.Generator, count: int) -> dict[str, Array]:
 
 
 class Decoder:
-    """From what is stored (:meth:`CelebAMask.read`) to batches."""
+    """Turns what is stored (:meth:`CelebAMask.read`) into batches."""
 
     def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
         """A batch that is not filled; all of it counts."""

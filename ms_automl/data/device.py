@@ -30,7 +30,7 @@ class DeviceSplit:
         return self._moved(self.split.batch(indices))
 
     def augmented(self, indices: Tensor, seed: int) -> Batch:
-        """The same, augmented where the split can do that."""
+        """The samples at ``indices``, an int64 tensor of shape [B], augmented where the split can do that."""
         return self._moved(training_batch(self.split, indices, seed))
 
     def _moved(self, batch: Batch) -> Batch:

@@ -28,7 +28,7 @@ def check_functions(data: MultiTaskData, partial: Mapping[str, tuple[str, int, i
 
     Args:
         data: of the tasks.
-        partial: as :class:`~ms_automl.data.inspection.Findings` has it.
+        partial: by task, where labels are that do not count (:class:`~ms_automl.data.inspection.Findings`).
 
     Raises:
         DataError: naming the task, and what of it changes, or fails.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet's images, from 0 to 1: what torchvision's pretrained networks expect."""
+"""Mean and deviation of ImageNet's images, from 0 to 1: what torchvision's pretrained networks expect."""
 
 
 @cache

@@ -16,7 +16,7 @@ from ms_automl.tasks import Task
 from ms_automl.tasks.labels import cleared
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is."""
+"""A function that is told what is done, how much of it, and how much there is."""
 
 _AUGMENTED = 16
 """Training samples that are looked at as they are augmented."""
@@ -82,7 +82,7 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
 
 
 def _check_again(name: str, split: Split, batch: Batch) -> None:
-    """What is measured must stay the same: every arm is compared on it."""
+    """Raise DataError where samples differ when they are read again: every arm is compared on them."""
     reread = fetched(split, name, range(min(2, len(split))))
     first = {"image": batch.images} | {f"target of '{task}'": labels for task, labels in _counted(batch).items()}
     second = {"image": reread.images} | {

@@ -31,7 +31,7 @@ class Subset:
         return self.split.batch(self.indices[indices])
 
     def augmented(self, indices: Tensor, seed: int) -> Batch:
-        """The same, augmented where the split can do that."""
+        """The samples at ``indices`` of the subset, augmented where the split can do that."""
         return training_batch(self.split, self.indices[indices], seed)
 
 

@@ -22,7 +22,7 @@ class Identified(Protocol):
     """A split that can say what it holds without reading it."""
 
     def fingerprint(self) -> str | None:
-        """Another text where any sample is another one; None where that cannot be known."""
+        """A text that differs where any sample differs; None where that cannot be known."""
         ...
 
 
@@ -95,7 +95,7 @@ def _read(identity: str) -> Findings | None:
 
 
 def _write(identity: str, found: Findings) -> None:
-    """Keep it, whole or not at all; where nothing can be kept the data are looked at again next time."""
+    """Keep findings, whole or not at all; where nothing can be kept the data are looked at again next time."""
     content = {"data": identity, "warnings": found.warnings, "partial": found.partial}
     file = _file(identity)
     with contextlib.suppress(OSError):

@@ -157,7 +157,7 @@ def _mirrored(width: int, device: torch.device) -> Tensor:
 
 
 class Decoder:
-    """From what is stored (:mod:`~ms_automl.data.nyuv2_layouts`) to batches."""
+    """Turns what is stored (:mod:`~ms_automl.data.nyuv2_layouts`) into batches."""
 
     def empty(self, count: int, shapes: Mapping[str, Sequence[int]], device: torch.device) -> Batch:
         """A batch that is not filled."""

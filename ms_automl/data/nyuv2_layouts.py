@@ -131,7 +131,7 @@ class LabelledMat(_Layout):
             raise DataError(f"{self.folder / self.file} cannot be read as HDF5 ({error})") from error
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Reads the sample."""
+        """Yield what is wrong with a sample, a line each."""
         try:
             self._raw(sample)
         except (OSError, KeyError, IndexError, ValueError, DataError) as error:
@@ -182,7 +182,7 @@ class TaskFolders(_Layout):
         return self.folder / _OFFICIAL[part] / kind / f"{sample}.npy"
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Looks at the header and the length of each file, and whether their sizes agree."""
+        """Yield what is wrong with headers, lengths and sizes of a sample's files, a line each."""
         sizes: dict[Path, tuple[int, ...]] = {}
         for kind in _KINDS:
             file = self._file(part, kind, sample)
@@ -245,7 +245,7 @@ class NyudMt(_Layout):
         return self.folder / folder / f"{sample}.{'jpg' if folder == 'images' else 'npy'}"
 
     def check(self, part: str, sample: str) -> Iterator[str]:
-        """Reads the images, and the header and the length of the arrays."""
+        """Yield what is wrong with a sample's images, and with headers and lengths of its arrays."""
         for folder in ("images", "segmentation", "depth", "normals", "edge"):
             file = self._file(folder, sample)
             yield from _try(file, lambda: _array(file))  # noqa: B023

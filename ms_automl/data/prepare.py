@@ -30,12 +30,12 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
         ...
 
     @property
     def layout(self) -> str:
-        """Which form."""
+        """Name of the form that it is published in."""
         ...
 
     @property

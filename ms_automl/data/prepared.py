@@ -99,7 +99,7 @@ class Prepared:
         return [file for file, _, digest in self.files() if checksum(file) != digest]
 
     def fields(self, part: str) -> list[Mapping[str, Array]]:
-        """By shard, the fields [samples, …], mapped into memory.
+        """The fields [samples, …] of each shard, mapped into memory.
 
         Raises:
             DataError: where a file holds no array of numbers.
@@ -207,7 +207,7 @@ class PreparedSplit:
                 work(index)
 
     def fingerprint(self) -> str | None:
-        """Which samples of which files, by the checksums of their making, and by size and time of what is there.
+        """A digest of samples and files: by the checksums of their making, and by size and time of what is there.
 
         None with a decoder of a user's own, whose code may have changed.
         """

@@ -23,7 +23,7 @@ _PARKED = (0.0, 0.0, -1000.0)  # an absent object lies far below the floor, wher
 
 @dataclass(frozen=True)
 class Scenes:
-    """S scenes.
+    """S rooms with their objects, light and camera.
 
     Attributes:
         room: [S, 3] width, length and height in metres.

@@ -45,7 +45,7 @@ from ms_automl.tuning.session import Session, ray_session
 SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
 
 WriteReport = Callable[[Path], tuple[Path, str]]
-"""From a comparison's folder to the report's page, and why MLflow lacks it ('': it has it)."""
+"""Writes the report of a comparison in a folder: its page, and why MLflow lacks it ('': it has it)."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class _Comparing:
         return goes_on
 
     def _tags(self, data: MultiTaskData, slots: int) -> dict[str, str]:
-        """Of the parent run."""
+        """The tags of the parent run."""
         metrics = {
             f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()
         }

@@ -106,7 +106,7 @@ def in_onnx(
     images: Tensor,
     rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    """Time in onnxruntime of the networks ``dense`` and ``masked`` and of the compact one, as :func:`measured`."""
+    """Times in onnxruntime of the networks ``dense``, ``masked`` and ``compact``, by batch size and network."""
     others = {name: OnnxNetwork(to_onnx(networks[name], architecture.image_shape)) for name in ("dense", "masked")}
     timed = others | {"compact": compact}
     found = {}

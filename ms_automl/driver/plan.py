@@ -70,7 +70,7 @@ def plan(
         config: what is compared.
         data_dir: handed to the data factory.
         slots: trials at a time; None for one on each GPU, or one where there is none.
-        tflops: as :func:`~ms_automl.driver.throughput.throughput_of` takes them.
+        tflops: 10^12 operations a second, to be assumed in the place of a measurement.
         resumed: folder of the comparison that goes on; None plans a whole one.
 
     Raises:
@@ -105,7 +105,7 @@ def _simulated(
 
 
 def _bytes(experiment: Experiment) -> tuple[int, int]:
-    """Of a saved model, and of the state beside it where a trial was stopped: the weights again, and moments."""
+    """Bytes of a saved model, and of the state where a trial was stopped: the weights again, and moments."""
     network = experiment.network(experiment.config.first_seed)
     model = sum(value.nbytes for value in network.state_dict().values())
     moments = {"adamw": 2, "sgd": 1}[experiment.config.training.optimizer]

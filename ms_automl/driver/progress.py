@@ -71,7 +71,7 @@ class RunProgress:
         return len(self.pending) < self.concurrency
 
     def ask(self) -> Suggestion | Answer:
-        """The next trial."""
+        """The next trial to run, or why there is none."""
         if self.waiting is not None:
             suggestion, self.waiting = self.waiting, None
             return suggestion
@@ -124,12 +124,12 @@ class RunProgress:
         return ledger.affords(self.run.name, amount + aside)
 
     def close(self, note: str = "") -> None:
-        """Nothing more is to run: for good, unless trials that run turn out cheaper than they may be."""
+        """Close the run, unless trials are pending: they may turn out cheaper than was set aside."""
         if not self.pending:
             self.run.closed, self.run.note = True, note or self.run.note
 
     def _observed(self, trial: Trial) -> Observation:
-        """A trial that has ended."""
+        """The observation of a trial that has ended."""
         result = None
         if trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics:
             violation = self.comparison.judge.objective.violation(trial.metrics["density"])
@@ -156,7 +156,7 @@ def suggestion_of(trial: Trial) -> Suggestion:
 
 
 def new_trial(trial_id: str, run: Run, index: int, suggestion: Suggestion) -> Trial:
-    """A trial of what was suggested."""
+    """The trial of a suggestion."""
     trial = Trial(trial_id, run.name, index, suggestion.method, suggestion.values, suggestion.params)
     trial.until, trial.share, trial.profile = suggestion.until, suggestion.share, suggestion.profile
     trial.title, trial.about = suggestion.title, suggestion.about

@@ -13,7 +13,7 @@ from ms_automl.driver.queue import RunQueue
 from ms_automl.samplers.base import DONE, WAIT, Answer, Sampler
 
 PlannedPasses = Callable[[Suggestion, int], Mapping[str, float]]
-"""From what is suggested and a seed to the passes of a whole trial, by kind."""
+"""Gives the passes of a whole trial, by kind, for what is suggested and a seed."""
 
 FIXED_LAMBDA = Suggestion("fixed_lambda", {}, {})
 """What the cost of any other trial is a share of; every λ costs the same."""
@@ -302,7 +302,7 @@ class Scheduler:
         self.comparison.failed(trial_id, why, self._interval(self.comparison.trials[trial_id]))
 
     def _interval(self, trial: Trial) -> float:
-        """Passes of an interval."""
+        """Passes between two reports of a trial."""
         seed = self.comparison.runs[trial.run].seed
         return sum(self.planned_passes(suggestion_of(trial), seed).values()) / self.reports
 

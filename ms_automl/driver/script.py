@@ -15,7 +15,7 @@ from ms_automl.meta import LambdaSchedule
 from ms_automl.training import TrainingSettings
 
 Passes = Mapping[str, float]
-"""By kind: train, outer, hessian, forward."""
+"""Passes by kind: train, outer, hessian, forward."""
 
 CONSTANT = 4.0
 """A made-up loss of a constant prediction: above all that trials are made to have."""
@@ -47,11 +47,11 @@ class Script:
 
     @property
     def reports(self) -> int:
-        """Of a whole trial."""
+        """How many reports a whole trial makes."""
         return self.settings.reports
 
     def passes(self, trial: Trial, interval: int) -> dict[str, float]:
-        """By kind, of a report interval 0, 1, … of a whole trial; over all of them what was planned."""
+        """Passes by kind of a report interval 0, 1, … of a whole trial; over all of them what was planned."""
         settings = self.settings
         begin = interval * settings.report_every
         end = min(begin + settings.report_every, settings.steps)
@@ -70,7 +70,7 @@ class Script:
         }
 
     def metrics(self, trial: Trial, interval: int) -> dict[str, float]:
-        """As a trial gives them at the end of an interval."""
+        """The metrics that a trial gives at the end of an interval."""
         settings = self.settings
         step = min((interval + 1) * settings.report_every, settings.steps)
         share = min(1.0, step / settings.prox_steps)

@@ -25,7 +25,7 @@ from ms_automl.samplers.base import Answer
 
 
 class Clock:
-    """Seconds that pass only when something is said to happen.
+    """A clock whose seconds pass only when something happens.
 
     Attributes:
         now: seconds since the start; what a call returns.
@@ -53,17 +53,17 @@ class Reports(Protocol):
     """What trials report.
 
     Attributes:
-        reports: of a whole trial.
+        reports: how many a whole trial makes.
     """
 
     @property
     def reports(self) -> int: ...  # noqa: D102 - above
 
     def passes(self, trial: Trial, interval: int) -> dict[str, float]:
-        """By kind, of a report interval 0, 1, … of a whole trial."""
+        """Passes by kind of a report interval 0, 1, … of a whole trial."""
 
     def metrics(self, trial: Trial, interval: int) -> dict[str, float]:
-        """As a trial gives them at the end of an interval."""
+        """The metrics that a trial gives at the end of an interval."""
 
     def learned(self) -> dict[str, Any]:
         """The λ that a trial that learns it ends with."""
@@ -78,8 +78,8 @@ class Share:
         stopped: of these, by their arm or their budget.
         retrainings: of selected models.
         passes: of trials and retrainings.
-        device_seconds: likewise.
-        spent: likewise, in the budget's unit.
+        device_seconds: of trials and retrainings.
+        spent: on trials and retrainings, in the budget's unit.
     """
 
     trials: int = 0

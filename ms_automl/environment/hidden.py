@@ -22,7 +22,7 @@ def hiding(folder: str) -> list[str]:
 
 
 def explained(error: BaseException) -> str | None:
-    """What to do where such a file is why something cannot be imported; None where that is not so."""
+    """What to do where a hiding file is why something cannot be imported; None where that is not so."""
     found = hiding(sys.path[0] or ".")
     if not found or not isinstance(error, ImportError | AttributeError):
         return None
@@ -30,7 +30,7 @@ def explained(error: BaseException) -> str | None:
 
 
 def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End the process in that line."""
+    """End the process with one line where a hiding file is why; show any other error as Python does."""
     line = explained(error)
     if line is None:
         sys.__excepthook__(kind, error, trace)

@@ -101,7 +101,7 @@ def _fill_standard_streams() -> None:
 
 @contextmanager
 def _hangup_ignored() -> Iterator[None]:
-    """What the system sends when a terminal is closed; processes that begin meanwhile ignore it too."""
+    """Ignore what the system sends when a terminal is closed, as do processes that begin meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is."""
+"""A function that is told what is done, how much of it, and how much there is."""
 
 _EVERY = 10.0  # seconds
 

@@ -11,7 +11,7 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "pandas", "numpy"
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that results depend on, by name."""
+    """Versions of Python and the packages that results depend on, by name."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 

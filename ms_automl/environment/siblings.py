@@ -19,7 +19,7 @@ NAMES = ("analysis", "search_spaces", "trainables")
 ROOT = Path(__file__).resolve().parents[2]
 
 _ours: dict[str, ModuleType] = {}
-"""Ours, by full name, while the names are somebody else's."""
+"""Modules of ours by full name, while the names are somebody else's."""
 
 
 class _Beside(MetaPathFinder):
@@ -36,7 +36,7 @@ _BESIDE = _Beside()
 
 @contextmanager
 def ours() -> Iterator[None]:
-    """Imports of :data:`NAMES` find ours, and what they meant before is put back afterwards."""
+    """Have imports of :data:`NAMES` find ours, and put back afterwards what they meant before."""
     if _BESIDE in sys.meta_path:
         yield
         return

@@ -24,9 +24,9 @@ class Answer(enum.Enum):
     """What a sampler answers where it suggests nothing."""
 
     WAIT = enum.auto()
-    """It must know how a trial that runs comes out."""
+    """The sampler must know how a trial that runs comes out."""
     DONE = enum.auto()
-    """It has nothing more to try."""
+    """The sampler has nothing more to try."""
 
 
 WAIT: Literal[Answer.WAIT] = Answer.WAIT
@@ -100,12 +100,12 @@ class SamplerInputs:
 
     @property
     def trials(self) -> int:
-        """How many the budget allows."""
+        """How many trials the budget allows."""
         return self.config.budget.trials
 
     @property
     def reports(self) -> int:
-        """How many a whole trial makes."""
+        """How many reports a whole trial makes."""
         return self.config.training.reports
 
 
@@ -139,7 +139,7 @@ class Sampler(ABC):
         """Whether a trial that runs is to stop at a report.
 
         Args:
-            trials: as above.
+            trials: all that were suggested so far, in their order.
             index: of the trial among them.
             report: 1, 2, … within the trial.
             objective: J at the report.

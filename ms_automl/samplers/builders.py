@@ -1,4 +1,4 @@
-"""From what an arm's sampler is given to the sampler: one function for each arm."""
+"""The arms' samplers, built from what they are given: one function for each arm."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def grid_search(given: SamplerInputs) -> Sampler:
 
 
 def warm_path(given: SamplerInputs) -> Sampler:
-    """The same grid, each from the weights of the one before."""
+    """A grid of one λ for all layers, each trial from the weights of the one before."""
     return WarmPath(grid(given.space.parameters, fixed_lambda(given.space), given.trials))
 
 
@@ -97,7 +97,7 @@ def optuna_gp(given: SamplerInputs) -> Sampler:
 
 
 def optuna_halving(given: SamplerInputs) -> Sampler:
-    """The first of these, with successive halving."""
+    """Optuna's tree-structured Parzen estimator over λ, with successive halving."""
     return _optuna(given, "optuna-asha", optuna.tpe, optuna.rungs(given.reports))
 
 

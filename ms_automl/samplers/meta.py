@@ -59,7 +59,7 @@ class MetaSparsity(LearnedFirst):
     over to a training that does not learn it.
 
     Args:
-        space: as above.
+        space: its parameters say which λ move together, its bounds hold.
         seed: of the Gaussian steps.
     """
 
@@ -68,7 +68,7 @@ class MetaSparsity(LearnedFirst):
         self.seed = seed
 
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
-        """None, a step up, a step down, then around the best."""
+        """No shift, a step up, a step down, then steps around the best."""
         names = [parameter.name for parameter in self.space.parameters]
         first = (0.0, STEP, -STEP)
         if len(trials) < len(first):
@@ -96,7 +96,7 @@ class MetaOptuna(LearnedFirst):
     """The learned course of λ as it is, then a study of Optuna's over shifts of it.
 
     Args:
-        space: as above.
+        space: its parameters say which λ move together, its bounds hold.
         seed: of Optuna's sampler.
         trials: how many the budget allows.
         journal: file that keeps the study; None keeps none.
@@ -112,7 +112,7 @@ class MetaOptuna(LearnedFirst):
         self.search = OptunaSearch(bounds, None, seed, trials, first=first, journal=journal, name=name)
 
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
-        """What Optuna says."""
+        """The shifts that Optuna suggests."""
         values = self.search.values(trials)
         return {parameter.name: values[shift_of(parameter.name)] for parameter in self.space.parameters}
 
@@ -138,5 +138,5 @@ def shifted(space: Space, learned: LambdaSchedule, shifts: dict[str, float]) -> 
 
 
 def shift_of(name: str) -> str:
-    """``lambda/<layer>`` as ``shift/<layer>``."""
+    """The name of a parameter's shift: ``shift/<layer>`` for ``lambda/<layer>``."""
     return f"shift/{name.removeprefix('lambda').removeprefix('/') or 'lambda'}"

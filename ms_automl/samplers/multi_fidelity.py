@@ -42,7 +42,7 @@ class TopK(Sampler):
 
     @property
     def stops_trials(self) -> bool:
-        """Its candidates stop at the rung."""
+        """True: candidates stop at the rung."""
         return True
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:

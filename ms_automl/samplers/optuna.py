@@ -24,10 +24,10 @@ STARTUP = 10
 """Optuna's own number of random trials before its model; fewer where the budget is small."""
 
 _OPEN: WeakValueDictionary[str, JournalStorage] = WeakValueDictionary()
-"""By file. A storage of its own for each study would read what all the others write, over and over."""
+"""Open storages by file: a storage for each study would read what all the others write, over and over."""
 
 MakeSampler = Callable[[int, int], BaseSampler]
-"""From (seed, random trials at the start)."""
+"""Makes a sampler of Optuna's from (seed, random trials at the start)."""
 
 
 def tpe(seed: int, startup: int) -> TPESampler:

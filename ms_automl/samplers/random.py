@@ -19,7 +19,7 @@ class ListedTrials(Sampler):
         self.suggestions = list(suggestions)
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
-        """The next one."""
+        """The next trial of the list; DONE after the last."""
         return DONE if len(trials) >= len(self.suggestions) else self.suggestions[len(trials)]
 
 

@@ -66,7 +66,7 @@ def mend_lines(file: Path) -> None:
 
 
 def decoded_lines(content: bytes, where: str) -> Iterator[dict[str, Any]]:
-    """Lines of JSON.
+    """The entries of lines of JSON.
 
     Raises:
         DataError: where one is damaged; names ``where`` they come from.

@@ -24,7 +24,7 @@ SCHEMES = ("s3", "gs")
 
 @dataclass(frozen=True)
 class Storage:
-    """The top of what one comparison stores.
+    """The top folder of what one comparison stores.
 
     Attributes:
         address: an absolute path, or a URI, which may end with ``?options`` of the store's.
@@ -41,7 +41,7 @@ class Storage:
         return f"{scheme}://{path}" + (f"?{options}" if options else "")
 
     def below(self, name: str) -> Storage:
-        """What lies in a folder of this one."""
+        """The storage in a folder of this one."""
         if not remote(self.address):
             return Storage(f"{self.address}/{name}")
         path, mark, options = self.address.partition("?")
@@ -72,7 +72,7 @@ class Storage:
             Path(path).replace(Path(folder) / name)
 
     def read(self, name: str) -> bytes | None:
-        """A file at the top, or None where there is none.
+        """The content of a file at the top, or None where there is none.
 
         Raises:
             OSError: where nothing can be read.

@@ -127,7 +127,7 @@ class TrialAdapter(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One report interval."""
+        """Train and evaluate one report interval; Ray's result holds its report."""
         if self.pending is not None:
             assignment, self.pending = self.pending, None
             self._build(assignment)
@@ -193,7 +193,7 @@ class TrialAdapter(tune.Trainable):
         return report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """The model, and before the end the state to go on from."""
+        """Write the model, and before the end the state to go on from."""
         folder = Path(checkpoint_dir)
         if self.method is None:
             return

@@ -77,8 +77,8 @@ def needs_of(config: Config, data_dir: Path | None, marker: str, stored: str) ->
     Args:
         config: of the comparison.
         data_dir: of ``--data-dir``, or None.
-        marker: as in :class:`Needs`.
-        stored: as in :class:`Needs`.
+        marker: place of a file that the driver has just made where trials leave their models.
+        stored: where that is, as a user knows it, and what to do about a host that does not see it.
     """
     factories = (config.data.factory, config.network.factory)
     modules = tuple(name.partition(":")[0] for name in factories if ":" in name)

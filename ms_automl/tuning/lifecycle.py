@@ -28,10 +28,10 @@ class Schedule(Protocol):
         """The next trial, WAIT or DONE."""
 
     def started(self, trial_id: str) -> None:
-        """A trial has its device; may be said twice."""
+        """A trial has its device; may be called twice."""
 
     def report(self, trial_id: str, report: Report) -> bool:
-        """A trial has made a report; True where it is to be stopped. May be said twice."""
+        """A trial has made a report; True where it is to be stopped. May be called twice."""
 
     def silence(self, trial_id: str) -> float:
         """Seconds since a running trial gave a sign of life; 0 for any other."""
@@ -71,13 +71,13 @@ class NextTrial(Searcher):
         self.schedule.end(trial_id, report, self.lost.pop(trial_id, LOST) if error else None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Not needed: :class:`Stopper` has had it."""
+        """Do nothing: :class:`Stopper` has had the report."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Not needed: the records hold what has been done."""
+        """Do nothing: the records hold what has been done."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Not needed, as above."""
+        """Do nothing: a comparison goes on from its records."""
 
 
 class Lifecycle(tune.Callback):
@@ -145,7 +145,7 @@ class Stopper(tune.Stopper):
         return self.schedule.report(trial_id, result["report"])
 
     def stop_all(self) -> bool:
-        """Never: the schedule says when there is nothing left."""
+        """Whether all trials are to stop: never, the schedule says when nothing is left."""
         return False
 
 

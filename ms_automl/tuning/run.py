@@ -81,5 +81,5 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _folder_name(trial: Any) -> str:
-    """Of a trial: Ray's own choice spells out what the trial is built from, too long for some stores."""
+    """A trial's folder: Ray's own name spells out what the trial is built from, too long for some stores."""
     return str(trial.trial_id)

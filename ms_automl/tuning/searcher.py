@@ -96,7 +96,7 @@ def _read(entry: dict[str, Any]) -> Observation:
 
 
 def as_searcher(sampler: Sampler, metric: str | None = None, mode: str | None = None) -> Searcher:
-    """A sampler as :class:`ray.tune.search.Searcher`; arguments as of :class:`SamplerSearcher`."""
+    """A sampler as :class:`ray.tune.search.Searcher` (:class:`SamplerSearcher`)."""
     return SamplerSearcher(sampler, metric, mode)
 
 
@@ -106,8 +106,8 @@ class MetaSparsitySearcher(SamplerSearcher):
     Args:
         space: what λ may be, over the layers of the network (:data:`search_spaces.SPACES`).
         seed: of the steps around the learned λ.
-        metric: as above.
-        mode: as above.
+        metric: that trials report; None for the Tuner's own.
+        mode: ``min`` or ``max``; None for the Tuner's own.
     """
 
     def __init__(self, space: Space, seed: int = 0, metric: str | None = None, mode: str | None = None) -> None:

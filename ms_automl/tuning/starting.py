@@ -36,7 +36,7 @@ class StartMonitor:
         self.any_started, self._waiting_since, self._next_message = True, None, self.patience
 
     def check(self, now: float, pending: int, running: int) -> None:
-        """To be called once in a while.
+        """Say where trials wait for a process for too long; to be called once in a while.
 
         Args:
             now: seconds on any clock.

@@ -31,7 +31,7 @@ def database(uri: str) -> Path | None:
 
 
 def absolute(uri: str) -> str:
-    """The same store wherever a program changes to: with the absolute path of a database file."""
+    """A store's address for any working folder: with the absolute path of a database file."""
     file, options = database(uri), uri.partition("?")[2]
     if file is None:
         return uri

@@ -39,7 +39,7 @@ class Artifacts:
         self._written(self._address(run_id)).log_artifacts(str(folder), name)
 
     def put_json(self, run_id: str, content: dict[str, Any], name: str) -> None:
-        """Add one JSON file to a run; raises as :meth:`put`."""
+        """Add one JSON file to a run; TrackingError where it would land in another store."""
         repository = self._written(self._address(run_id))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / name
@@ -47,7 +47,7 @@ class Artifacts:
             repository.log_artifact(str(file))
 
     def put_model(self, model: LoggedModel, folder: Path) -> None:
-        """Add the files of a logged model; raises as :meth:`put`."""
+        """Add the files of a logged model; TrackingError where they would land in another store."""
         self._written(model.artifact_location).log_artifacts(str(folder))
 
     def names(self, run_id: str, folder: str | None = None) -> set[str]:

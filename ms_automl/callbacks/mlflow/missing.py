@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from ms_automl.comparison.run import Status, Trial
 
 LARGEST = 1e308
-"""From here on a store may have written infinity, which databases do not hold."""
+"""Values from here on may stand for infinity, which databases do not hold."""
 
 
 def ended_as(trial: Trial) -> str:
@@ -39,7 +39,7 @@ def reported(trial: Trial) -> dict[str, float]:
 
 
 def lacking(logged: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
-    """Of the metrics that a run is to have, those that it has not, or not with this value."""
+    """The wanted metrics that a run has not logged, or not with this value."""
     return {key: value for key, value in wanted.items() if key not in logged or not _same(logged[key], value)}
 
 

@@ -52,7 +52,7 @@ class LoggedOnnx:
         mlflow.onnx.save_model(model, str(self.folder / "model"), save_as_external_data=external, **_form(model))
 
     def log(self, client: MlflowClient, artifacts: Artifacts, experiment: str, run_id: str) -> None:
-        """Log it below a run that has no such model yet.
+        """Log the network below a run that has no such model yet.
 
         Args:
             client: of the store.
@@ -83,7 +83,7 @@ class LoggedOnnx:
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """Of names and values of a network's weights: the same wherever it was exported."""
+    """16 hex digits for names and values of a network's weights: the same wherever it was exported."""
     total = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda one: one.name):
         total.update(tensor.name.encode() + repr(list(tensor.dims)).encode() + tensor.raw_data)

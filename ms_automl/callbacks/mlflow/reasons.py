@@ -63,7 +63,7 @@ def reason(error: BaseException) -> str:
 
 
 def remedy(uri: str, error: BaseException) -> str:
-    """What lets a store be used that raised this."""
+    """What to do so that a store can be used that raised an error."""
     message, file = str(error), database(uri)
     if found := re.search(r"database schema \(found version (\w+)", message):
         return _of_schema(uri, found[1])

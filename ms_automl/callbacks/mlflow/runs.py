@@ -122,7 +122,7 @@ class Runs:
                 return runs
 
     def _end_the_rest(self) -> None:
-        """Trials of an earlier process that this one did not run again."""
+        """End the runs of an earlier process's trials that this one did not run again."""
         for name in self.unended:
             self.client.set_terminated(self.runs[name], "KILLED")
 
@@ -148,7 +148,7 @@ class Runs:
             self._batch(lambda: self._id(name), params=entries)
 
     def _id(self, name: str) -> str:
-        """Of a run.
+        """The id of a run.
 
         Raises:
             UnmadeError: where it could not be made.
@@ -186,5 +186,5 @@ class Runs:
 
 
 def milliseconds() -> int:
-    """Since 1970, as MLflow stamps what it is given."""
+    """Milliseconds since 1970, as MLflow stamps what it is given."""
     return int(time.time() * 1000)

@@ -41,7 +41,7 @@ class Tracker(Runs, Callback):
             config: the whole configuration; kept as ``config.json`` and as flat params.
 
         Raises:
-            TrackingError: as above.
+            TrackingError: where the store cannot be reached or written.
         """
         all_tags = {"ms_automl.kind": "comparison", "ms_automl.format": str(FORMAT)}
         all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}

@@ -40,7 +40,7 @@ class Writer:
     Args:
         probe: reads from the store and writes to it; None takes a store for away unless it says that it is not.
         say: told in a line, at once, what is lost and that the store is away; in this thread.
-        outage: seconds, as above.
+        outage: seconds that a store may be away before a write is given up.
         patience: seconds that :meth:`close` waits for the next write to succeed.
     """
 

@@ -40,19 +40,19 @@ class Adaptation:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Adaptation:
-        """The one that a trial's parameters or a row tell of."""
+        """The adaptation that a trial's parameters or a row describe."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     @property
     def name(self) -> str:
-        """As records and the screen show it; another model under the same name has another one."""
+        """The name that records and the screen show; another model of the same arm and seed has another one."""
         pattern = "" if self.weights == "trained" else "-random"
         shots = "all" if self.shots is None else self.shots
         return f"{self.task}/{self.arm}-{self.seed}{pattern}/{self.mode}/{shots}/{self.draw} {self.digest[:6]}"
 
     @property
     def fresh_seed(self) -> int:
-        """Of samples, head and data order."""
+        """The seed of samples, head and data order."""
         return FRESH + 1000 * self.seed + self.draw
 
     @property
@@ -62,7 +62,7 @@ class Adaptation:
 
     @property
     def suggestion(self) -> Suggestion:
-        """The trial that it is."""
+        """The trial that runs the adaptation."""
         about = {name: str(value) for name, value in asdict(self).items() if name != "digest"}
         about["shots"] = str(self.shots or "all")
         return Suggestion("transfer", {"adaptation": asdict(self)}, {}, title=self.name, about=about)
@@ -80,7 +80,7 @@ def adaptations(
     shots: Sequence[int | None],
     draws: int,
 ) -> list[Adaptation]:
-    """All that is asked for, seed by seed.
+    """All adaptations that are asked for, seed by seed.
 
     A new initialisation has no old task to be trained jointly with, so it takes part in the other modes alone.
 

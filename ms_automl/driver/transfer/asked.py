@@ -39,21 +39,21 @@ class Source:
 
     @property
     def seeds(self) -> list[int]:
-        """Its seeds, the lowest first."""
+        """The comparison's seeds, the lowest first."""
         return sorted({int(row["seed"]) for row in self.rows})
 
     @property
     def seconds_per_pass(self) -> float:
-        """What a pass took there."""
+        """Seconds that a pass took in the comparison."""
         spent = [sum(row[name] for row in self.rows) for name in ("device_seconds", "passes")]
         return float(spent[0] / spent[1])
 
     def default_folder(self) -> Path:
-        """Of the stage, where none is named."""
+        """The folder of the stage where none is named."""
         return Path(f"transfer-{self.run_id}") if self.folder is None else self.folder / "transfer"
 
     def storage(self, uri: str | None, folder: Path) -> Storage | None:
-        """Of the stage, below a place and the comparison's name, as its own; None where it is its folder."""
+        """The stage's storage, below a place and the comparison's name; None where it is the stage's folder."""
         if uri is None:
             return None
         storage = storage_of(uri, folder)
@@ -62,7 +62,7 @@ class Source:
         return None if storage.address == str(folder) else storage
 
     def arms(self, names: Sequence[str] | None) -> list[str]:
-        """Those asked for of the arms that have a model in some seed, the reference first."""
+        """The arms that are asked for, of those that have a model in some seed, the reference first."""
         known = list(dict.fromkeys(str(row["arm"]) for row in self._valid))
         return [REFERENCE, *(arm for arm in chosen("arm", names, known) if arm != REFERENCE)]
 
@@ -91,7 +91,7 @@ class Source:
         return models, [f"{arm}-{seed}" for arm, seed in wanted if (arm, seed) not in models]
 
     def digests(self, models: Mapping[tuple[str, int], Path]) -> dict[tuple[str, int], str]:
-        """Of the weights of models, and of the others that are at hand: they may have been replaced since."""
+        """Digests of the weights of models, and of the others at hand: they may have been replaced since."""
         found = (
             [] if self.folder is None else [path.parent for path in self.folder.glob("best/*/model.safetensors")]
         )
@@ -110,7 +110,7 @@ class Asked:
     Attributes:
         source: the comparison.
         models: folder of each selected model that is asked for, by arm and seed.
-        digests: :meth:`Source.digests`.
+        digests: of the weights of all models at hand, by arm and seed.
         adaptations: all that is wanted, done already or not.
     """
 

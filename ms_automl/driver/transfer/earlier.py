@@ -115,7 +115,7 @@ def rows_in(out: Path) -> list[dict[str, Any]]:
 
 
 def digests_in(out: Path) -> set[str]:
-    """Of the models that the stage in a folder has adapted."""
+    """Digests of the models that the stage in a folder has adapted."""
     if not (out / FILE).exists():
         return {str(row["digest"]) for row in rows_in(out)}
     return {adaptation_of(trial).digest for trial in _trials(replay(out, models=False))}

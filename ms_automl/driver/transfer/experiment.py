@@ -67,7 +67,7 @@ class TransferExperiment(Experiment):
         check_network(network, _loaded(model)[0].image_shape, [task])
 
     def passes_of(self, adaptation: Adaptation) -> dict[str, float]:
-        """What it costs, by kind, known before it starts; with all samples where their number is not."""
+        """Passes of an adaptation, by kind, known before it starts; of all samples where their number is not."""
         data = self.data(adaptation.seed)
         samples = len(data.train) if adaptation.shots is None else adaptation.shots
         planned_cost = METHODS["transfer"].planned_cost

@@ -30,7 +30,7 @@ class StageRun(Run):
 
     @property
     def name(self) -> str:
-        """There is one stage for a comparison."""
+        """The stage's name: a comparison has one stage."""
         return self.arm
 
 
@@ -49,7 +49,7 @@ class Adaptations(Sampler):
         self.before = before
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
-        """The first one that has not been suggested since."""
+        """The first adaptation that has not been suggested yet; DONE after the last."""
         index = len(trials) - self.before
         return self.asked[index].suggestion if index < len(self.asked) else DONE
 
@@ -58,25 +58,25 @@ class AdaptationJudge(Judge):
     """Holds adaptations against nothing while they run: the report compares them."""
 
     def reference(self, seed: int) -> Reference | None:
-        """None is needed."""
+        """No reference: the judge needs none."""
         return None
 
     def trouble(self, seed: int) -> str | None:
-        """None, as none is needed."""
+        """No trouble: the judge needs no reference."""
         return None
 
     def judge(self, run: Run, trial: Trial, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Nothing; the trial gets its course in the first metric of its task."""
+        """No further metrics; the trial's course is that of the first metric of its task."""
         task = next(task for task in self.tasks if task.name == adaptation_of(trial).task)
         name = next(iter(task.metrics))
         trial.course[int(metrics["step"])] = {name: metrics[f"val/{task.name}/{name}"]}
         return {}
 
     def select(self, run: Run, trial: Trial, seconds: float) -> None:
-        """None is better than another."""
+        """Select no adaptation: the report compares them."""
 
     def summary(self, trial: Trial) -> str:
-        """The first metric of the task at the end."""
+        """The value of the task's first metric at the end; '' before the first report."""
         if not trial.course:
             return ""
         ((name, value),) = trial.course[max(trial.course)].items()
@@ -204,5 +204,5 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    """None for what JSON cannot hold: there was no valid label."""
+    """A value, or None for what JSON cannot hold: there was no valid label."""
     return value if math.isfinite(value) else None
