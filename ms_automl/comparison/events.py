@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class EventLog:
 
     def charged(self, *charges: Charge) -> None:
         """Write charges."""
-        self.append(*({"event": "charge", **asdict(charge)} for charge in charges))
+        self.append(*({"event": "charge", **vars(charge)} for charge in charges))
 
 
 class TrialEvents(Callback):
@@ -128,7 +128,7 @@ class TrialEvents(Callback):
 
 def event_of(trial: Trial, elapsed: float) -> dict[str, Any]:
     """A trial as it is, as an event."""
-    kept = asdict(trial)
+    kept = dict(vars(trial))  # asdict copies all that is below, and there are many events
     course = list(kept.pop("course").items())  # JSON has no numbers for keys
     return {"event": "trial", "trial": kept, "course": course, "elapsed": elapsed}
 
