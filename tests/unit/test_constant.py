@@ -35,9 +35,17 @@ def likelihood(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def test_classes_have_their_entropy() -> None:
     target = torch.arange(COUNT) % 4
     target[target == 3] = 0  # shares 1/2, 1/4, 1/4
-    found = constant_losses(data_of(classification("kind", 4), target), 16)
+    found = constant_losses(data_of(classification("kind", 3), target), 16)
     assert list(found) == ["val/kind/constant", "test/kind/constant"]
     assert list(found.values()) == [pytest.approx(1.5 * math.log(2))] * 2
+
+
+def test_a_class_that_no_label_has_costs_less_than_half_a_label_of_it() -> None:
+    target = torch.arange(COUNT) % 4
+    target[target == 3] = 0
+    found = constant_losses(data_of(classification("kind", 4), target), 16)["val/kind/constant"]
+    entropy = 1.5 * math.log(2)
+    assert entropy - 1e-6 < found < entropy + math.log((COUNT + 0.5) / COUNT)
 
 
 def test_yes_and_no_have_the_entropy_of_their_share() -> None:

@@ -10,9 +10,9 @@ def test_the_magnitude_cost_is_the_share_among_the_layers_larger_groups_per_weig
     make_groups: Callable[..., ChannelGroups],
 ) -> None:
     groups = make_groups([(3, 2, 1), (2, 4, 3)])
-    squares = [4.0, 1.0, 3.0, 9.0, 9.0]
+    squares = [4.0, 1.0, 3.0, 9.0, 8.0]
     groups.scale_(torch.tensor(squares).sqrt() / groups.norms())
-    expected = [4 / 4 / 2, 1 / 8 / 2, 3 / 7 / 2, 9 / 9 / 36, 9 / 18 / 36]
+    expected = [4 / 4 / 2, 1 / 8 / 2, 3 / 7 / 2, 9 / 9 / 36, 8 / 17 / 36]
     assert MagnitudeImportance(groups).cost().tolist() == pytest.approx(expected, rel=1e-5)
 
 
