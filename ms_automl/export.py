@@ -45,7 +45,9 @@ def _parser() -> Parser:
         "--comparison", type=place, required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
     parser.add_argument("--arm", help="whose model (default: that of the lowest J on validation, but dense)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of which seed (default: as above)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of which seed (default: that of the lowest J on validation)"
+    )
     parser.add_argument(
         "--format", default=",".join(FORMATS), metavar="A,B", help=f"of {', '.join(FORMATS)} (default: all)"
     )
