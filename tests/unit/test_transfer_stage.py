@@ -71,7 +71,7 @@ class Driven:
 
     def __init__(self, folder: Path, asked: list[Adaptation], rows: list[dict[str, Any]] | None = None) -> None:
         self.clock, self.told, self.count = Clock(), Told(), 0
-        log = earlier.log_with(folder, earlier.rows_in(folder) + (rows or []))
+        log = earlier.log_of(folder, rows or ())
         self.stage: Stage = assemble_stage(asked, EXPERIMENT, log, replay(folder, models=False), clock=self.clock)
         self.scheduler = self.stage.scheduler
         self.stage.comparison.callbacks += [self.told, TrialEvents(log, self.stage.comparison)]
@@ -252,6 +252,21 @@ def test_what_mlflow_or_an_earlier_version_holds_of_the_stage_is_taken_over_once
             assert other.stage.pending == [DENSE]
             assert sorted(other.rows(), key=str) == sorted(rows, key=str)
         assert {row["lost_passes"] for row in other.all_of_it().rows()} == {0.0, 12.0}
+
+
+def test_attempts_in_an_earlier_journal_are_added_up_and_what_mlflow_says_of_them_is_not_counted_again(
+    tmp_path: Path,
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (row,) = Driven(there, [DENSE]).all_of_it().rows()
+    attempts = [row | {"status": "FAILED", "passes": 3.0}, row | {"status": "KILLED", "passes": 2.0}, row]
+    lines = [{"format": 1, "comparison": "run", "settings": {}}, *attempts]
+    (tmp_path / earlier.EARLIER).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recorded = [row | {"lost_passes": 5.0}]
+    for _ in range(2):
+        (found,) = Driven(tmp_path, [DENSE], recorded).rows()
+        assert found == recorded[0]
 
 
 def test_what_is_done_elsewhere_is_not_run_here_though_it_was_begun(driven: Driven, tmp_path: Path) -> None:

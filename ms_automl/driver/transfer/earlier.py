@@ -125,23 +125,35 @@ def _trials(replayed: Replay) -> list[Trial]:
     return [entry.trial for entry in (*replayed.ended, *replayed.pending.values())]
 
 
-def log_with(out: Path, rows: Sequence[Mapping[str, Any]]) -> EventLog:
-    """The log of the stage, with rows that it lacks: not those of adaptations that have come to their end there.
+def log_of(out: Path, recorded: Sequence[Mapping[str, Any]] = ()) -> EventLog:
+    """The log of the stage, with what it lacks of the folder's earlier journal and of what is recorded elsewhere.
+
+    The journal has a row for each attempt; a recorded row says what all attempts at an adaptation had cost.
 
     Args:
         out: folder of the stage.
-        rows: of an earlier version, or of another folder; of several of an adaptation the last one counts.
+        recorded: rows of ``transfer.json``.
     """
-    (out / FILE).touch()  # from here on nobody looks for what earlier versions have left
-    log, trials = EventLog(out), _trials(replay(out, models=False))
-    done, logged = finished(trials), {adaptation_of(trial) for trial in trials}
+    path = out / FILE
+    trials = _trials(replay(out, models=False)) if path.exists() else []
+    events: list[dict[str, Any]] = []
     index = len(trials)
-    for row in rows:
-        adaptation = Adaptation.of(row)
-        if adaptation in done or (adaptation in logged and row["status"] != Status.FINISHED):
-            continue
-        log.append(*_events(_trial(adaptation, row, index), row))
-        index += 1
+    done, logged = finished(trials), {adaptation_of(trial) for trial in trials}
+    for rows, attempts in ((rows_in(out), True), (recorded, False)):
+        for row in rows:
+            adaptation, ended = Adaptation.of(row), row["status"] == Status.FINISHED
+            if adaptation in done or (adaptation in logged and not attempts and not ended):
+                continue
+            events += _events(_trial(adaptation, row, index), row)
+            index += 1
+            logged.add(adaptation)
+            if ended:
+                done.add(adaptation)
+    if not path.exists():  # whole or not at all: from here on nobody looks for the journal
+        write_whole(path, "".join(json.dumps(event) + "\n" for event in events).encode())
+        return EventLog(out)
+    log = EventLog(out)
+    log.append(*events)
     return log
 
 

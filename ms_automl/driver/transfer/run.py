@@ -151,12 +151,10 @@ def _log(asked: Asked, head: Mapping[str, Any], out: Path) -> EventLog:
     """
     digests, recorded = set(asked.digests.values()), asked.source.recorded
     earlier.check_head(head, earlier.head_of(out), earlier.digests_in(out), digests, str(out))
-    rows = earlier.rows_in(out)
     if recorded is not None:
         adapted = {str(row["digest"]) for row in recorded["rows"]}
         earlier.check_head(head, recorded, adapted, digests, "the comparison's records in MLflow")
-        rows += recorded["rows"]
-    return earlier.log_with(out, rows)
+    return earlier.log_of(out, recorded["rows"] if recorded is not None else ())
 
 
 def _places(asked: Asked, stage: Stage, storage: Storage | None) -> dict[tuple[str, int], str]:
