@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ms_automl.config import Config, changed, place, preset_values
+from ms_automl.environment import arguments
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.samplers.arms import REFERENCE, check_names
@@ -79,23 +81,27 @@ def compare(
 
     from ms_automl.driver.compare import run_comparison
 
-    values, record = _values(preset, config, out, resume)
+    given, arms = arguments.path("out", out), arguments.names("arms", arms)
+    seeds, budget = arguments.whole("seeds", seeds), arguments.whole("budget", budget)
+    slots = arguments.whole("slots", slots, 1) or len(os.sched_getaffinity(0))
+    where, address = arguments.path("data_dir", data_dir), arguments.text("address", address)
+    storage = arguments.text("storage", storage)
+    values, record = _values(arguments.text("preset", preset), config, given, resume)
     own = _own(values, {"data": data, "network": network})
     if arms is not None:
         if resume:
             raise ConfigError("resume: the arms are those of the comparison: leave `arms` out")
-        values["arms"] = list(arms)
+        values["arms"] = arms
     if budget is not None:
         place(values, "budget.trials", budget)
-    for key, value in (settings or {}).items():
+    for key, value in arguments.values("settings", settings).items():
         place(values, key, value)
     whole = _checked(values, record, seeds)
     check_names(whole)
-    folder = Path(out) if out is not None else default_folder(whole)
+    folder = default_folder(whole) if given is None else given
     ended = run_comparison(
-        whole, folder, report=write_report, console=Console(quiet=not progress), own=own,
-        data_dir=None if data_dir is None else Path(data_dir), address=address,
-        slots=len(os.sched_getaffinity(0)) if slots is None else slots, storage=storage, record=record,
+        whole, folder, report=write_report, console=Console(quiet=not progress), own=own, data_dir=where,
+        address=address, slots=slots, storage=storage, record=record,
     )  # fmt: skip
     if isinstance(ended.stopped, KeyboardInterrupt):
         raise KeyboardInterrupt(f"stopped; what has ended is kept: resume=True goes on with out='{folder}'")
@@ -105,7 +111,7 @@ def compare(
 
 
 def _values(
-    preset: str | None, config: Mapping[str, Any] | Config | None, out: str | Path | None, resume: bool
+    preset: str | None, config: Mapping[str, Any] | Config | None, out: Path | None, resume: bool
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The configuration to begin with, and the record of the comparison that goes on."""
     if resume:
@@ -115,13 +121,13 @@ def _values(
             raise ConfigError(
                 "resume goes on with the comparison in `out`: name its folder, and no preset or config"
             )
-        record = read_record(Path(out))
+        record = read_record(out)
         return copy.deepcopy(record["config"]), record
     if config is None:
-        return preset_values(preset or "rooms"), None
+        return preset_values("rooms" if preset is None else preset), None
     if preset is not None:
         raise ConfigError("give a preset or a config, not both")
-    given = config.to_dict() if isinstance(config, Config) else dict(config)
+    given = config.to_dict() if isinstance(config, Config) else arguments.values("config", config)
     return {"preset": "own", **copy.deepcopy(given)}, None
 
 
@@ -161,7 +167,11 @@ def _named(kind: str, value: Any) -> tuple[str, Factory]:
             f"{kind}: give a factory's name, a function or a {wanted} itself, but got {type(value).__name__}"
         )
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", type(value).__name__)
-    return f"{module or 'object'}:{name}", value
+    found: Any = sys.modules.get(str(module))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    # A lambda, a partial or a method of an object is not found by its name, and others are called the same.
+    return f"{module}:{name}" if found is value else f"object:{kind}:{name}", value
 
 
 @dataclass(frozen=True)

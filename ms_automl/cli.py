@@ -41,6 +41,8 @@ def path(text: str) -> Path:
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty: name one, or leave the option out")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"a folder of this machine is wanted, not '{text}'")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

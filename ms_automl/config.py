@@ -211,6 +211,10 @@ def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str
     values = copy.deepcopy(values)
     if seeds is not None:
         values["seeds"] = seeds
+    for section in ("data", "network"):  # its own arguments, never the preset's
+        factories = [setting for setting in settings if setting.startswith(f"{section}.factory=")]
+        if factories and factories[-1].partition("=")[2] != values.get(section, {}).get("factory"):
+            values[section] = {"args": {}}
     for setting in settings:
         _apply(values, setting)
     return parse(values)

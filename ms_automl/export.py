@@ -18,6 +18,7 @@ from typing import Any
 from ms_automl.api import chosen
 from ms_automl.cli import Parser, one_line_errors, path, place
 from ms_automl.config import parse, upgraded
+from ms_automl.environment import arguments
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, unknown_name
 
@@ -123,6 +124,10 @@ def export_selected(
     Raises:
         MsAutomlError: where there is no such model, or it cannot be compacted or exported.
     """
+    given, where = arguments.path("--out", out), arguments.path("--data-dir", data_dir)
+    where, rounds = arguments.folder_there("--data-dir", where), arguments.whole("--rounds", rounds) or 0
+    arm, seed = arguments.text("--arm", arm), arguments.whole("--seed", seed)
+    formats = arguments.names("--format", formats) or FORMATS
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("format", name, list(FORMATS))
@@ -142,12 +147,11 @@ def export_selected(
         )
     row = chosen(record["rows"], arm, seed)
     name = f"{row['arm']}-{row['seed']}"
-    target = Path("exported") / name if out is None else Path(out)
+    target = Path("exported") / name if given is None else given
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is not empty: name a new folder with --out")
     with tempfile.TemporaryDirectory() as into:
         model = selected_model(str(comparison), folder, name, Path(into))
-        where = None if data_dir is None else Path(data_dir)
         data = build_data(config.data.factory, config.data.args, seed=row["seed"], data_dir=where)
         figures = export(model, target, formats, real_images(data, max(BATCHES)), rounds)
     return Exported(name, row["objective"], target, figures)

@@ -81,12 +81,12 @@ def _parser() -> Parser:
 
 def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
     """The record of the comparison in --out and the configuration it goes on with."""
-    from ms_automl.comparison.resume import grown, read_record
-
     if args.out is None:
         raise ConfigError("--resume goes on with the comparison in --out: name its folder")
     if args.preset or args.arms:
         raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
+    from ms_automl.comparison.resume import grown, read_record
+
     if args.storage and not (args.plan or args.show_config or (args.out / "comparison.json").is_file()):
         from ms_automl.callbacks.restore import fetch
         from ms_automl.storage.remote import storage_of
@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.slots is not None and args.slots < 1 and not args.plan:
+        raise ConfigError(f"`slots >= 1` must hold, but got slots={args.slots}")
     record = None
     if args.resume:
         record, config = _going_on(args)

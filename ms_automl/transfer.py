@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_automl.cli import Parser, one_line_errors, path, place, sigterm_kept
+from ms_automl.environment import arguments
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import alone, writable
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     result = transfer_selected(
         args.comparison, tasks=_names(args.task), arms=_names(args.arms), modes=_names(args.modes),
-        shots=_counts(args.shots), draws=args.draws, steps=args.steps, out=args.out, data_dir=args.data_dir,
+        shots=_names(args.shots), draws=args.draws, steps=args.steps, out=args.out, data_dir=args.data_dir,
         slots=args.slots, storage=args.storage, address=args.address,
     )  # fmt: skip
     print(result)
@@ -125,7 +126,7 @@ def transfer_selected(
     *,
     tasks: Sequence[str] | None = None,
     arms: Sequence[str] | None = None,
-    shots: Sequence[int | None] | None = None,
+    shots: Sequence[int | str | None] | None = None,
     modes: Sequence[str] | None = None,
     draws: int | None = None,
     steps: int | None = None,
@@ -144,8 +145,8 @@ def transfer_selected(
         comparison: its folder, or its run in MLflow.
         tasks: held-back tasks (default: all of them).
         arms: whose models (default: all); dense is always added.
-        shots: labelled samples, None for all that there are (default: those of 16, 64 and 256 that every seed has,
-            and all).
+        shots: labelled samples, ``all`` or None for all that there are (default: those of 16, 64 and 256 that
+            every seed has, and all).
         modes: of frozen, finetuned and joint (default: all).
         draws: of samples and head for each model (default: 3 of a comparison of one seed, else 1).
         steps: of an adaptation (default: a quarter of those of the comparison's trials).
@@ -160,6 +161,12 @@ def transfer_selected(
         MsAutomlError: before anything trains, in one line what is wrong and what to do.
         KeyboardInterrupt: where it is interrupted; its records are closed, and the same call goes on.
     """
+    slots, draws = arguments.whole("--slots", slots, 1), arguments.whole("--draws", draws, 1)
+    steps, storage = arguments.whole("--steps", steps, 1), arguments.text("--storage", storage)
+    given, where = arguments.path("--out", out), arguments.path("--data-dir", data_dir)
+    where, address = arguments.folder_there("--data-dir", where), arguments.text("--address", address)
+    tasks, arms = arguments.names("--task", tasks), arguments.names("--arms", arms)
+    modes, counts = arguments.names("--modes", modes), _counts(shots)
     from rich.console import Console
 
     from ms_automl.driver.looking import look_at_data
@@ -169,21 +176,20 @@ def transfer_selected(
     with ours():
         from trainables.transfer import MODES
 
-    for option, value in (("slots", slots), ("draws", draws), ("steps", steps)):
-        if value is not None and value < 1:
-            raise ConfigError(f"`--{option} 1` or more must hold, but got {value}")
     modes = asked.chosen("mode", modes, MODES)
     source, config = _source(str(comparison))
-    experiment = _experiment(config, steps, data_dir)
+    experiment = _experiment(config, steps, where)
     data, seeds = experiment.data(source.seeds[0]), source.seeds
     if not data.unseen_tasks:
         raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
     unseen = {task.name: task for task in data.unseen_tasks}
     tasks, arms = asked.chosen("unseen task", tasks, list(unseen)), source.arms(arms)
-    shots = asked.possible_shots(experiment, seeds, tasks, shots)
+    numbers = asked.possible_shots(experiment, seeds, tasks, counts)
     console = Console(quiet=not progress)
     look_at_data(experiment, seeds, console)
-    folder = (source.default_folder() if out is None else Path(out)).absolute()
+    folder = (source.default_folder() if given is None else given).absolute()
+    if (folder / "comparison.json").exists():
+        raise ConfigError(f"--out {given} holds a comparison: name a folder of the stage's own")
     place = source.storage(storage, folder)
     with sigterm_kept(), alone(writable(folder)):
         models, left_out = source.models(arms, folder / "models")
@@ -195,7 +201,7 @@ def transfer_selected(
             experiment.check(str(next(iter(models.values()))), unseen[name])
         digests = source.digests(models)
         wanted = {key: digests[key] for key in models}
-        whole = adaptations(wanted, tasks, modes, shots, draws or (3 if len(seeds) == 1 else 1))
+        whole = adaptations(wanted, tasks, modes, numbers, draws or (3 if len(seeds) == 1 else 1))
         ended = run.run_transfer(
             asked.Asked(source, models, digests, whole), experiment, folder, report=lambda: _report(source),
             console=console, address=address, slots=slots or len(os.sched_getaffinity(0)), storage=place,
@@ -225,18 +231,17 @@ def _source(comparison: str) -> tuple[Source, Config]:
     return Source(record.run_id, record.folder, uri, rows, recorded), parse(upgraded(record.config))
 
 
-def _experiment(config: Config, steps: int | None, data_dir: str | Path | None) -> TransferExperiment:
+def _experiment(config: Config, steps: int | None, data_dir: Path | None) -> TransferExperiment:
     from ms_automl.data.factories import OWN, resolve
     from ms_automl.driver.transfer.experiment import TransferExperiment
 
     steps = steps or max(1, config.training.steps // 4)
     settings = replace(config.training, steps=steps, report_every=max(1, -(-steps // REPORTS)))
-    where = None if data_dir is None else Path(data_dir).resolve()
     own = dict(OWN)
     for kind, name in (("data", config.data.factory), ("network", config.network.factory)):
         if name.startswith("__main__:"):  # the processes of trials have a main module of their own
             own[name] = resolve(kind, name, {})
-    return TransferExperiment(config, where, own, settings=settings)
+    return TransferExperiment(config, data_dir, own, settings=settings)
 
 
 def _report(source: Source) -> tuple[Path, str]:
@@ -257,13 +262,19 @@ def _result(ended: Ended) -> TransferResult:
     return TransferResult(table, tuple(sentences(table)), ended.report, ended.complete, ended.lacks)
 
 
-def _counts(text: str | None) -> list[int | None] | None:
-    """What ``--shots`` names, None for all."""
-    words = _names(text)
-    for word in words or ():
-        if word != "all" and not word.isdecimal():
-            raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{word}'")
-    return None if words is None else [None if word == "all" else int(word) for word in words]
+def _counts(shots: Sequence[int | str | None] | None) -> list[int | None] | None:
+    """The numbers of labelled samples that are asked for, None for all."""
+    if shots is None:
+        return None
+    if isinstance(shots, str) or not isinstance(shots, Sequence) or not shots:
+        raise ConfigError(f"--shots takes a list of numbers, and 'all', but got {shots!r}")
+    found: list[int | None] = []
+    for count in shots:
+        number = int(count) if isinstance(count, str) and count.isdecimal() else count
+        if isinstance(number, str) and number != "all":
+            raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{number}'")
+        found.append(None if number == "all" else arguments.whole("--shots", number))
+    return found
 
 
 def _names(text: str | None) -> list[str] | None:

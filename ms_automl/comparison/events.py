@@ -21,7 +21,7 @@ from ms_automl.comparison.ledger import Charge
 from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.errors import DataError
-from ms_automl.storage.files import append_lines, json_lines, mend_lines, write_whole
+from ms_automl.storage.files import append_lines, from_here, json_lines, mend_lines, write_whole
 from ms_automl.storage.remote import remote
 
 FILE = "events.jsonl"
@@ -163,7 +163,7 @@ def replay(folder: Path, models: bool = True) -> Replay:
                     ended[entry.trial.name] = entry
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{FILE}: line {number} is no event ({error!r}): restore the file from a copy"
+                f"{from_here(folder / FILE)}: line {number} is no event ({error!r}): restore the file from a copy"
             ) from error
     over = list(ended.values())
     if models:

@@ -43,6 +43,11 @@ def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     function: Any = module
     for part in function_name.split("."):  # a method of an object, too
         function = getattr(function, part, None)
+    if not callable(function) and module_name == "__main__":
+        raise ConfigError(
+            f"{kind}.factory '{name}' is a function of the script that made the comparison: do this in that "
+            "script, from Python, or put the function into a module of its own"
+        )
     if not callable(function):
         where = getattr(module, "__file__", None) or "of Python's own"
         raise ConfigError(f"{kind}.factory '{name}': {module_name} has no function {function_name} ({where})")

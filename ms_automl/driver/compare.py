@@ -33,12 +33,14 @@ from ms_automl.driver.assembly import arm_names, assemble, check_batches, decide
 from ms_automl.driver.compaction import compact_selected
 from ms_automl.driver.looking import look_at_data
 from ms_automl.driver.scheduler import Scheduler
+from ms_automl.environment.arguments import folder_there
 from ms_automl.environment.provenance import cpu_name, git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError
 from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not
 from ms_automl.storage.files import alone, from_here, writable, write_json
 from ms_automl.storage.remote import Storage, storage_of
+from ms_automl.tuning.hosts import check_sent
 from ms_automl.tuning.run import run_trials
 from ms_automl.tuning.session import Session, ray_session
 
@@ -115,9 +117,8 @@ def run_comparison(
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
     out = writable(out)
-    if data_dir is not None and not data_dir.is_dir():
-        raise ConfigError(f"--data-dir {from_here(data_dir)} is no folder: name the one that the data lies in")
-    experiment = Experiment(config, data_dir.resolve() if data_dir else None, own or {})
+    experiment = Experiment(config, folder_there("--data-dir", data_dir), own or {})
+    check_sent(experiment.own)
     with sigterm_kept(), alone(out):
         if record is None:
             _check_new(out)

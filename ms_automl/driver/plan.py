@@ -19,6 +19,7 @@ from ms_automl.config import Config
 from ms_automl.driver.assembly import check_batches, trial_cost
 from ms_automl.driver.simulation import Outcome, Share, simulate
 from ms_automl.driver.throughput import Throughput, throughput_of
+from ms_automl.environment.arguments import folder_there
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.arms import check_names
 
@@ -80,9 +81,7 @@ def plan(
     for name, value in (("slots", slots), ("tflops", tflops)):
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"`{name} > 0` must hold, but got {name}={value:g}")
-    if data_dir is not None and not data_dir.is_dir():
-        raise ConfigError(f"--data-dir {data_dir} is no folder: name the one that the data lies in")
-    experiment = Experiment(config, data_dir.resolve() if data_dir else None)
+    experiment = Experiment(config, folder_there("--data-dir", data_dir))
     check_batches(config, experiment.data(config.first_seed))
     throughput, gpus = throughput_of(experiment, tflops), config.resources.gpus_per_trial
     slots = slots or max(1, int(torch.cuda.device_count() / gpus) if gpus else 1)

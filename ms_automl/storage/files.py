@@ -53,7 +53,7 @@ def json_lines(file: Path) -> Iterator[dict[str, Any]]:
     """
     if file.exists():
         content = file.read_bytes()
-        yield from decoded_lines(content[: content.rfind(b"\n") + 1], file.name)
+        yield from decoded_lines(content[: content.rfind(b"\n") + 1], str(from_here(file)))
 
 
 def mend_lines(file: Path) -> None:

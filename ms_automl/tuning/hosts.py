@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,6 +31,26 @@ SAME = ("torch", "torchvision", "numpy")
 """Packages whose version changes results."""
 PATIENCE = 300.0
 """Seconds that a host has to answer; its first answer waits for the code and for torch's import."""
+
+
+def check_sent(own: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuse factories that cannot be sent to the processes of trials.
+
+    Args:
+        own: by the name that the configuration has for them.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for name, factory in own.items():
+        try:
+            ray.cloudpickle.dumps(factory)  # type: ignore[no-untyped-call]
+        except Exception as error:  # whatever a stranger's object holds
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(
+                f"'{name}' cannot be sent to the processes of trials ({reason}): make what it holds inside of "
+                "the function"
+            ) from error
 
 
 @dataclass(frozen=True)

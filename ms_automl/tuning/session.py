@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ def _of_our_own(cpus: int) -> Iterator[None]:
 @contextmanager
 def _cluster(address: str, needs: Needs) -> Iterator[None]:
     """The cluster at an address, with our code on its hosts."""
+    _check_listens(address)
     with code_for_hosts(needs.modules) as environment:
         try:
             with _begun(address, {"runtime_env": environment}):
@@ -151,6 +153,17 @@ def _cluster(address: str, needs: Needs) -> Iterator[None]:
             raise ConfigError(
                 f"no Ray cluster at '{address}': {reason}; start one, or leave --address out"
             ) from error.cause
+
+
+def _check_listens(address: str) -> None:
+    """Refuse host:port where nobody listens: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at '{address}': {error}; start one, or leave --address out") from error
 
 
 class _NotStartedError(Exception):

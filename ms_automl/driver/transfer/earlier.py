@@ -63,8 +63,8 @@ def head_of(out: Path) -> dict[str, Any]:
         return next(json_lines(out / EARLIER), {})
     try:
         return dict(json.loads((out / RECORD).read_bytes()))
-    except ValueError as error:
-        raise DataError(f"{out / RECORD} is damaged ({error}): restore it from a copy") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{out / RECORD} is damaged ({error}): delete it, the log beside it has all") from error
 
 
 def check_head(
@@ -165,7 +165,7 @@ def _trial(adaptation: Adaptation, row: Mapping[str, Any], index: int) -> Trial:
     trial.passes, trial.seconds = row["passes"], row.get("wall_seconds", 0.0)
     trial.device_seconds = row.get("device_seconds", 0.0)
     trial.metrics = {key: _number(value) for key, value in row["metrics"].items()}
-    costs = {"passes": trial.passes, "device_seconds": trial.device_seconds, "wall_seconds": trial.seconds}
+    costs = {"passes": trial.passes, "device_seconds": trial.device_seconds}
     trial.metrics |= {f"cost/{key}": value for key, value in costs.items()}
     trial.course = {int(step): {"": _number(value)} for step, value in row["curve"]}
     trial.reports = len(trial.course)

@@ -184,7 +184,7 @@ def rows_of(trials: Sequence[Trial], ledger: Ledger) -> list[dict[str, Any]]:
         spent[adaptation] += charged[trial.name]
         newest[adaptation] = trial
     return [
-        asdict(adaptation) | _row(trial) | {"lost_passes": max(0.0, spent[adaptation] - trial.passes)}
+        asdict(adaptation) | _row(trial) | {"lost_passes": _above_rounding(spent[adaptation] - trial.passes)}
         for adaptation, trial in newest.items()
         if trial.status not in (Status.RUNNING, Status.KILLED)
     ]
@@ -201,6 +201,10 @@ def _row(trial: Trial) -> dict[str, Any]:
         "device_seconds": trial.device_seconds,
         "wall_seconds": trial.seconds,
     }
+
+
+def _above_rounding(passes: float) -> float:
+    return passes if passes > 1e-6 else 0.0
 
 
 def _finite(value: float) -> float | None:
