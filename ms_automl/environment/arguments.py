@@ -22,8 +22,8 @@ def names(argument: str, value: Any) -> list[str] | None:
         return None
     if isinstance(value, str):
         raise ConfigError(f"{argument} takes a list of names, but got {value!r}: write [{value!r}]")
-    found = list(value) if isinstance(value, Iterable) else [value]
-    if not isinstance(value, Iterable) or not all(isinstance(name, str) for name in found):
+    found = list(value) if isinstance(value, Iterable) else None
+    if found is None or not all(isinstance(name, str) for name in found):
         raise ConfigError(f"{argument} takes a list of names, but got {_shown(value)}")
     if not found:
         raise ConfigError(f"{argument} is empty: name one, or leave it out")
