@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tables import TUNING_SEEDS, filled, read_all, selected, signed_spread, spread, verdict
 
 HERE = Path(__file__).parent
@@ -170,6 +171,56 @@ def levels() -> str:
     return table(["d", *(f"{d:.2f}" for d, _ in found)], [losses, slopes])
 
 
+def overhead() -> str:
+    """What a step of a plain loop costs with each tool, in turns on one thread."""
+    rows = read_rows(HERE / "sparsifier_overhead.jsonl")
+    shown = [
+        [row["method"], f"{row['ms']:.1f}", f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"]
+        for row in rows
+    ]
+    made = rows[0]
+    how = f"Network of `{made['preset']}`, {made['rounds']} rounds in turns, one thread of {made['cpu']}, torch "
+    how += f"{made['torch']}, revision {made['revision']}."
+    return f"{table(['step with', 'ms', 'times the plain step (quartiles)'], shown)}\n{how}\n"
+
+
+def defaults() -> str:
+    """What measured bounds and a foretold course cost the sparsifier, seed by seed."""
+    rows = read_rows(HERE / "sparsifier_defaults.jsonl")
+    ways: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        ways.setdefault(row["way"], {})[row["seed"]] = row
+    given, shown = next(iter(ways.values())), []
+    for way, own in ways.items():
+        found = {name: np.array([own[seed][name] for seed in given]) for name in ("val", "test", "zeros")}
+        gap = found["test"] - np.array([given[seed]["test"] for seed in given])
+        less = signed_spread(gap, 3) if own is not given else ""
+        shown.append(
+            [way, spread(found["val"]), spread(found["test"]), less, f"{100 * found['zeros'].mean():.0f}"]
+        )
+    made = rows[0]
+    how = (
+        f"`{made['preset']}`, seeds {', '.join(map(str, given))}; torch {made['torch']}, {made['cpu']}, revision "
+    )
+    how += f"{made['revision']}."
+    header = ["waterfill with", "J (val)", "J (test)", "less the first (95 %)", "zeros (%)"]
+    return f"{table(header, shown)}\n{how}\n"
+
+
+def optimizers() -> str:
+    """Accuracy under several optimisers, dense and with zeros, by λ of the groups that stay."""
+    rows = read_rows(HERE / "sparsifier_optimizers.jsonl")
+    cases: dict[str, dict[float | None, list[float]]] = {}
+    for row in rows:
+        cases.setdefault(row["case"], {}).setdefault(row["rest"], []).append(row["accuracy"])
+    ways = list(next(iter(cases.values())))
+    shown = [[case, *(spread(np.array(own[way])) for way in ways)] for case, own in cases.items()]
+    seeds, made = sorted({row["seed"] for row in rows}), rows[0]
+    how = f"Accuracy, seeds {', '.join(map(str, seeds))} (95 %); torch {made['torch']}, {made['cpu']}, revision "
+    header = ["", *("dense" if way is None else f"{way:g} of a step" for way in ways)]
+    return f"{table(header, shown)}\n{how}{made['revision']}.\n"
+
+
 def read_rows(path: Path) -> list[Row]:
     """One for each line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -187,6 +238,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "multimnist": partial(at_price_one, "multimnist"),
         "quick": quick,
     },
+    "docs/sparsifier.md": {"overhead": overhead, "defaults": defaults, "optimizers": optimizers},
     "docs/method.md": {"estimators": directions, "levels": levels},
     "benchmarks/RESULTS.md": {
         "verdict": partial(verdict, HERE / "runs"),

@@ -28,6 +28,7 @@ from ms_automl.meta.hypergradients import ESTIMATORS, Hypergradient, Shrinkage, 
 from ms_automl.meta.outer import outer_gradient
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
+from ms_automl.meta.rule import Rule
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.models.cost import Cost
@@ -114,7 +115,7 @@ class ShortRun:
     def begin(self) -> None:
         """A fresh loop, always the same one."""
         self.loop = TrainingLoop(self.data, smooth_network(), self.settings, seed=0)
-        self.groups = self.loop.groups
+        self.groups = self.loop.sparsifier.groups
         self.cost = Cost()
         loop = self.loop
         self.dynamics = Dynamics(loop.network, loop.optimizer, loop.loss, self.cost)
@@ -128,22 +129,22 @@ class ShortRun:
             rho: [L] log λ.
             hypergradient: told of every step.
         """
-        loop, groups = self.loop, self.groups
+        loop, groups, patterns = self.loop, self.groups, self.patterns
 
-        def sparsify() -> None:
-            with torch.no_grad():
+        class Shrink(Rule):
+            def step(self, now: TrainingStep) -> None:
                 norms = groups.norms()
-                threshold = thresholds(groups, rho.exp(), loop.lr)
+                threshold = thresholds(groups, rho.exp(), now.lr)
                 shrinkage = Shrinkage(norms, threshold, shrink_factors(groups, norms, threshold))
-            if hypergradient is not None:
-                step = TrainingStep(
-                    loop.steps_done, loop.phase, loop.lr, loop.batch, groups.gradients, self.gradient
-                )
-                hypergradient.advance(step, shrinkage)
-            groups.scale_(shrinkage.factors)
-            self.patterns.append((shrinkage.factors > 0).tolist())
+                if hypergradient is not None:
+                    with torch.enable_grad():
+                        hypergradient.advance(now, shrinkage)
+                groups.scale_(shrinkage.factors)
+                patterns.append((shrinkage.factors > 0).tolist())
 
-        loop.interval(sparsify)
+        loop.sparsifier.rule = Shrink()
+        loop.sparsifier.batch, loop.sparsifier.outer_gradient = lambda: loop.batch, self.gradient
+        loop.interval()
 
     def gradient(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """∇J_loss."""

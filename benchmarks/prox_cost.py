@@ -56,7 +56,7 @@ def main() -> None:
     print(f"torch {metadata.version('torch')}, Python {platform.python_version()}, {platform.machine()}")
     for (grouping, metric), values in times.items():
         share = statistics.median(a / b for a, b in zip(values[1:], step, strict=True))
-        groups = len(loops[grouping, metric].groups.layer)
+        groups = len(loops[grouping, metric].sparsifier.groups.layer)
         print(
             f"{grouping:<15}{metric:<10}{groups:7d} groups, {zeros[grouping, metric]:4.0%} die"
             f"{1e3 * statistics.median(values[1:]):7.2f} ms, {share:5.1%} of a step"
@@ -81,7 +81,7 @@ def _loop(args: argparse.Namespace, rounds: int, grouping: str, metric: str) -> 
 def _prox(loop: TrainingLoop, dying: float) -> tuple[float, float]:
     """Seconds of one step, and the share of groups that it zeroes; the network stays as it was."""
     state = {name: value.clone() for name, value in loop.network.state_dict().items()}
-    groups = loop.groups
+    groups = loop.sparsifier.groups
     metric = PROX_METRICS[loop.settings.prox_metric](loop.optimizer, groups)
     scaled = groups.weights if metric is None else torch._foreach_mul(groups.weights, groups.blocks.split(metric))
     lengths = groups.inner(scaled, scaled).sqrt().sort().values
@@ -89,7 +89,7 @@ def _prox(loop: TrainingLoop, dying: float) -> tuple[float, float]:
     lambda_ = torch.ones(len(groups.names))
     began = time.perf_counter()
     thresholds(groups, lambda_, loop.lr)  # part of every step; its result is another λ's
-    loop.prox(threshold)
+    loop.sparsifier.prox(threshold)
     seconds, zeros = time.perf_counter() - began, measure(groups).group
     loop.network.load_state_dict(state)
     return seconds, zeros

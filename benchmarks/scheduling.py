@@ -51,8 +51,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.assembly import assemble, planned_passes
-from ms_automl.driver.script import Passes, Script
-from ms_automl.driver.simulation import Clock, Simulation
+from ms_automl.driver.simulation import Clock, Passes, Script, Simulation
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -81,12 +80,8 @@ class Recorded:
             if not row["error"]:
                 self.seconds.setdefault(row["method"], []).append(row["seconds"])
 
-    def startup(self, trial: Trial) -> float:
-        """Nothing: the records have it."""
-        return 0.0
-
-    def interval(self, trial: Trial, passes: Passes) -> float:
-        """A report's share of a recorded trial."""
+    def __call__(self, trial: Trial, passes: Passes, first: bool) -> float:
+        """A report's share of a recorded trial, whose start is among it."""
         seconds = random.Random(trial.name).choice(self.seconds[trial.method])
         return seconds * sum(passes.values()) / sum(self.whole(trial.method).values())
 
@@ -176,15 +171,8 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     watch.time("tracker", tracker, "trial_started", "trial_reported", "trial_ended")
     for progress in scheduler.progress.values():
         watch.time("sampler", progress.sampler, "ask", "record", "stops")
-    layers = experiment.layers(experiment.network(config.first_seed))
-    script = Script(
-        config.training,
-        experiment.data(config.first_seed),
-        layers,
-        (config.lambda_.low, config.lambda_.high),
-        lambda method: planned(Suggestion(method, {}, {}), config.first_seed),
-    )
-    durations = Recorded(HERE / "runs" / "rooms", script.plan)
+    script = Script(experiment, lambda method: planned(Suggestion(method, {}, {}), config.first_seed))
+    seconds = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())
     for run in comparison.runs.values():
         tracker.run_opened(run)
@@ -192,7 +180,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     resident, profiler = _resident(), cProfile.Profile()
     if profile:
         profiler.enable()
-    outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
+    outcome = Simulation(scheduler, script, seconds, clock, slots).run()
     profiler.disable()
     grown, driver = _resident() - resident, sum(watch.seconds.values())
     written = time.perf_counter()

@@ -103,7 +103,7 @@ def run(stream: Stream, path: Path) -> None:
     experiment = Experiment(stream.config)
     dense = reference(stream, path)
     arm = ARMS[stream.arm]
-    sampler = arm.sampler(SamplerInputs(stream.config, experiment.space(), stream.seed))
+    sampler = arm.sampler(SamplerInputs(stream.config, experiment.space(), stream.seed, experiment.asked))
     known = rows(path, stream)
     trials = [
         observed(index, Suggestion(row["method"], {}, row["values"]), row) for index, row in enumerate(known)

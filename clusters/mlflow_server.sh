@@ -27,6 +27,8 @@ if [ -z "$(psql -h "$state" -d postgres -tAc "select 1 from pg_database where da
     createdb -h "$state" mlflow
 fi
 if ! answers; then
+    # Its job runner is for evaluations by language models: five processes and a gigabyte that nothing here uses.
+    export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
     setsid nohup mlflow server --host 127.0.0.1 --port "$port" --workers 2 \
         --backend-store-uri "postgresql+psycopg2:///mlflow?host=$state" \
         --artifacts-destination "${MLFLOW_ARTIFACTS:-$state/artifacts}" \

@@ -17,40 +17,29 @@ from typing import TYPE_CHECKING
 from ms_automl.environment.lazy import lazy
 
 if TYPE_CHECKING:
-    from ms_automl.api import ComparisonResult, compare
-    from ms_automl.data.contract import MultiTaskData
-    from ms_automl.meta.objective import Objective
-    from ms_automl.meta.schedule import LambdaSchedule
-    from ms_automl.models.archive import load
-    from ms_automl.models.network import MultiTaskNet
-    from ms_automl.sparsity.compact import compact
-    from ms_automl.tasks.task import Task
+    from ms_automl.api import ComparisonResult as ComparisonResult
+    from ms_automl.api import compare as compare
+    from ms_automl.data.contract import MultiTaskData as MultiTaskData
+    from ms_automl.meta.objective import Objective as Objective
+    from ms_automl.meta.schedule import LambdaSchedule as LambdaSchedule
+    from ms_automl.models.archive import load as load
+    from ms_automl.models.network import MultiTaskNet as MultiTaskNet
+    from ms_automl.sparsifier.sparsifier import Sparsifier as Sparsifier
+    from ms_automl.sparsity.compact import compact as compact
+    from ms_automl.tasks.task import Task as Task
 
 __version__ = "0.1.0"
-__all__ = [
-    "ComparisonResult",
-    "LambdaSchedule",
-    "MultiTaskData",
-    "MultiTaskNet",
-    "Objective",
-    "Task",
-    "__version__",
-    "compact",
-    "compare",
-    "load",
-]
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "ComparisonResult": "ms_automl.api",
-        "compare": "ms_automl.api",
-        "MultiTaskData": "ms_automl.data.contract",
-        "Objective": "ms_automl.meta.objective",
-        "LambdaSchedule": "ms_automl.meta.schedule",
-        "load": "ms_automl.models.archive",
-        "MultiTaskNet": "ms_automl.models.network",
-        "compact": "ms_automl.sparsity.compact",
-        "Task": "ms_automl.tasks.task",
-    },
-)
+_HOMES = {
+    "ComparisonResult": "ms_automl.api",
+    "LambdaSchedule": "ms_automl.meta.schedule",
+    "MultiTaskData": "ms_automl.data.contract",
+    "MultiTaskNet": "ms_automl.models.network",
+    "Objective": "ms_automl.meta.objective",
+    "Sparsifier": "ms_automl.sparsifier.sparsifier",
+    "Task": "ms_automl.tasks.task",
+    "compact": "ms_automl.sparsity.compact",
+    "compare": "ms_automl.api",
+    "load": "ms_automl.models.archive",
+}
+__all__ = ["__version__", *_HOMES]
+__getattr__, __dir__ = lazy(__name__, _HOMES)

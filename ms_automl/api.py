@@ -17,12 +17,11 @@ from ms_automl.config import Config, changed, place, preset_values
 from ms_automl.environment import arguments
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, DataError, unknown_name
-from ms_automl.samplers.arms import REFERENCE, check_names
+from ms_automl.samplers.arms import REFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records.comparison import ComparisonRecord
     from analysis.statistics.findings import Findings
     from ms_automl.data import MultiTaskData
     from ms_automl.models import MultiTaskNet
@@ -48,25 +47,21 @@ def compare(
     storage: str | None = None,
     progress: bool = True,
 ) -> ComparisonResult:
-    """Compare ways of choosing λ under one budget, as ``python -m ms_automl.search`` does.
-
-    Works in a notebook, in a script without a ``__main__`` guard, several times in one process, and beside an
-    MLflow run or in a Ray of the program's own, which stay as they are.
+    """Compare ways of choosing λ under one budget, as ``python -m ms_automl.search`` does (docs/python.md).
 
     Args:
         preset: a preset's name (default: ``rooms``); or ``config``.
         config: a whole configuration in the form of a preset.
-        data: a factory's name, a function ``(seed, data_dir, **data.args)``, or data for every seed.
+        data: a factory's name, a function ``(seed, data_dir, **data.args)``, or data for every seed. A function or
+            an object takes none of the preset's arguments; name its own by ``settings={"data.args": {...}}``.
         network: a factory's name, a function ``(image_shape, heads, **network.args)``, or a network that every
-            trial begins with a copy of. What is handed over as a function or an object takes none of the preset's
-            arguments; name its own by ``settings={"data.args": {...}}``.
+            trial begins with a copy of.
         arms: by name; the dense reference is always added.
         seeds: how many; a claim needs at least 5.
         budget: of each arm and seed, in fixed-λ trials: ``budget.trials``.
         settings: other values by key, ``{"training.steps": 400}``.
         data_dir: where own data lies.
-        out: new folder for the results; with ``resume`` the one that goes on (default:
-            ``comparisons/<preset>-<time>``).
+        out: new folder for the results (default: ``comparisons/<preset>-<time>``).
         resume: go on with the comparison in ``out``; only seeds and budget can grow.
         slots: trials at a time (default: one for each CPU core).
         address: of a running Ray cluster; a Ray that the process has already is used.
@@ -96,8 +91,11 @@ def compare(
         place(values, "budget.trials", budget)
     for key, value in arguments.values("settings", settings).items():
         place(values, key, value)
-    whole = _checked(values, record, seeds)
-    check_names(whole)
+    whole = changed(values, seeds=seeds, settings=())
+    if record is not None:
+        from ms_automl.comparison.resume import may_grow
+
+        may_grow(record, whole)
     folder = default_folder(whole) if given is None else given
     ended = run_comparison(
         whole, folder, report=write_report, console=Console(quiet=not progress), own=own, data_dir=where,
@@ -131,14 +129,6 @@ def _values(
     return {"preset": "own", **copy.deepcopy(given)}, None
 
 
-def _checked(values: dict[str, Any], record: dict[str, Any] | None, seeds: int | None) -> Config:
-    if record is None:
-        return changed(values, seeds=seeds, settings=())
-    from ms_automl.comparison.resume import may_grow
-
-    return may_grow(record, changed(values, seeds=seeds, settings=()))
-
-
 def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]:
     """Name in a configuration what is handed over; by name what is no name itself."""
     own: dict[str, Factory] = {}
@@ -154,13 +144,15 @@ def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]
 
 
 def _named(kind: str, value: Any) -> tuple[str, Factory]:
+    """A factory and its name: data as an object are those of every seed, a network is copied for every trial."""
     from ms_automl.data import MultiTaskData
     from ms_automl.models import MultiTaskNet
+    from ms_automl.models.copying import copied
 
     if isinstance(value, MultiTaskData):
-        return f"object:{value.name}", _Same(value)
+        return f"object:{value.name}", lambda seed, data_dir: value
     if isinstance(value, MultiTaskNet):
-        return f"object:{type(value.trunk).__name__}", _Copies(value)
+        return f"object:{type(value.trunk).__name__}", lambda image_shape, heads: copied(value)
     if not callable(value):
         wanted = "MultiTaskData" if kind == "data" else "MultiTaskNet"
         raise ConfigError(
@@ -174,41 +166,19 @@ def _named(kind: str, value: Any) -> tuple[str, Factory]:
     return f"{module}:{name}" if found is value else f"object:{kind}:{name}", value
 
 
-@dataclass(frozen=True)
-class _Same:
-    """Gives the same data for every seed."""
-
-    data: MultiTaskData
-
-    def __call__(self, seed: int, data_dir: Path | None) -> MultiTaskData:
-        return self.data
-
-
-@dataclass(frozen=True)
-class _Copies:
-    """Makes copies of a network."""
-
-    network: MultiTaskNet
-
-    def __call__(self, image_shape: tuple[int, int, int], heads: Mapping[str, Any]) -> MultiTaskNet:
-        from ms_automl.models.copying import copied
-
-        return copied(self.network)
-
-
 def default_folder(config: Config) -> Path:
     """A new folder for the results of a comparison that begins now."""
     return Path("comparisons") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def write_report(out: Path) -> tuple[Path, str]:
-    """Write the report of the comparison in a folder; its page, and why MLflow lacks it ('': it has it)."""
+def write_report(comparison: str | Path) -> tuple[Path, str]:
+    """Write a report; its page, and why MLflow lacks it ('': it has it)."""
     from ms_automl.callbacks.mlflow import short_timeouts
 
     with ours():
         from analysis.report.write import logged_report
     with short_timeouts():
-        return logged_report(out)
+        return logged_report(comparison)
 
 
 @dataclass(frozen=True)
@@ -230,14 +200,7 @@ class Verdict:
 
 
 class ComparisonResult:
-    """What a comparison came to, read from its records when it is asked for.
-
-    Args:
-        out: the comparison's folder, or its run's id in MLflow.
-
-    Raises:
-        DataError: where there is no such comparison.
-    """
+    """What the comparison in a folder, or with a run's id in MLflow, came to; DataError where there is none."""
 
     def __init__(self, out: str | Path) -> None:
         self.out = out
@@ -251,10 +214,6 @@ class ComparisonResult:
         return Findings(load(self.out))
 
     @property
-    def _record(self) -> ComparisonRecord:
-        return self._findings.comparison
-
-    @property
     def table(self) -> pd.DataFrame:
         """A row for each arm, best first: means over its seeds of J, Δm, sparsity and cost."""
         return self._findings.table
@@ -262,12 +221,12 @@ class ComparisonResult:
     @property
     def rows(self) -> pd.DataFrame:
         """A row for each arm and seed."""
-        return self._record.rows
+        return self._findings.comparison.rows
 
     @property
     def trials(self) -> pd.DataFrame:
         """A row for each trial: what it was, how it ended, its last metrics."""
-        return self._record.trials
+        return self._findings.comparison.trials
 
     @property
     def curves(self) -> pd.DataFrame:
@@ -285,20 +244,18 @@ class ComparisonResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be known before any number is read."""
-        return self._record.warnings
+        return self._findings.comparison.warnings
 
     @cached_property
     def report(self) -> Path:
         """The report's page; written where it is not there yet."""
         page = Path(self.out) / "report" / "index.html"
-        return page if page.is_file() else write_report(Path(self.out))[0]
+        return page if page.is_file() else write_report(self.out)[0]
 
     def best(self, arm: str | None = None, seed: int | None = None) -> MultiTaskNet:
         """The selected network of an arm, in evaluation mode, on the CPU.
 
-        Args:
-            arm: whose (default: that of the lowest J on validation, but the reference).
-            seed: of which seed (default: that of the lowest J on validation).
+        Of what is not named that of the lowest J on validation is taken, but never the reference.
 
         Raises:
             ConfigError: where no such arm and seed has a valid result.
@@ -307,10 +264,10 @@ class ComparisonResult:
         from ms_automl.models.archive import load
 
         row = chosen([dict(row) for _, row in self.rows.iterrows()], arm, seed)
-        folder = self._record.folder
+        folder = self._findings.comparison.folder
         if folder is None:
             raise DataError(f"{self.out}: the selected models are read from the comparison's folder: give that")
-        return load(folder / "best" / f"{row['arm']}-{int(row['seed'])}")
+        return load(folder / "best" / f"{row['arm']}-{row['seed']}")
 
     def __repr__(self) -> str:
         return f"ComparisonResult({str(self.out)!r}): {self.verdict.sentence}"
@@ -328,11 +285,7 @@ class ComparisonResult:
 
 
 def chosen(rows: Sequence[dict[str, Any]], arm: str | None, seed: int | None) -> dict[str, Any]:
-    """The row of the lowest J on validation among those asked for.
-
-    Raises:
-        ConfigError: where no such row has a model.
-    """
+    """The row of the lowest J on validation among those asked for; ConfigError where no such row has a model."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     if arm is not None and arm not in arms:
         raise unknown_name("arm", arm, arms)

@@ -6,33 +6,25 @@ Every error names the key, the value and the allowed range.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.errors import ConfigError, require, unknown_name
 from ms_automl.meta import Objective
-from ms_automl.meta.settings import (
-    SETTINGS,
-    ForwardExactSettings,
-    ForwardSettings,
-    ImplicitCGSettings,
-    ImplicitNeumannSettings,
-    OneStepSettings,
-    RemovalSettings,
-    UnrolledFirstOrderSettings,
-    UnrolledSettings,
-    WaterfillSettings,
-)
+from ms_automl.meta.settings import SETTINGS, AnySettings, WaterfillSettings
 from ms_automl.training import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
+
+DEFAULT_LEARNER = WaterfillSettings().learner
 
 
 class _Section(BaseModel):
@@ -56,25 +48,8 @@ class LambdaSection(_Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> LambdaSection:
-        if not self.low < self.high:
-            raise ValueError(f"`low < high` must hold, but got low={self.low}, high={self.high}")
+        require({"low < high": self.low < self.high}, self)
         return self
-
-
-Learner = Annotated[
-    WaterfillSettings
-    | RemovalSettings
-    | OneStepSettings
-    | ForwardSettings
-    | ForwardExactSettings
-    | UnrolledFirstOrderSettings
-    | UnrolledSettings
-    | ImplicitCGSettings
-    | ImplicitNeumannSettings,
-    Field(discriminator="learner"),
-]
-"""The settings of the learner that ``meta.learner`` names."""
-DEFAULT_LEARNER = WaterfillSettings().learner
 
 
 class BudgetSection(_Section):
@@ -96,7 +71,8 @@ class ResourcesSection(_Section):
     is stopped. One whose process or host is lost goes on in another process, ``retries`` times at most, from its
     last stored state; a state is stored at the first report that comes ``checkpoint_every`` seconds after the last
     one. Of an arm and seed ``concurrency_per_run`` trials run at a time; with more than one its sampler knows that
-    many fewer results when it suggests.
+    many fewer results when it suggests. ``onnx`` logs each arm's best model to MLflow in ONNX, in some seconds to
+    minutes for each at the end.
     """
 
     cpus_per_trial: int = Field(1, ge=1)
@@ -106,6 +82,7 @@ class ResourcesSection(_Section):
     checkpoint_every: float = Field(600, ge=0)
     retries: int = Field(2, ge=0)
     concurrency_per_run: int = Field(1, ge=1)
+    onnx: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -116,14 +93,7 @@ class ResourcesSection(_Section):
 
 
 class Config(_Section):
-    """A whole comparison.
-
-    Attributes:
-        preset: the name it started from.
-        arms: the ways of choosing λ, by name (:data:`ms_automl.samplers.arms.ARMS`).
-        seeds: how many seeds, numbered from ``first_seed``.
-        space: what λ may be (:data:`search_spaces.SPACES`).
-    """
+    """A whole comparison, of ``seeds`` seeds from ``first_seed`` on; ``preset`` is the one it started from."""
 
     preset: str
     arms: tuple[str, ...]
@@ -135,7 +105,7 @@ class Config(_Section):
     network: FactorySection = FactorySection(factory="small_resnet")
     training: TrainingSettings = TrainingSettings()
     lambda_: LambdaSection = Field(alias="lambda")
-    meta: Learner = WaterfillSettings()
+    meta: AnySettings = Field(WaterfillSettings(), discriminator="learner")
     budget: BudgetSection = BudgetSection()
     resources: ResourcesSection = ResourcesSection()
 
@@ -162,11 +132,7 @@ def presets() -> list[str]:
 
 
 def load_config(
-    preset: str,
-    *,
-    arms: Sequence[str] | None = None,
-    seeds: int | None = None,
-    settings: Sequence[str] = (),
+    preset: str, *, arms: Sequence[str] | None = None, seeds: int | None = None, settings: Sequence[str] = ()
 ) -> Config:
     """Read a preset and apply what the command line says.
 
@@ -186,11 +152,7 @@ def load_config(
 
 
 def preset_values(preset: str) -> dict[str, Any]:
-    """What a preset states.
-
-    Raises:
-        ConfigError: for an unknown one; it lists the known ones.
-    """
+    """What a preset states; ConfigError for an unknown one lists the known ones."""
     if preset not in presets():
         raise unknown_name("preset", preset, presets())
     text = (resources.files("ms_automl") / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
@@ -198,16 +160,7 @@ def preset_values(preset: str) -> dict[str, Any]:
 
 
 def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str]) -> Config:
-    """A whole configuration with what the command line says.
-
-    Args:
-        values: as :meth:`Config.to_dict` gives them; left as they are.
-        seeds: replaces the number of seeds.
-        settings: ``key=value`` with dots for sections, values in YAML.
-
-    Raises:
-        ConfigError: in one line, naming the key, the value and what is allowed.
-    """
+    """A whole configuration, as :meth:`Config.to_dict` gives it, with what the command line says."""
     values = copy.deepcopy(values)
     if seeds is not None:
         values["seeds"] = seeds
@@ -225,19 +178,17 @@ def parse(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError("; ".join(map(_problem, error.errors(include_url=False)))) from error
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a comparison has recorded it, in the form of this version.
 
-    Earlier ones knew one scale of the objective, recorded every learner's settings, and called some otherwise.
-
-    Args:
-        values: of ``comparison.json``; left as they are.
+    Earlier ones knew one scale and one cost of the objective, recorded every learner's settings, and called some
+    otherwise.
     """
     values = copy.deepcopy(values)
-    values.setdefault("objective", {}).setdefault("scale", "ratio")
+    values["objective"] = {"scale": "ratio", "cost": "penalised_weights", **values.get("objective", {})}
     resources = values.setdefault("resources", {})
     if "concurrency_per_stream" in resources:
         resources["concurrency_per_run"] = resources.pop("concurrency_per_stream")
@@ -261,19 +212,16 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45 is no date
         raise ConfigError(f"--set {key}: '{text}' is not a value; quote it as in YAML") from error
-    if isinstance(value, str):
-        value = _number(value)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string; nobody who types it means one
+        with suppress(ValueError):
+            value = float(value)
     if key == "preset":
         raise ConfigError("--set preset: the preset is what settings change; name it by --preset")
     place(values, key, value)
 
 
 def place(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a key with dots for sections.
-
-    Raises:
-        ConfigError: where a part of the key is a single value.
-    """
+    """Put a value at a key with dots for sections; ConfigError where a part of the key is a single value."""
     *sections, last = key.split(".")
     target = values
     for name in sections:
@@ -287,23 +235,8 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as one dict with dots in its keys."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
-
-
-def _number(text: str) -> str | float:
-    # YAML 1.1 reads 1e-3 as a string; nobody who types it means one.
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _one_line(error: ValidationError) -> str:
-    return "; ".join(_problem(problem) for problem in error.errors(include_url=False))
 
 
 def _problem(problem: ErrorDetails) -> str:
@@ -311,8 +244,7 @@ def _problem(problem: ErrorDetails) -> str:
     learner = where.pop(1) if where[0] == "meta" and len(where) > 1 else ""  # pydantic names the union's member
     key = ".".join(where)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        others = _learners_with(where[-1]) if learner else []
-        if others:
+        if learner and (others := _learners_with(where[-1])):
             return f"{key}: learner '{learner}' has no such setting: leave it out, or set meta.learner={others[0]}"
         return str(unknown_name("key", key, _known_keys()))
     if kind == "union_tag_invalid":
@@ -335,12 +267,12 @@ def _known_keys() -> list[str]:
     keys: list[str] = []
     for name, field in Config.model_fields.items():
         key, section = field.alias or name, field.annotation
+        inner: Iterable[str] = ()
         if name == "meta":
-            keys += dict.fromkeys(f"meta.{setting}" for entry in SETTINGS.values() for setting in _names(entry))
+            inner = dict.fromkeys(setting for entry in SETTINGS.values() for setting in _names(entry))
         elif is_dataclass(section):
-            keys += [f"{key}.{inner}" for inner in _names(section)]
+            inner = _names(section)
         elif isinstance(section, type) and issubclass(section, _Section):
-            keys += [f"{key}.{inner}" for inner in section.model_fields]
-        else:
-            keys.append(key)
+            inner = section.model_fields
+        keys += [f"{key}.{setting}" for setting in inner] or [key]
     return keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 STRICT = {"extra": "forbid", "allow_inf_nan": False}
 """``__pydantic_config__`` of settings: how the rim validates them. Nothing here needs pydantic."""
@@ -41,7 +41,7 @@ class DivergenceError(MsAutomlError):
     """A loss became NaN or infinite: the trial ends, the comparison goes on."""
 
 
-def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> ConfigError:
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     """Build the error for a name that is not in its table; it lists the names that are.
 
     >>> str(unknown_name("arm", "optna", ["meta", "optuna"]))
@@ -61,13 +61,10 @@ def require(conditions: Mapping[str, bool], settings: object) -> None:
         conditions: as they are written for a reader, ``0 <= momentum < 1``, and whether each holds.
         settings: has an attribute for every name in them that is a setting's.
     """
-    broken = [condition for condition, holds in conditions.items() if not holds]
+    broken = []
+    for condition in (condition for condition, holds in conditions.items() if not holds):
+        names = [name for name in re.findall(r"[a-z_]+", condition) if hasattr(settings, name)]
+        values = ", ".join(f"{name}={getattr(settings, name)!r}" for name in names)
+        broken.append(f"`{condition}` must hold, but got {values}")
     if broken:
-        raise ConfigError(
-            "; ".join(f"`{condition}` must hold, but got {_values(condition, settings)}" for condition in broken)
-        )
-
-
-def _values(condition: str, settings: object) -> str:
-    names = [name for name in re.findall(r"[a-z_]+", condition) if hasattr(settings, name)]
-    return ", ".join(f"{name}={getattr(settings, name)!r}" for name in names)
+        raise ConfigError("; ".join(broken))

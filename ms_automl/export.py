@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ms_automl.api import chosen
-from ms_automl.cli import Parser, one_line_errors, path, place
+from ms_automl.cli import Parser, names, one_line_errors, path, place
 from ms_automl.config import parse, upgraded
 from ms_automl.environment import arguments
 from ms_automl.environment.siblings import ours
-from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.errors import ConfigError
 
 FORMATS = ("safetensors", "torch", "onnx")
+ROUNDS = 30
 EPILOG = """\
 what it writes, below <out>:
   model.safetensors, model.json   for ms_automl.load(<out>)                             (safetensors)
@@ -50,13 +51,13 @@ def _parser() -> Parser:
         "--seed", type=int, metavar="N", help="of which seed (default: that of the lowest J on validation)"
     )
     parser.add_argument(
-        "--format", default=",".join(FORMATS), metavar="A,B", help=f"of {', '.join(FORMATS)} (default: all)"
-    )
+        "--format", type=names, dest="formats", default=FORMATS, metavar="A,B",
+        help=f"of {', '.join(FORMATS)} (default: all)",
+    )  # fmt: skip
     parser.add_argument("--out", type=path, metavar="DIR", help="new folder (default: exported/<arm>-<seed>)")
     parser.add_argument("--data-dir", type=path, metavar="DIR", help="where the data lies, as for the search")
-    parser.add_argument(
-        "--rounds", type=int, default=30, metavar="N", help="timings of each network (default: 30)"
-    )
+    timings = f"timings of each network (default: {ROUNDS})"
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=timings)
     return parser
 
 
@@ -66,13 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    formats = [name.strip() for name in args.format.split(",")]
-    print(
-        export_selected(
-            args.comparison, args.arm, args.seed,
-            formats=formats, out=args.out, data_dir=args.data_dir, rounds=args.rounds,
-        )
-    )  # fmt: skip
+    given = vars(args)
+    del given["debug"]
+    print(export_selected(**given))
     return 0
 
 
@@ -95,9 +92,8 @@ class Exported:
     def __str__(self) -> str:
         from ms_automl.driver.exporting import summary_lines
 
-        return "\n".join(
-            [f"{self.name} (J on validation {self.objective:.3f}) in {self.out}", *summary_lines(self.figures)]
-        )
+        name = f"{self.name} (J on validation {self.objective:.3f}) in {self.out}"
+        return "\n".join([name, *summary_lines(self.figures)])
 
 
 def export_selected(
@@ -108,7 +104,7 @@ def export_selected(
     formats: Sequence[str] = FORMATS,
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
-    rounds: int = 30,
+    rounds: int = ROUNDS,
 ) -> Exported:
     """Write a compact model out of a finished comparison, as ``python -m ms_automl.export`` does.
 
@@ -124,16 +120,11 @@ def export_selected(
     Raises:
         MsAutomlError: where there is no such model, or it cannot be compacted or exported.
     """
-    given, where = arguments.path("--out", out), arguments.path("--data-dir", data_dir)
-    where, rounds = arguments.folder_there("--data-dir", where), arguments.whole("--rounds", rounds) or 0
-    arm, seed = arguments.text("--arm", arm), arguments.whole("--seed", seed)
-    formats = arguments.names("--format", formats) or FORMATS
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown_name("format", name, list(FORMATS))
-    if rounds < 2:
-        raise ConfigError(f"`--rounds 2` or more must hold, but got {rounds}")
-    from ms_automl.callbacks.mlflow.selected import selected_model
+    given, where = arguments.path("--out", out), arguments.folder_there("--data-dir", data_dir)
+    rounds, seed = arguments.whole("--rounds", rounds, 2) or ROUNDS, arguments.whole("--seed", seed)
+    arm = arguments.text("--arm", arm)
+    formats = arguments.among("format", arguments.names("--format", formats), FORMATS)
+    from ms_automl.callbacks.mlflow.artifacts import selected_model
     from ms_automl.comparison.selection import real_images
     from ms_automl.data.factories import build_data
     from ms_automl.driver.exporting import BATCHES, export

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ms_automl.api import default_folder, write_report
-from ms_automl.cli import Parser, one_line_errors, path, place, undisturbed
-from ms_automl.config import Config, load_config, presets
+from ms_automl.cli import Parser, names, one_line_errors, path, place
+from ms_automl.config import Config, changed, load_config, presets
+from ms_automl.environment.process import undisturbed
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.arms import ARMS, check_names
 
@@ -45,7 +46,7 @@ def _parser() -> Parser:
     arms = "\n".join(f"  {name:<{wide}}{arm.about}" for name, arm in ARMS.items())
     parser = Parser(prog="python -m ms_automl.search", description=__doc__, epilog=EPILOG.format(arms=arms))
     parser.add_argument("--preset", help=f"one of {', '.join(presets())} (default: rooms)")
-    parser.add_argument("--arms", metavar="A,B", help="arms to run, by name; dense is always added")
+    parser.add_argument("--arms", type=names, metavar="A,B", help="arms to run, by name; dense is always added")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     parser.add_argument(
@@ -54,11 +55,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out", type=path, metavar="DIR", help="new folder for the results (comparisons/PRESET-TIME)"
     )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the comparison in --out",
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with the comparison in --out")
     parser.add_argument("--slots", type=int, metavar="N", help="trials at a time (default: one per CPU core)")
     parser.add_argument("--address", help="of a running Ray cluster; 'auto' on its head (default: this machine)")
     parser.add_argument(
@@ -80,20 +77,20 @@ def _parser() -> Parser:
 
 
 def _going_on(args: argparse.Namespace) -> tuple[dict[str, Any], Config]:
-    """The record of the comparison in --out and the configuration it goes on with."""
+    """The record of the comparison in --out, and the configuration it goes on with."""
     if args.out is None:
         raise ConfigError("--resume goes on with the comparison in --out: name its folder")
     if args.preset or args.arms:
         raise ConfigError("--resume: preset and arms are those of the comparison: leave --preset and --arms out")
-    from ms_automl.comparison.resume import grown, read_record
+    from ms_automl.comparison.resume import may_grow, read_record
 
     if args.storage and not (args.plan or args.show_config or (args.out / "comparison.json").is_file()):
-        from ms_automl.callbacks.restore import fetch
+        from ms_automl.callbacks.backup import fetch
         from ms_automl.storage.remote import storage_of
 
         fetch(args.out, storage_of(args.storage, args.out.absolute()), print)
     record = read_record(args.out)
-    return record, grown(record, args.set, args.seeds)
+    return record, may_grow(record, changed(record["config"], seeds=args.seeds, settings=args.set))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,28 +107,31 @@ def _run(args: argparse.Namespace) -> int:
     if args.resume:
         record, config = _going_on(args)
     else:
-        arms = [name.strip() for name in args.arms.split(",")] if args.arms else None
-        preset = args.preset or "rooms"
-        config = load_config(preset, arms=arms, seeds=args.seeds, settings=args.set)
+        config = load_config(args.preset or "rooms", arms=args.arms, seeds=args.seeds, settings=args.set)
     check_names(config)
     if args.show_config:
         import yaml
 
         print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
         return 0
-    cores = len(os.sched_getaffinity(0))
-    if args.plan:
-        return _plan(args, config, cores)
-    if args.tflops is not None:
-        raise ConfigError("--tflops says what a plan is to assume: add --plan, or leave it out")
     from rich.console import Console
 
+    console, cores = Console(), len(os.sched_getaffinity(0))
+    if args.plan:
+        from ms_automl.driver.plan import plan, show
+
+        here = args.address is None and not config.resources.gpus_per_trial
+        slots = cores if args.slots is None and here else args.slots
+        resumed = args.out if args.resume else None
+        show(plan(config, data_dir=args.data_dir, slots=slots, tflops=args.tflops, resumed=resumed), console)
+        return 0
+    if args.tflops is not None:
+        raise ConfigError("--tflops says what a plan is to assume: add --plan, or leave it out")
     from ms_automl.driver.compare import run_comparison
     from ms_automl.driver.outcome import say_outcome
 
     out = args.out or default_folder(config)
     slots = args.slots if args.slots is not None else cores
-    console = Console()
     ended = run_comparison(
         config, out, report=write_report, console=console, data_dir=args.data_dir, address=args.address,
         slots=slots, storage=args.storage, record=record,
@@ -143,18 +143,6 @@ def _run(args: argparse.Namespace) -> int:
     if ended.stopped is not None:
         raise ended.stopped
     return 0 if ended.valid and not ended.lacks else 1
-
-
-def _plan(args: argparse.Namespace, config: Config, cores: int) -> int:
-    from rich.console import Console
-
-    from ms_automl.driver.plan import plan, show
-
-    slots, resumed = args.slots, args.out if args.resume else None
-    if slots is None and args.address is None and not config.resources.gpus_per_trial:
-        slots = cores
-    show(plan(config, data_dir=args.data_dir, slots=slots, tflops=args.tflops, resumed=resumed), Console())
-    return 0
 
 
 if __name__ == "__main__":

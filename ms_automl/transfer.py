@@ -17,19 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_automl.cli import Parser, one_line_errors, path, place, sigterm_kept
+from ms_automl.api import write_report
+from ms_automl.cli import Parser, names, one_line_errors, path, place
+from ms_automl.config import Config, parse, upgraded
 from ms_automl.environment import arguments
+from ms_automl.environment.process import sigterm_kept
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, DataError
-from ms_automl.storage.files import alone, writable
+from ms_automl.storage.files import at_work_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ms_automl.config import Config
-    from ms_automl.driver.transfer.asked import Source
     from ms_automl.driver.transfer.experiment import TransferExperiment
-    from ms_automl.driver.transfer.run import Ended
+    from ms_automl.driver.transfer.source import Source
 
 REPORTS = 8
 EPILOG = """\
@@ -53,12 +54,19 @@ def _parser() -> Parser:
     parser.add_argument(
         "--comparison", type=place, required=True, metavar="DIR|RUN_ID", help="its folder, or its run in MLflow"
     )
-    parser.add_argument("--task", metavar="A,B", help="held-back tasks (default: all of them)")
-    parser.add_argument("--arms", metavar="A,B", help="whose models (default: all); dense is always added")
     parser.add_argument(
-        "--shots", metavar="N,N", help="labelled samples (default: those of 16,64,256,all that there are)"
+        "--task", type=names, dest="tasks", metavar="A,B", help="held-back tasks (default: all of them)"
     )
-    parser.add_argument("--modes", metavar="A,B", help="of frozen, finetuned, joint (default: all)")
+    parser.add_argument(
+        "--arms", type=names, metavar="A,B", help="whose models (default: all); dense is always added"
+    )
+    parser.add_argument(
+        "--shots",
+        type=names,
+        metavar="N,N",
+        help="labelled samples (default: those of 16,64,256,all that there are)",
+    )
+    parser.add_argument("--modes", type=names, metavar="A,B", help="of frozen, finetuned, joint (default: all)")
     parser.add_argument(
         "--draws", type=int, metavar="N", help="of samples and head for each model (default: 3 of a comparison of "
         "one seed, else 1)"
@@ -86,11 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    result = transfer_selected(
-        args.comparison, tasks=_names(args.task), arms=_names(args.arms), modes=_names(args.modes),
-        shots=_names(args.shots), draws=args.draws, steps=args.steps, out=args.out, data_dir=args.data_dir,
-        slots=args.slots, storage=args.storage, address=args.address,
-    )  # fmt: skip
+    given = vars(args)
+    del given["debug"]
+    result = transfer_selected(**given)
     print(result)
     return 0 if result.complete and not result.lacks else 1
 
@@ -163,59 +169,58 @@ def transfer_selected(
     """
     slots, draws = arguments.whole("--slots", slots, 1), arguments.whole("--draws", draws, 1)
     steps, storage = arguments.whole("--steps", steps, 1), arguments.text("--storage", storage)
-    given, where = arguments.path("--out", out), arguments.path("--data-dir", data_dir)
-    where, address = arguments.folder_there("--data-dir", where), arguments.text("--address", address)
-    tasks, arms = arguments.names("--task", tasks), arguments.names("--arms", arms)
-    modes, counts = arguments.names("--modes", modes), _counts(shots)
+    given, where = arguments.path("--out", out), arguments.folder_there("--data-dir", data_dir)
+    tasks, address = arguments.names("--task", tasks), arguments.text("--address", address)
+    arms, modes, counts = arguments.names("--arms", arms), arguments.names("--modes", modes), _counts(shots)
     from rich.console import Console
 
-    from ms_automl.driver.looking import look_at_data
-    from ms_automl.driver.transfer import asked, earlier, run
-    from ms_automl.driver.transfer.adaptation import adaptations
+    from ms_automl.driver.assembly import look_at_data
+    from ms_automl.driver.transfer import earlier
+    from ms_automl.driver.transfer.experiment import adaptations
+    from ms_automl.driver.transfer.run import run_transfer
 
     with ours():
+        from analysis.records import frames
+        from analysis.statistics.transfer import sentences
         from trainables.transfer import MODES
 
-    modes = asked.chosen("mode", modes, MODES)
+    modes = arguments.among("mode", modes, MODES)
     source, config = _source(str(comparison))
     experiment = _experiment(config, steps, where)
     data, seeds = experiment.data(source.seeds[0]), source.seeds
     if not data.unseen_tasks:
         raise ConfigError(f"the data '{data.name}' holds no task back: give its MultiTaskData `unseen_tasks`")
     unseen = {task.name: task for task in data.unseen_tasks}
-    tasks, arms = asked.chosen("unseen task", tasks, list(unseen)), source.arms(arms)
-    numbers = asked.possible_shots(experiment, seeds, tasks, counts)
+    tasks, arms = arguments.among("unseen task", tasks, list(unseen)), source.arms(arms)
+    numbers = experiment.possible_shots(seeds, tasks, counts)
     console = Console(quiet=not progress)
     look_at_data(experiment, seeds, console)
     folder = (source.default_folder() if given is None else given).absolute()
     if (folder / "comparison.json").exists():
         raise ConfigError(f"--out {given} holds a comparison: name a folder of the stage's own")
     place = source.storage(storage, folder)
-    with sigterm_kept(), alone(writable(folder)):
-        models, left_out = source.models(arms, folder / "models")
+    with sigterm_kept(), at_work_in(folder):
+        source, left_out = source.with_models(arms, folder / "models")
         if left_out:
             print(f"left out, without a valid result or a dense reference: {', '.join(left_out)}", file=sys.stderr)
         if place is not None:
             earlier.fetch(folder, place, console.print)
         for name in tasks:
-            experiment.check(str(next(iter(models.values()))), unseen[name])
-        digests = source.digests(models)
-        wanted = {key: digests[key] for key in models}
-        whole = adaptations(wanted, tasks, modes, numbers, draws or (3 if len(seeds) == 1 else 1))
-        ended = run.run_transfer(
-            asked.Asked(source, models, digests, whole), experiment, folder, report=lambda: _report(source),
+            experiment.check(str(next(iter(source.models.values()))), unseen[name])
+        digests = {key: source.digests[key] for key in source.models}
+        asked = adaptations(digests, tasks, modes, numbers, draws or (3 if len(seeds) == 1 else 1))
+        content, complete, lacks, page = run_transfer(
+            source, asked, experiment, folder, report=lambda: write_report(source.folder or source.run_id),
             console=console, address=address, slots=slots or len(os.sched_getaffinity(0)), storage=place,
         )  # fmt: skip
-    if ended.stopped is not None:
-        raise KeyboardInterrupt("stopped; what has ended is kept: the same command goes on")
-    return _result(ended)
+    table = frames.transfer(content)
+    return TransferResult(table, tuple(sentences(table)), page, complete, lacks)
 
 
 def _source(comparison: str) -> tuple[Source, Config]:
     """A comparison that has ended, and its configuration."""
     from ms_automl.callbacks.mlflow.opening import opened
-    from ms_automl.config import parse, upgraded
-    from ms_automl.driver.transfer.asked import Source
+    from ms_automl.driver.transfer.source import Source
 
     with ours():
         from analysis.records.comparison import load, transfer_record
@@ -237,29 +242,10 @@ def _experiment(config: Config, steps: int | None, data_dir: Path | None) -> Tra
 
     steps = steps or max(1, config.training.steps // 4)
     settings = replace(config.training, steps=steps, report_every=max(1, -(-steps // REPORTS)))
-    own = dict(OWN)
-    for kind, name in (("data", config.data.factory), ("network", config.network.factory)):
-        if name.startswith("__main__:"):  # the processes of trials have a main module of their own
-            own[name] = resolve(kind, name, {})
-    return TransferExperiment(config, data_dir, own, settings=settings)
-
-
-def _report(source: Source) -> tuple[Path, str]:
-    from ms_automl.callbacks.mlflow import short_timeouts
-
-    with ours():
-        from analysis.report.write import logged_report
-    with short_timeouts():
-        return logged_report(source.folder or source.run_id)
-
-
-def _result(ended: Ended) -> TransferResult:
-    with ours():
-        from analysis.records import frames
-        from analysis.statistics.transfer import sentences
-
-    table = frames.transfer(ended.content)
-    return TransferResult(table, tuple(sentences(table)), ended.report, ended.complete, ended.lacks)
+    factories = {"data": config.data.factory, "network": config.network.factory}
+    # The processes of trials have a main module of their own.
+    main = {name: resolve(kind, name, {}) for kind, name in factories.items() if name.startswith("__main__:")}
+    return TransferExperiment(config, data_dir, OWN | main, settings=settings)
 
 
 def _counts(shots: Sequence[int | str | None] | None) -> list[int | None] | None:
@@ -268,17 +254,16 @@ def _counts(shots: Sequence[int | str | None] | None) -> list[int | None] | None
         return None
     if isinstance(shots, str) or not isinstance(shots, Sequence) or not shots:
         raise ConfigError(f"--shots takes a list of numbers, and 'all', but got {shots!r}")
-    found: list[int | None] = []
-    for count in shots:
-        number = int(count) if isinstance(count, str) and count.isdecimal() else count
-        if isinstance(number, str) and number != "all":
-            raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{number}'")
-        found.append(None if number == "all" else arguments.whole("--shots", number))
-    return found
+    return [_count(shot) for shot in shots]
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]
+def _count(shot: int | str | None) -> int | None:
+    if shot is None or shot == "all":
+        return None
+    number = int(shot) if isinstance(shot, str) and shot.isdecimal() else shot
+    if isinstance(number, str) or (arguments.whole("--shots", number) or 0) < 2:
+        raise ConfigError(f"--shots takes numbers of at least 2, and 'all', but got '{number}'")
+    return int(number)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, WaterfillSettings, diagnostics
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients import Ties
-from ms_automl.meta.learners import LearnerInputs, choose
+from ms_automl.meta.learners import LearnerInputs, choose, of_penalised
 from ms_automl.meta.outer import episode, outer_gradient
 from ms_automl.meta.settings import GradientSettings
-from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.training import BatchOrder, Metrics, State, TrainingLoop, TrainingSettings
@@ -62,11 +61,13 @@ class MetaSparsity:
         ablation = isinstance(learning, GradientSettings) and learning.outer == "training"
         self.outer_split = data.train if ablation else data.val
         self.outer_order = BatchOrder(len(self.outer_split), settings.batch_size, seed + 1)
-        own = Ties(loop.groups, ties if ties is not None else range(len(loop.groups.names)))
+        sparsifier, groups = loop.sparsifier, loop.sparsifier.groups
+        asked = of_penalised(objective, groups)
+        own = Ties(groups, ties if ties is not None else range(len(groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
-        given = LearnerInputs(loop.groups, own, dynamics, objective, reference, bounds)
-        self.learner = choose(learning.learner, objective.kind).build(learning, given)
-        loop.lambdas = self.learner.lambdas
+        given = LearnerInputs(groups, own, dynamics, asked, reference, bounds)
+        sparsifier.rule = self.learner = choose(learning.learner, objective.kind).build(learning, given)
+        sparsifier.batch, sparsifier.outer_gradient = lambda: loop.batch, self._outer_gradient
 
     @staticmethod
     def check(settings: TrainingSettings, learning: LearnerSettings) -> None:
@@ -113,25 +114,17 @@ class MetaSparsity:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate; λ's learner hears how that came out."""
-        metrics = self.loop.interval(self._sparsify)
-        if self.loop.pattern is None:
+        metrics = self.loop.interval()
+        density = 1 - metrics["sparsity/param"]  # of what λ acts on
+        if self.loop.sparsifier.pattern is None:
             probe = self.loop.probe()
             losses = {task.name: probe[f"probe/{task.name}/loss"] for task in self.loop.data.tasks}
-            seen = Evaluation(self.loop.steps_done, self.loop.phase, losses, metrics["density"])
-            self.warnings += self.learner.observe(seen)
+            self.warnings += self.loop.sparsifier.hear(losses, density)
             metrics |= probe
         if self.done:
             losses = {task.name: metrics[f"val/{task.name}/loss"] for task in self.loop.data.tasks}
-            self.warnings += self.learner.warnings() + diagnostics.end(losses, metrics["density"], self.reference)
+            self.warnings += self.learner.warnings() + diagnostics.end(losses, density, self.reference)
         return metrics
-
-    def _sparsify(self) -> None:
-        loop = self.loop
-        self.learner.step(
-            TrainingStep(
-                loop.steps_done, loop.phase, loop.lr, loop.batch, loop.groups.gradients, self._outer_gradient
-            )
-        )
 
     def _outer_gradient(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         loop = self.loop
@@ -149,13 +142,11 @@ class MetaSparsity:
         return {
             "loop": self.loop.state_dict(),
             "outer_order": self.outer_order.state_dict(),
-            "learner": self.learner.state_dict(),
             "warnings": list(self.warnings),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore :meth:`state_dict`."""
-        self.loop.load_state_dict(state["loop"])
+        self.loop.load_state_dict(state["loop"], rule=state.get("learner"))
         self.outer_order.load_state_dict(state["outer_order"])
-        self.learner.load_state_dict(state["learner"])
         self.warnings = list(state["warnings"])

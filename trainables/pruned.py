@@ -6,9 +6,43 @@ import torch
 
 from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.meta.rule import Rule
+from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity import CRITERIA, cubic_ramp
+from ms_automl.sparsity import CRITERIA, Groups, Importance, cubic_ramp
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
+
+
+class Ramp(Rule):
+    """The cheapest groups go, for good, as many as a cubic ramp asks for.
+
+    Args:
+        groups: the groups.
+        importance: what removing each of them costs.
+        level: share of the weights to be gone when the ramp ends.
+        every: steps between two removals.
+    """
+
+    def __init__(self, groups: Groups, importance: Importance, level: float, every: int) -> None:
+        self.groups, self.importance, self.level, self.every = groups, importance, level, every
+        self.alive = torch.ones_like(groups.size)
+
+    def step(self, now: TrainingStep) -> None:
+        """Remove what is due."""
+        self.importance.observe(now.gradients())
+        if now.index % self.every == 0 or now.phase >= 1:
+            lowest = self.importance.lowest(cubic_ramp(self.level, now.phase), gone=self.alive == 0)
+            self.alive[lowest] = 0
+        self.groups.scale_(self.alive)
+
+    def state_dict(self) -> State:
+        """The costs, and which groups live."""
+        return {"importance": self.importance.state_dict(), "alive": self.alive.clone()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore :meth:`state_dict`."""
+        self.importance.load_state_dict(state["importance"])
+        self.alive.copy_(state["alive"])
 
 
 class Pruned:
@@ -49,10 +83,8 @@ class Pruned:
             raise unknown_name("criterion", criterion, list(CRITERIA))
         self.loop = TrainingLoop(data, network, settings, seed)
         self.cost = self.loop.cost
-        self.importance = CRITERIA[criterion](self.loop.groups)
-        self.alive = torch.ones_like(self.loop.groups.size)
-        self.level = level
-        self.every = every
+        groups = self.loop.sparsifier.groups
+        self.loop.sparsifier.rule = Ramp(groups, CRITERIA[criterion](groups), level, every)
 
     @property
     def done(self) -> bool:
@@ -61,26 +93,12 @@ class Pruned:
 
     def step(self) -> Metrics:
         """Train one report interval and evaluate."""
-        return self.loop.interval(self._sparsify)
-
-    def _sparsify(self) -> None:
-        loop = self.loop
-        self.importance.observe(loop.groups.gradients())
-        if loop.steps_done % self.every == 0 or loop.phase >= 1:
-            lowest = self.importance.lowest(cubic_ramp(self.level, loop.phase), gone=self.alive == 0)
-            self.alive[lowest] = 0
-        loop.groups.scale_(self.alive)
+        return self.loop.interval()
 
     def state_dict(self) -> State:
         """Everything that the rest of the run depends on."""
-        return {
-            "loop": self.loop.state_dict(),
-            "importance": self.importance.state_dict(),
-            "alive": self.alive.clone(),
-        }
+        return {"loop": self.loop.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Restore :meth:`state_dict`."""
-        self.loop.load_state_dict(state["loop"])
-        self.importance.load_state_dict(state["importance"])
-        self.alive.copy_(state["alive"])
+        self.loop.load_state_dict(state["loop"], rule=state)

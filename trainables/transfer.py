@@ -94,7 +94,7 @@ class Transfer:
                 del network.heads[name]
         tasks = (*data.tasks, self.task) if mode == "joint" else (self.task,)
         self.loop = TrainingLoop(replace(data, train=self.samples, tasks=tasks), network, settings, seed)
-        self.loop.pattern = (self.loop.groups.norms() > 0).to(self.loop.groups.size.dtype)
+        self.loop.sparsifier.freeze()
         self.rehearsal = BatchOrder(len(data.train), settings.batch_size, seed) if mode == "joint" else None
         if mode == "frozen":
             self.loop.freeze(network.trunk)

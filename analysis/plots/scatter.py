@@ -34,20 +34,22 @@ def scatter_figure(
     metric: str = "test/objective",
     dense: float | None = None,
     target: float | None = None,
+    of: str = "weights of the trunk",
 ) -> Figure:
     """Objective against sparsity, a point per trial; selected ones are large and ringed, stopped ones hollow.
 
     The grey line joins the trials of all arms that no other one beats in both.
 
     Args:
-        trials: One row per trial with arm, status, outcome, `sparsity/param` and `metric`.
+        trials: One row per trial with arm, status, outcome, `density` and `metric`.
         selected: Whether a trial is the one its arm and seed selected, by the index of `trials`.
         metric: `test/objective` or `val/objective`.
         dense: The objective of the dense network.
         target: The sparsity asked for, in [0, 1].
+        of: What sparsity is a share of.
     """
-    has_columns = {"sparsity/param", metric} <= set(trials.columns)
-    valid = trials[searched(trials)].dropna(subset=["sparsity/param", metric]) if has_columns else trials.head(0)
+    has_columns = {"density", metric} <= set(trials.columns)
+    valid = trials[searched(trials)].dropna(subset=["density", metric]) if has_columns else trials.head(0)
     valid = valid[full_fidelity(valid) | stopped(valid)]
     with rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
@@ -57,16 +59,16 @@ def scatter_figure(
             colour, marker, _ = style(arm)
             points = valid[valid["arm"] == arm]
             chosen, early = selected.reindex(points.index, fill_value=False), stopped(points)
-            x, y = 100 * points["sparsity/param"], points[metric].clip(upper=top)
+            x, y = 100 * (1 - points["density"]), points[metric].clip(upper=top)
             look: dict[str, Any] = {"marker": marker, "rasterized": len(valid) > MANY_POINTS, "clip_on": False}
             ax.scatter(x[~early], y[~early], s=22, alpha=0.45, linewidths=0, color=colour, label=arm, **look)
             ax.scatter(x[early], y[early], s=14, alpha=0.5, facecolors="none", edgecolors=colour, **look)
             ax.scatter(x[chosen], y[chosen], s=52, edgecolors=INK, linewidths=0.9, zorder=4, color=colour, **look)
         if len(valid):
             whole = valid[full_fidelity(valid)]
-            front = pareto_front(whole.assign(delta_m=-whole[metric], density=1 - whole["sparsity/param"]))
+            front = pareto_front(whole.assign(delta_m=-whole[metric]))
             ax.step(
-                100 * front["sparsity/param"], front[metric], where="pre", color=GREY, linewidth=1.2, zorder=3,
+                100 * (1 - front["density"]), front[metric], where="pre", color=GREY, linewidth=1.2, zorder=3,
                 label="Pareto front",
             )  # fmt: skip
         if dense is not None:
@@ -77,7 +79,7 @@ def scatter_figure(
             low = min(float(valid[metric].min()), dense if dense is not None else top)
             ax.set_ylim(low - 0.05 * (top - low) - 1e-3, top)
         ax.set_xlim(-2, 102)
-        ax.set_xlabel("Parameter sparsity (% of trunk weights in zero groups)")
+        ax.set_xlabel(f"Parameter sparsity (% of {of} in zero groups)")
         ax.set_ylabel(f"{'Test' if metric.startswith('test') else 'Validation'} J (ratio)")
         ax.grid(True)
         legend(figure, ax)

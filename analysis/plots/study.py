@@ -20,7 +20,8 @@ PANELS: dict[str, list[tuple[str, str, float, str, str]]] = {
     ],
     "Δm on test (%)": [("delta_m", "Δm", 1, BLACK, "D")],
     "Sparsity (%)": [
-        ("sparsity/param", "parameters", 100, GREEN, "^"),
+        ("sparsity/trunk", "weights", 100, BLUE, "o"),
+        ("sparsity/param", "penalised weights", 100, GREEN, "^"),
         ("sparsity/group", "groups", 100, ORANGE, "v"),
     ],
     "Compact network\n(% of dense)": [

@@ -19,8 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from analysis.records import frames
 from analysis.records.store import reachable_uri, without_password
-from ms_automl.callbacks.mlflow.artifacts import Artifacts
-from ms_automl.callbacks.mlflow.home import settle
+from ms_automl.callbacks.mlflow.artifacts import Artifacts, settle
 from ms_automl.callbacks.mlflow.opening import ensure_active, opened, understood
 from ms_automl.errors import DataError
 

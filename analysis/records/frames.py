@@ -12,7 +12,7 @@ CURVES = ("objective", "test_objective", "wall_seconds")
 TEXT = ("arm", "space", "status", "lambda", "note", "unit", "retrained", "selected_trial")
 ROW_COLUMNS = (
     *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m"),
-    *("sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
+    *("density", "sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
     *("retrained", "retrained_objective", "retrained_test_objective"),
     *("unit", "limit", "spent", "overshoot", "passes"),
     *("device_seconds", "wall_seconds", "training_seconds", "evaluation_seconds", "startup_seconds"),
@@ -32,7 +32,8 @@ def rows(records: list[dict[str, Any]]) -> pd.DataFrame:
     """One row per arm and seed, `ROW_COLUMNS` first; numbers are floats, NaN where a record has none.
 
     Means over the retrainings are added where the record has only the retrainings. Records in which a budget knows
-    no other unit than passes get `unit`, `limit` and `spent` from these.
+    no other unit than passes get `unit`, `limit` and `spent` from these; those without a density knew that of
+    penalised weights alone.
     """
     frame = pd.DataFrame.from_records(records)
     extra = [name for name in [*frame.columns, *RETRAINED] if name not in ROW_COLUMNS]
@@ -43,6 +44,7 @@ def rows(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame["seed"] = frame["seed"].astype(int)
     for mean, name in RETRAINED.items():
         frame[mean] = frame[mean].fillna(frame["retrained"].map(lambda entries, name=name: _mean(entries, name)))
+    frame["density"] = frame["density"].fillna(1 - frame["sparsity_param"])
     passes = frame["unit"].isna() | (frame["unit"] == "passes")
     frame["unit"] = frame["unit"].where(frame["unit"].notna(), "passes")
     frame["spent"] = frame["spent"].fillna(frame["passes"].where(passes))

@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
-from ms_automl.callbacks.mlflow.address import SQLITE, database, sqlite
+from ms_automl.callbacks.mlflow.opening import SQLITE, database, sqlite
 from ms_automl.errors import TrackingError
 
 DEFAULT_URI = "sqlite:///mlflow.db"

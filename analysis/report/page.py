@@ -28,7 +28,7 @@ from analysis.statistics.matched_sparsity import matched_display
 from analysis.statistics.paired import TIE
 from analysis.statistics.pareto import REFERENCE_POINT, hypervolume_table
 from analysis.statistics.transfer import finished, sentences, transfer_table
-from ms_automl.callbacks.mlflow.address import database
+from ms_automl.callbacks.mlflow.opening import database
 
 Lines = list[list[tuple[str, str]]]
 SENTENCES = (HAPPENED, "What it allows to say")  # columns whose cells may break anywhere
@@ -75,7 +75,7 @@ def sections(findings: Findings, figures: Mapping[str, str]) -> dict[str, dict[s
         return {name: figures[name] for name in names if name in figures}
 
     found: dict[str, dict[str, Any]] = {
-        "matched": {"levels": _matched(findings)},
+        "matched": {"levels": _matched(findings), "of": findings.of},
         "comparison": {
             "quality": lines(display(findings.table, QUALITY)),
             "cost": lines(display(findings.table, COST, findings.unit)),
@@ -191,12 +191,21 @@ def _reproduce(findings: Findings) -> dict[str, Any]:
         "Machine": ", ".join(filter(None, (tags.get("machine"), tags.get("cpu")))),
         "Trials side by side": tags.get("slots", ""),
         "Of an arm and seed": fewer if most > 1 else "",
+        "Weights of the trunk": _weights(tags.get("weights", "")),
         "MLflow run": comparison.run_id,
         "MLflow store": _store_name(comparison.tracking_uri),
         "Wall-clock": "" if wall_clock == EMPTY else wall_clock,
     }
     config = json.dumps(comparison.config, indent=2, ensure_ascii=False, default=str)
     return {"command": tags.get("command", command), "facts": facts, "config": config}
+
+
+def _weights(recorded: str) -> str:
+    if not recorded:
+        return ""
+    counts = json.loads(recorded)
+    share = counts["penalised"] / counts["trunk"]
+    return f"{counts['trunk']:,}, of which λ can act on {counts['penalised']:,} ({share:.1%})"
 
 
 def _store_name(uri: str) -> str:

@@ -49,7 +49,8 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "objective": ("Validation J", fixed(3)),
     "delta_m": ("Δm (%)", fixed(1)),
     "sparsity_group": ("Group sparsity (%)", fixed(1, 100)),
-    "sparsity_param": ("Parameter sparsity (%)", fixed(1, 100)),
+    "density": ("Parameter sparsity (%)", lambda density: fixed(1, 100)(1 - density)),
+    "sparsity_param": ("Of penalised weights (%)", fixed(1, 100)),
     "macs_ratio": ("MACs (% of dense)", fixed(1, 100)),
     "latency_ratio": ("Latency (% of dense)", fixed(1, 100)),
     "spent_trials": ("Spent (fixed-λ trials)", fixed(1)),
@@ -80,6 +81,8 @@ def display(table: pd.DataFrame, columns: Iterable[str] = (*COLUMNS, "iqm"), uni
         wanted.discard("passes")
     if table["space"].nunique() < 2:
         wanted.discard("space")
+    if ((1 - table["density"] - table["sparsity_param"]).abs() < 1e-9).all():
+        wanted.discard("sparsity_param")  # the same: all weights are penalised, or they alone are counted
     shown = {}
     for name, (header, write) in COLUMNS.items():
         values = table[name]

@@ -14,8 +14,7 @@ from analysis.report.tables import display, markdown, paired_table, write_csv
 from analysis.statistics.findings import Findings
 from analysis.statistics.matched_sparsity import matched_display
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
-from ms_automl.callbacks.mlflow.opening import opened
-from ms_automl.callbacks.mlflow.reasons import reason
+from ms_automl.callbacks.mlflow.opening import opened, reason
 from ms_automl.errors import DataError
 
 WHERE = """\
@@ -144,7 +143,9 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
         if curves["seconds"].notna().any()
         else None,
         "anytime-arms": plots.anytime_arms_figure(curves, ends, on_test, "passes", dense),
-        "scatter": plots.scatter_figure(trials, findings.chosen, TRIAL_METRICS[on_test], dense, findings.target),
+        "scatter": plots.scatter_figure(
+            trials, findings.chosen, TRIAL_METRICS[on_test], dense, findings.target, findings.of
+        ),
         "front": plots.front_figure(trials),
         "lambda": plots.lambda_figure(rows),
         "lambda-course": plots.course_figure(rows),

@@ -94,13 +94,13 @@ def from_target_on(anytime: pd.DataFrame, trials: pd.DataFrame, target: float | 
     Args:
         anytime: Columns arm, seed, passes, ….
         trials: One row per trial.
-        target: The parameter sparsity asked for, in [0, 1]; `None` keeps everything.
+        target: The sparsity asked for, in [0, 1]; `None` keeps everything.
     """
-    if target is None or not {"sparsity/param", "cost/passes"} <= set(trials.columns):
+    if target is None or not {"density", "cost/passes"} <= set(trials.columns):
         return anytime
     ordered = trials.sort_values("index")
     spent = ordered["cost/passes"].fillna(0.0).groupby([ordered[name] for name in RUN]).cumsum()
-    reached = full_fidelity(ordered) & (ordered["sparsity/param"] >= target - 1e-9)
+    reached = full_fidelity(ordered) & (1 - ordered["density"] >= target - 1e-9)
     first = ordered.assign(first=spent)[reached].groupby(RUN)["first"].min()
     keys = pd.MultiIndex.from_frame(anytime[RUN])
     # Half a pass of slack: the curve's passes are whole numbers.

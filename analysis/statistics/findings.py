@@ -33,7 +33,7 @@ class Findings:
 
     @cached_property
     def target(self) -> float | None:
-        """The parameter sparsity that the `target` objective asks for, in [0, 1]."""
+        """The sparsity that the `target` objective asks for, in [0, 1]."""
         objective = self.comparison.config.get("objective", {})
         return float(objective["target"]) if objective.get("kind") == "target" else None
 
@@ -41,6 +41,12 @@ class Findings:
     def scale(self) -> str:
         """How J relates losses to dense's; records from before there was a choice have ratios."""
         return str(self.comparison.config.get("objective", {}).get("scale", "ratio"))
+
+    @cached_property
+    def of(self) -> str:
+        """What density and sparsity are shares of; of penalised weights before there was a choice."""
+        cost = self.comparison.config.get("objective", {}).get("cost", "penalised_weights")
+        return "weights of the trunk" if cost == "weights" else "trunk weights that λ acts on"
 
     @cached_property
     def price(self) -> float:

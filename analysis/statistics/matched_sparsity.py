@@ -21,14 +21,14 @@ def levels(objective: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def best_at(trials: pd.DataFrame, level: float, price: float) -> pd.DataFrame:
-    """Per arm and seed the trial of least validation loss among those with at least that parameter sparsity.
+    """Per arm and seed the trial of least validation loss among those with at least that sparsity.
 
     The loss is J without its price for density, val/objective − price · density: among models that are sparse
     enough, still sparser ones earn nothing.
 
     Args:
         trials: One row per trial.
-        level: Parameter sparsity in [0, 1].
+        level: Sparsity in [0, 1], 1 - density.
         price: What a density of 1 costs in J; 0 under a target.
     """
     if not {"val/objective", "density"} <= set(trials.columns):
@@ -46,7 +46,7 @@ def matched(
     Returns:
         Columns arm, seeds (of its rows), reached (seeds with such a model), runs (trials per seed), run_seconds
         (device time of the selected training), tuning_seconds (the rest of the arm's device time and its
-        searcher's), total_seconds, total_trials (passes in fixed-λ trials' worth), sparsity_group, sparsity_param,
+        searcher's), total_seconds, total_trials (passes in fixed-λ trials' worth), sparsity_group, sparsity,
         objective (test, else validation), loss (that without its price), delta_m (%). Means over seeds: costs over
         all, what belongs to a model over those that reached the sparsity.
     """
@@ -69,7 +69,7 @@ def matched(
                 "total_seconds": total,
                 "total_trials": group["passes"].mean() / passes_per_trial if passes_per_trial else math.nan,
                 "sparsity_group": _mean(models, "sparsity/group"),
-                "sparsity_param": 1 - _mean(models, "density"),
+                "sparsity": 1 - _mean(models, "density"),
                 "objective": _mean(models, metric),
                 "loss": _mean(models, metric) - price * _mean(models, "density"),
                 "delta_m": _mean(models, "delta_m"),
@@ -94,7 +94,7 @@ def matched_display(table: pd.DataFrame) -> pd.DataFrame:
     if table["total_trials"].notna().any():
         shown["Total (fixed-λ trials)"] = table["total_trials"].map(fixed(1))
     shown |= {
-        "Parameter sparsity (%)": table["sparsity_param"].map(fixed(1, 100)),
+        "Parameter sparsity (%)": table["sparsity"].map(fixed(1, 100)),
         "Group sparsity (%)": table["sparsity_group"].map(fixed(1, 100)),
         "Test J": table["objective"].map(fixed(3)),
         "Δm (%)": table["delta_m"].map(fixed(1)),

@@ -63,11 +63,11 @@ def paired(rows: pd.DataFrame, left: str, right: str, metric: str, target: float
         left: The arm whose advantage is asked for.
         right: The arm it is compared with.
         metric: A column of `rows`, see `analysis.statistics.arms.METRICS`.
-        target: The parameter sparsity in [0, 1] a result must have to count, under the `target` objective.
+        target: The sparsity in [0, 1] a result must have to count, under the `target` objective.
     """
     valid = rows[(rows["status"] == "ok") & np.isfinite(rows[metric])]
     if target is not None:
-        valid = valid[valid["sparsity_param"] >= target - 1e-9]
+        valid = valid[1 - valid["density"] >= target - 1e-9]
     values = valid.pivot_table(index="seed", columns="arm", values=metric).reindex(columns=[left, right])
     both = values.dropna()
     difference = (both[left] - both[right]).to_numpy(dtype=float)

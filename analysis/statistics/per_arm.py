@@ -11,7 +11,7 @@ from analysis.statistics.intervals import interquartile_mean
 
 MEANS = (
     *("retrained_test_objective", "test_objective", "objective", "delta_m", "retrained_delta_m"),
-    *("sparsity_group", "sparsity_param", "retrained_sparsity_param", "macs_ratio", "latency_ratio"),
+    *("density", "sparsity_group", "sparsity_param", "retrained_sparsity_param", "macs_ratio", "latency_ratio"),
     *("passes", "spent", "overshoot", "device_seconds", "wall_seconds", "searcher_seconds"),
 )
 SUMS = ("trials", "failed_trials", "stopped_trials")

@@ -9,15 +9,23 @@ import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from ms_automl.callbacks.restore import FILES, HEARTBEAT, OWNER, RECORD
-from ms_automl.comparison.run import Callback, Run, Trial
-from ms_automl.errors import ConfigError
+from ms_automl.comparison.events import EARLIER, FILE
+from ms_automl.comparison.run import Callback
+from ms_automl.errors import ConfigError, DataError
+from ms_automl.storage.files import alone, write_json
 from ms_automl.storage.remote import Storage, shown
 
+RECORD, OWNER = "record.zip", "driver.json"
+FILES = ("comparison.json", FILE, "optuna.journal")
+"""What a comparison goes on from; all but the first one only ever grow."""
 RESULTS = ("best", "report")
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats of a driver."""
 EVERY = 2.0
 """Seconds between two copies at the least: what ends in between is lost with the disk, and done again."""
 AT_LEAST = 60.0
@@ -26,21 +34,24 @@ SHARE = 0.2
 """Share of the time that making copies takes at most."""
 
 
+@dataclass(frozen=True)
+class Heartbeat:
+    """A driver's last heartbeat in a storage: its id and host, how many it has left, and whether it has ended."""
+
+    driver: str
+    host: str
+    beats: int
+    ended: bool
+
+
 class Backup(Callback):
     """Copies files of a folder to a storage as they grow, in a thread, and leaves heartbeats there.
 
     Is told after the log. A copy is made soon after a trial has ended or left a state, else from time to time: a
     store that keeps versions keeps them all.
     What is copied is what the files held at one moment, as a driver that was killed there would have left them.
-    A store that is away holds nothing up: the next copy has everything again.
-
-    Args:
-        folder: of a comparison, or of its transfer stage.
-        storage: where its copies go, outside of that folder.
-        files: of the folder, by name; each but the first one only ever grows.
-        results: folders in it that are copied at the end.
-        every: seconds between two copies at the least.
-        heartbeat: seconds between two heartbeats.
+    A store that is away holds nothing up: the next copy has everything again. Results are folders that are copied
+    at the end alone. Between two copies are ``every`` seconds at the least, between two heartbeats ``heartbeat``.
     """
 
     def __init__(
@@ -52,28 +63,19 @@ class Backup(Callback):
         every: float = EVERY,
         heartbeat: float = HEARTBEAT,
     ) -> None:
-        self.folder = folder
-        self.storage = storage
-        self.files = files
-        self.results = results
-        self.every = every
-        self.heartbeat = heartbeat
+        self.folder, self.storage, self.files, self.results = folder, storage, files, results
+        self.every, self.heartbeat = every, heartbeat
         self.driver = uuid.uuid4().hex
         self.trouble: str | None = None
-        self._sizes: dict[str, int] = {}
-        self._unneeded: list[str] = []
-        self._lock = threading.Lock()
-        self._urgent, self._over = threading.Event(), threading.Event()
-        self._copied: dict[str, int] = {}
         self._heartbeats = 0
+        self._sizes: dict[str, int] = {}
+        self._copied: dict[str, int] = {}
+        self._unneeded: list[str] = []
+        self._urgent, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
 
     def begin(self) -> None:
-        """Make the first copy, and go on in a thread.
-
-        Raises:
-            ConfigError: where the storage cannot be written.
-        """
+        """Make the first copy, and go on in a thread; ConfigError where the storage cannot be written."""
         self.note_sizes()
         try:
             self._write_heartbeat()
@@ -82,35 +84,17 @@ class Backup(Callback):
             raise ConfigError(f"nothing can be stored in {shown(self.storage.address)}: {error}") from error
         self._thread.start()
 
-    def note_sizes(self) -> None:
+    def note_sizes(self, *told: Any, **more: Any) -> None:
         """Note the lengths of the files, in the thread that writes them: so far they belong together."""
-        sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
-        with self._lock:
-            self._sizes = sizes
+        self._sizes = {name: file.stat().st_size for name in self.files if (file := self.folder / name).exists()}
 
-    def trial_suggested(self, run: Run, trial: Trial) -> None:
-        """Note the lengths of the files for the next copy."""
-        self.note_sizes()
-
-    def trial_started(self, run: Run, trial: Trial) -> None:
-        """Note the lengths of the files for the next copy."""
-        self.note_sizes()
-
-    def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
-        """Note the lengths of the files for the next copy."""
-        self.note_sizes()
-
-    def trial_ended(self, run: Run, trial: Trial) -> None:
-        """Have a copy made soon: a trial has ended."""
-        self._have_copied()
-
-    def trial_stored(self, run: Run, trial: Trial) -> None:
-        """Have a copy made soon: a model or a state is stored."""
-        self._have_copied()
-
-    def _have_copied(self) -> None:
+    def have_copied(self, *told: Any, **more: Any) -> None:
+        """Have a copy made soon: a trial has ended, or a model or a state is stored."""
         self.note_sizes()
         self._urgent.set()
+
+    trial_suggested = trial_started = trial_reported = note_sizes
+    trial_ended = trial_stored = have_copied
 
     @property
     def behind(self) -> str | None:
@@ -121,8 +105,7 @@ class Backup(Callback):
 
     def remove(self, place: str) -> None:
         """Delete a state that nobody needs any more, once no copy names it."""
-        with self._lock:
-            self._unneeded.append(place)
+        self._unneeded.append(place)
 
     def close(self) -> None:
         """Copy everything as it is now, selected models and report as well, and say that no driver is at work."""
@@ -131,15 +114,7 @@ class Backup(Callback):
         self._over.set()
         self._thread.join()
         self.note_sizes()
-
-        def all_of_it() -> None:
-            self._copy()
-            for name in self.results:
-                if (self.folder / name).is_dir():
-                    self.storage.copy(self.folder / name, name)
-            self._write_heartbeat(ended=True)
-
-        self._try(all_of_it)
+        self._try(self._copy_all)
 
     def _run(self) -> None:
         last_heartbeat = copied = time.monotonic()
@@ -163,30 +138,134 @@ class Backup(Callback):
             write()
         except OSError as error:
             self.trouble = f"{time.strftime('%H:%M:%S')}: {' '.join(str(error).split())[:200]}"
-            return False
-        self.trouble = None
-        return True
+        else:
+            self.trouble = None
+        return self.trouble is None
 
     def _write_heartbeat(self, *, ended: bool = False) -> None:
         self._heartbeats += 1
-        content = {"driver": self.driver, "host": platform.node(), "beats": self._heartbeats, "ended": ended}
-        self.storage.write(OWNER, json.dumps(content).encode())
+        heartbeat = Heartbeat(self.driver, platform.node(), self._heartbeats, ended)
+        self.storage.write(OWNER, json.dumps(asdict(heartbeat)).encode())
 
     def _copy(self) -> None:
-        with self._lock:
-            sizes, unneeded, self._unneeded = self._sizes, self._unneeded, []
+        unneeded = len(self._unneeded)  # before the sizes: what comes in between is named by this copy yet
+        sizes = self._sizes
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, size in sizes.items():
                 with (self.folder / name).open("rb") as file:
                     # The first one is replaced as a whole, and its length may have been another one's.
                     archive.writestr(name, file.read(-1 if name == self.files[0] else size))
-        try:
-            self.storage.write(RECORD, packed.getvalue())
-        except OSError:
-            with self._lock:
-                self._unneeded = unneeded + self._unneeded
-            raise
+        self.storage.write(RECORD, packed.getvalue())
         self._copied = sizes
-        for place in unneeded:
-            self.storage.remove(place)
+        for _ in range(unneeded):
+            self.storage.remove(self._unneeded.pop(0))
+
+    def _copy_all(self) -> None:
+        self._copy()
+        for name in self.results:
+            if (self.folder / name).is_dir():
+                self.storage.copy(self.folder / name, name)
+        self._write_heartbeat(ended=True)
+
+
+def last_heartbeat(storage: Storage) -> Heartbeat | None:
+    """The heartbeat of the driver that was last at work on what a storage holds; None where none ever was.
+
+    ConfigError where nothing can be read, DataError where it is damaged.
+    """
+    content = _read(storage, OWNER)
+    if content is None:
+        return None
+    try:
+        return Heartbeat(**json.loads(content))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{OWNER} in {shown(storage.address)} is damaged ({error}): delete it") from error
+
+
+def check_own(
+    storage: Storage,
+    record: Mapping[str, Any] | None,
+    what: str = "comparison",
+    how: str = "Move --out away, and --resume goes on from the copy",
+) -> None:
+    """ConfigError where a storage holds another comparison, or the one with this record went on elsewhere.
+
+    ``what`` it is, and ``how`` it goes on from the copy, are for the message.
+    """
+    last, where = last_heartbeat(storage), shown(storage.address)
+    if last is None or (record is not None and last.driver in record.get("drivers", ())):
+        return
+    if record is None:
+        raise ConfigError(
+            f"{where} holds a comparison already: go on with it by --resume, or choose another name for --out"
+        )
+    raise ConfigError(
+        f"this {what} went on elsewhere, on host {last.host}: what is in --out is older than its copy in "
+        f"{where}. {how}"
+    )
+
+
+def fetch(out: Path, storage: Storage, say: Callable[[str], None], heartbeat: float = HEARTBEAT) -> None:
+    """Take a comparison's files out of its storage, for a head that has none of them.
+
+    ConfigError where there is no copy, or the driver that writes it is at work; DataError where it is damaged.
+    """
+    where = shown(storage.address)
+    wait_for_its_driver(storage, say, heartbeat)
+    found = copied(storage, (*FILES, *EARLIER))
+    if found is None:
+        raise ConfigError(
+            f"--resume: no comparison.json in {out}, and no copy of one in {where}: name the --out and the "
+            "--storage that it was begun with"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        try:
+            record = json.loads(found.pop(FILES[0]))
+            # It lay on the head that is lost, as its MLflow may have: a store that knows the run is the right one.
+            record["mlflow"]["tracking_uri"] = None
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(where, error) from error
+        for name, part in found.items():
+            (out / name).write_bytes(part)
+        write_json(out / FILES[0], record)  # last: without it the folder is empty for --resume
+    say(f"fetched from {where}: {', '.join((*found, FILES[0]))}")
+
+
+def wait_for_its_driver(storage: Storage, say: Callable[[str], None], heartbeat: float = HEARTBEAT) -> None:
+    """ConfigError where the driver that was last at work on a storage has neither ended nor been lost."""
+    last = last_heartbeat(storage)
+    if last is None or last.ended:
+        return
+    say(f"the driver on host {last.host} has not ended: {2.5 * heartbeat:.0f} s to see whether it is lost")
+    time.sleep(2.5 * heartbeat)
+    if last_heartbeat(storage) != last:
+        where = shown(storage.address)
+        raise ConfigError(f"another driver is at work on {where}, on host {last.host}: end it first")
+
+
+def copied(storage: Storage, files: Sequence[str]) -> dict[str, bytes] | None:
+    """What the copy in a storage holds of files, by name; None where there is none. Errors as above."""
+    for last in (False, True):
+        content = _read(storage, RECORD)
+        if content is None:
+            return None
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                return {name: archive.read(name) for name in files if name in archive.namelist()}
+        except (ValueError, zipfile.BadZipFile, RuntimeError) as error:
+            if last:  # and not replaced by its driver between two reads, of its size and of its content
+                raise _damaged(shown(storage.address), error) from error
+    return None
+
+
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{RECORD} in {where} is damaged ({error}): restore an older version")
+
+
+def _read(storage: Storage, name: str) -> bytes | None:
+    try:
+        return storage.read(name)
+    except OSError as error:
+        raise ConfigError(f"nothing can be read from {shown(storage.address)}: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -26,18 +28,14 @@ class Screen(Callback):
         """Start showing a comparison."""
         self.comparison = comparison
         if self.console.is_terminal:
-            self.live = Live(self, console=self.console, refresh_per_second=2)
+            table = partial(progress_table, comparison)
+            self.live = Live(console=self.console, refresh_per_second=2, get_renderable=table)
             self.live.start()
 
     def end(self) -> None:
         """Stop, leaving nothing half drawn."""
         if self.live is not None:
             self.live.stop()
-            self.live = None
-
-    def __rich__(self) -> Table:
-        assert self.comparison is not None
-        return progress_table(self.comparison)
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """Say a failure where it happens; without a terminal, every trial."""
@@ -53,10 +51,10 @@ def progress_table(comparison: Comparison) -> Table:
     """The state of every run, with the time that is left."""
     elapsed = time.monotonic() - comparison.began
     table = Table(box=box.SIMPLE_HEAD, title=f"{clock(elapsed)} elapsed, {_eta(comparison)}", title_justify="left")
-    cells = [_progress(comparison, run) for run in comparison.runs.values()]
-    for name in cells[0]:
+    rows = [_progress(comparison, run) for run in comparison.runs.values()]
+    for name in rows[0]:
         table.add_column(name, justify="left" if name in ("arm", "stage", "now") else "right")
-    for row in cells:
+    for row in rows:
         table.add_row(*row.values())
     return table
 
@@ -68,62 +66,40 @@ def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
         now = f"step {running[0].metrics['step']:.0f}"
     else:
         now = "running" if running else "done" if run.closed else "waiting"
-    trials = f"{sum(t.status != 'RUNNING' for t in run.trials)}/{run.planned_trials}"
+    trials = f"{len(run.trials) - len(running)}/{run.planned_trials}"
     if run.name == run.arm:  # a later stage has no seed of its own, no budget, and nothing that is best
         return {"stage": run.name, "trials": trials, "now": now}
     best = run.best.metrics if run.best else None
+    spent, limit = comparison.ledger.totals(run.name).spent, comparison.ledger.limit(run.name)
     return {
         "arm": run.arm,
         "seed": str(run.seed),
         "trials": trials,
-        "budget spent": _share(comparison.ledger.totals(run.name).spent, comparison.ledger.limit(run.name)),
+        "budget spent": "free" if math.isinf(limit) else f"{spent / limit:.0%}",
         "best J": f"{best['val/objective']:.3f}" if best else "-",
-        "sparsity": f"{100 * best['sparsity/param']:.0f} %" if best else "-",
+        "sparsity": f"{100 * (1 - best['density']):.0f} %" if best else "-",
         "now": now,
     }
 
 
 def comparison_table(rows: list[dict[str, Any]], trial_cost: float) -> Table:
-    """The result: a row per arm and seed, cost in multiples of one fixed-λ trial.
-
-    Args:
-        rows: as in comparison.json.
-        trial_cost: what one fixed-λ trial costs, in the budget's unit.
-    """
+    """The result: a row per arm and seed as in comparison.json, cost in multiples of one fixed-λ trial."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "sec"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    forms = {"objective": "{:.3f}", "test_objective": "{:.3f}", "delta_m": "{:+.1f}"}
     for row in rows:
-        cells = [
-            row["arm"],
-            str(row["seed"]),
-            _number(row["objective"], "{:.3f}"),
-            _number(row["test_objective"], "{:.3f}"),
-            _number(row["delta_m"], "{:+.1f}"),
-            _number(None if row["sparsity_param"] is None else 100 * row["sparsity_param"], "{:.0f}"),
-            str(row["trials"]),
-            f"{row['spent'] / trial_cost:.2f}x",
-            f"{row['device_seconds']:.0f}",
-        ]
-        table.add_row(*cells)
+        found = ["-" if row[name] is None else form.format(row[name]) for name, form in forms.items()]
+        zeros = "-" if row["density"] is None else f"{100 * (1 - row['density']):.0f}"
+        cost, seconds = f"{row['spent'] / trial_cost:.2f}x", f"{row['device_seconds']:.0f}"
+        table.add_row(row["arm"], str(row["seed"]), *found, zeros, str(row["trials"]), cost, seconds)
     return table
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """A line for every row that has something to say: beside the numbers there is no room for it."""
-    return [
-        f"{row['arm']}-{row['seed']}: {row['note'] or row['status']}"
-        for row in rows
-        if row["note"] or row["status"] != "ok"
-    ]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
-
-
-def _share(spent: float, limit: float) -> str:
-    return "free" if limit == float("inf") else f"{spent / limit:.0%}"
+    telling = [row for row in rows if row["note"] or row["status"] != "ok"]
+    return [f"{row['arm']}-{row['seed']}: {row['note'] or row['status']}" for row in telling]
 
 
 def clock(seconds: float) -> str:
@@ -136,8 +112,10 @@ def _eta(comparison: Comparison) -> str:
     done = len(ended) - comparison.restored
     if done <= 0 or comparison.first_start is None:
         return "time left not known yet"
-    planned = sum(max(s.planned_trials, len(s.trials)) for s in comparison.runs.values() if not s.closed)
-    planned += sum(len(s.trials) for s in comparison.runs.values() if s.closed)
+    planned = sum(
+        len(run.trials) if run.closed else max(run.planned_trials, len(run.trials))
+        for run in comparison.runs.values()
+    )
     rate = done / (time.monotonic() - comparison.first_start)
     return f"about {clock(max(0, planned - len(comparison.trials) * 0.5 - len(ended) * 0.5) / rate)} left"
 

@@ -33,48 +33,36 @@ NAMES = {"stream": "run", "told": "known", "heard": "last_seen"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial that has ended and whose model is kept, or one that was to run.
+    """A trial that has ended and whose model is kept, or one that was to run."""
 
-    Attributes:
-        trial: as it was; its id is that of the process that ran it.
-        elapsed: seconds from the start of the comparison to this.
-    """
-
-    trial: Trial
-    elapsed: float
+    trial: Trial  # its id is that of the process that ran it
+    elapsed: float  # seconds from the start of the comparison to this
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a log says.
+    """What a log says, in the order of what happened.
 
-    Attributes:
-        charges: in their order.
-        ended: the trials that ended, in that order.
-        pending: by name, those that have not. A trial that ended, but whose model nobody has kept, is as it was
-            at its last state, and comes to its end again.
+    A trial that ended, but whose model nobody has kept, is pending: as it was at its last state, and comes to its
+    end again.
     """
 
     charges: list[Charge] = field(default_factory=list)
     ended: list[Entry] = field(default_factory=list)
-    pending: dict[str, Entry] = field(default_factory=dict)
+    pending: dict[str, Entry] = field(default_factory=dict)  # by name of the trial
 
 
 class EventLog:
-    """Appends events to the log of a comparison. A crash loses at most the event in flight.
+    """Appends events to the log in the folder of a comparison. A crash loses at most the event in flight.
 
     Of a comparison that an earlier version has kept in other files the log is made of these, which stay.
-
-    Args:
-        folder: of the comparison.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
         if not self.path.exists() and any((folder / name).exists() for name in EARLIER):
-            lines = "".join(json.dumps(event) + "\n" for event in _events(folder))
-            write_whole(self.path, lines.encode())
+            write_whole(self.path, "".join(json.dumps(event) + "\n" for event in _events(folder)).encode())
         mend_lines(self.path)
 
     def append(self, *events: Mapping[str, Any]) -> None:
@@ -87,12 +75,7 @@ class EventLog:
 
 
 class TrialEvents(Callback):
-    """Writes what becomes of the trials of a comparison.
-
-    Args:
-        log: of the comparison.
-        comparison: whose trials.
-    """
+    """Writes what becomes of the trials of a comparison to its log."""
 
     def __init__(self, log: EventLog, comparison: Comparison) -> None:
         self.log = log
@@ -100,21 +83,21 @@ class TrialEvents(Callback):
 
     def trial_suggested(self, run: Run, trial: Trial) -> None:
         """Keep a trial that is to be run: of several at a time, a later one may end first."""
-        self._keep(run, trial)
+        self._keep(trial)
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """Keep how a trial has ended."""
         if trial.status != Status.KILLED:  # by Ctrl-C: it goes on from its last state, or begins anew
-            self._keep(run, trial)
+            self._keep(trial)
 
     def trial_stored(self, run: Run, trial: Trial) -> None:
         """Keep where a trial's model lies, or how far it was when it left a state."""
         if trial.checkpoint is None:
-            self._keep(run, trial)
+            self._keep(trial)
         elif trial.status != Status.KILLED:
             self.log.append({"event": "model", "trial": trial.name, "place": self._relative(trial.checkpoint)})
 
-    def _keep(self, run: Run, trial: Trial) -> None:
+    def _keep(self, trial: Trial) -> None:
         states = tuple(self._relative(place) for place in trial.states)
         elapsed = self.comparison.clock() - self.comparison.began
         self.log.append(event_of(replace(trial, checkpoint=None, states=states), elapsed))
@@ -134,11 +117,9 @@ def event_of(trial: Trial, elapsed: float) -> dict[str, Any]:
 
 
 def replay(folder: Path, models: bool = True) -> Replay:
-    """What a comparison has done; nothing is written.
+    """What the comparison in a folder has done; nothing is written.
 
-    Args:
-        folder: of the comparison.
-        models: whether trials store their models, so that one without has not come to its end.
+    With ``models`` trials store their models, and one without has not come to its end.
 
     Raises:
         DataError: where a line is not what is written here.
@@ -165,13 +146,13 @@ def replay(folder: Path, models: bool = True) -> Replay:
             raise DataError(
                 f"{from_here(folder / FILE)}: line {number} is no event ({error!r}): restore the file from a copy"
             ) from error
-    over = list(ended.values())
-    if models:
-        over = [
-            entry for entry in over if entry.trial.status == Status.FAILED or entry.trial.checkpoint is not None
-        ]
-    names = {entry.trial.name for entry in over}
-    return Replay(charges, over, {name: entry for name, entry in pending.items() if name not in names})
+    over = {
+        name: entry
+        for name, entry in ended.items()
+        if not models or entry.trial.status == Status.FAILED or entry.trial.checkpoint is not None
+    }
+    rest = {name: entry for name, entry in pending.items() if name not in over}
+    return Replay(charges, list(over.values()), rest)
 
 
 def _entry(event: dict[str, Any], folder: Path) -> Entry:

@@ -15,65 +15,70 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, on_device
 from ms_automl.data.factories import OWN, build_data
-from ms_automl.meta import LambdaSchedule, Reference
+from ms_automl.meta import LambdaSchedule, Objective, Reference
+from ms_automl.meta.learners import of_penalised
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.models.archive import Architecture, save_model
 from ms_automl.models.factories import build_network
 from ms_automl.sparsity import build_groups, remark
+from ms_automl.sparsity.groups import Groups
 from ms_automl.training import Trainable
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A comparison's ingredients.
-
-    Attributes:
-        config: the whole configuration.
-        data_dir: where own data lies, or None.
-        own: factories that were handed over as functions, by the name that the configuration has for them; they
-            travel to the processes of trials.
-    """
+    """A comparison's ingredients."""
 
     config: Config
-    data_dir: Path | None = None
+    data_dir: Path | None = None  # where own data lies
+    # Factories that were handed over as functions, by the name that the configuration has for them; they travel to
+    # the processes of trials.
     own: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def data(self, seed: int) -> MultiTaskData:
         """The data with the split of a seed; kept for the next trial of that seed."""
         OWN.update(self.own)
         section = self.config.data
-        return _data(
-            id(OWN.get(section.factory)),
-            section.factory,
-            json.dumps(section.args, sort_keys=True),
-            seed,
-            self.data_dir,
-        )
+        args = json.dumps(section.args, sort_keys=True)
+        return _data(id(OWN.get(section.factory)), section.factory, args, seed, self.data_dir)
 
-    def network(self, seed: int) -> MultiTaskNet:
-        """The network with the initialisation of a seed, checked."""
-        return build_network_of(self.config, self.data(seed), seed)
+    def network(self, seed: int, training_seed: int | None = None) -> MultiTaskNet:
+        """The network for the data of a seed with the initialisation of it, or of a training seed; checked."""
+        data, section = self.data(seed), self.config.network
+        own, heads = seed if training_seed is None else training_seed, head_specs(data.tasks)
+        network = build_network(section.factory, section.args, image_shape=data.image_shape, heads=heads, seed=own)
+        check_network(network, data.image_shape, data.tasks)
+        return network
 
     def space(self) -> Space:
         """What λ may be, over the layers of the network."""
-        layers, _ = self._first_groups
-        return SPACES[self.config.space](layers, self.bounds)
+        return SPACES[self.config.space](self._first_groups.names, self.bounds)
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
         """What has a λ of its own, by name: layers, or streams of coupled channels."""
-        image_shape = self.data(self.config.first_seed).image_shape
-        return build_groups(network, self.config.training.grouping, image_shape).names
+        return self._groups(network).names
+
+    def _groups(self, network: MultiTaskNet) -> Groups:
+        return build_groups(network, self.config.training.grouping, self.data(self.config.first_seed).image_shape)
 
     def remark(self) -> str:
         """A line on what λ cannot act on in the network; empty where there is nothing to say."""
-        _, line = self._first_groups
-        return line
+        return remark(self._first_groups)
+
+    @property
+    def asked(self) -> Objective:
+        """The objective in terms of the weights that λ can act on; ConfigError for a target out of reach."""
+        return of_penalised(self.config.objective, self._first_groups)
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """Parameters of the trunk, and how many of them λ can act on."""
+        groups = self._first_groups
+        return round(groups.total / groups.share), round(groups.total)
 
     @cached_property
-    def _first_groups(self) -> tuple[tuple[str, ...], str]:
-        seed, grouping = self.config.first_seed, self.config.training.grouping
-        groups = build_groups(self.network(seed), grouping, self.data(seed).image_shape)
-        return groups.names, remark(groups)
+    def _first_groups(self) -> Groups:
+        return self._groups(self.network(self.config.first_seed))
 
     def build(
         self,
@@ -82,16 +87,12 @@ class Experiment:
         reference: Reference | None = None,
         training_seed: int | None = None,
     ) -> tuple[Trainable, MultiTaskNet]:
-        """A trial, ready for its first step.
+        """A trial, ready for its first step; the methods that need it get the dense reference of the seed.
 
-        Args:
-            suggestion: method and arguments.
-            seed: of split, initialisation, data order and episodes.
-            reference: the dense reference of the seed, for the methods that need it.
-            training_seed: of initialisation, data order and episodes, where not ``seed``.
+        ``seed`` is that of split, initialisation, data order and episodes, of the latter three ``training_seed``
+        where it is given.
         """
-        data, seed = self.data(seed), seed if training_seed is None else training_seed
-        network = build_network_of(self.config, data, seed)
+        data, network = self.data(seed), self.network(seed, training_seed)
         params = dict(suggestion.params)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
@@ -103,6 +104,7 @@ class Experiment:
             params["ties"] = SPACES[self.config.space](layers, self.bounds).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
+        seed = seed if training_seed is None else training_seed
         return build(data, network, self.config.training, seed, **params), network
 
     def planned_passes(self, method: str, seed: int) -> dict[str, float]:
@@ -110,7 +112,7 @@ class Experiment:
         planned_cost = METHODS[method].planned_cost
         given: dict[str, Any] = {}
         if "learning" in arguments_of(planned_cost):
-            given = self._learning | {"lambdas": self._free_lambdas}
+            given = self._learning | {"lambdas": len(self.space().parameters)}
         return planned_cost(self.data(seed), self.config.training, **given).by_kind()
 
     @property
@@ -120,12 +122,7 @@ class Experiment:
 
     @property
     def _learning(self) -> dict[str, Any]:
-        """What a method that learns λ is told."""
         return {"objective": self.config.objective, "learning": self.config.meta}
-
-    @cached_property
-    def _free_lambdas(self) -> int:
-        return len(self.space().parameters)
 
     def unit(self) -> Unit:
         """What the budget is counted in."""
@@ -141,16 +138,6 @@ class Experiment:
         specs = head_specs(data.tasks).items()
         heads = {name: spec for name, spec in specs if name in network.heads}  # a single task has one
         save_model(network, folder, Architecture(section.factory, section.args, data.image_shape, heads))
-
-
-def build_network_of(config: Config, data: MultiTaskData, seed: int) -> MultiTaskNet:
-    """The configured network for some data with the initialisation of a seed, checked."""
-    section = config.network
-    network = build_network(
-        section.factory, section.args, image_shape=data.image_shape, heads=head_specs(data.tasks), seed=seed
-    )
-    check_network(network, data.image_shape, data.tasks)
-    return network
 
 
 @lru_cache(maxsize=1)  # a trial's process sees the same seed again and again

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ms_automl.comparison.state import FORMAT
-from ms_automl.config import Config, changed, flat, parse, upgraded
+from ms_automl.config import Config, flat, parse, upgraded
 from ms_automl.errors import ConfigError, DataError
 
 GROWS = ("budget.trials", "budget.retrain", "seeds")
 """What a comparison may have more of when it goes on."""
-FREE = ("cpus_per_trial", "gpus_per_trial", "start_timeout", "report_timeout", "checkpoint_every", "retries")
+FREE = (
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "start_timeout",
+    "report_timeout",
+    "checkpoint_every",
+    "retries",
+    "onnx",
+)
 """Settings of the resources that change no result."""
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """``comparison.json`` of the folder that ``--resume`` goes on in.
-
-    Raises:
-        ConfigError: where there is no comparison, or one of another version's.
-    """
+    """``comparison.json`` of the folder that ``--resume`` goes on in; ConfigError where it cannot."""
     file = out / "comparison.json"
     if not file.is_file():
         raise ConfigError(
@@ -40,30 +43,8 @@ def read_record(out: Path) -> dict[str, Any]:
     return record
 
 
-def grown(record: dict[str, Any], settings: Sequence[str], seeds: int | None) -> Config:
-    """The configuration to go on with: the recorded one, with what may grow.
-
-    Args:
-        record: ``comparison.json``.
-        settings: of ``--set``.
-        seeds: of ``--seeds``.
-
-    Raises:
-        ConfigError: for a change that would make what is done already another comparison's.
-    """
-    return may_grow(record, changed(record["config"], seeds=seeds, settings=settings))
-
-
 def may_grow(record: dict[str, Any], new: Config) -> Config:
-    """The new configuration, where what is done already is its own.
-
-    Args:
-        record: ``comparison.json``.
-        new: to go on with.
-
-    Raises:
-        ConfigError: for a change that would make what is done already another comparison's.
-    """
+    """The new configuration; ConfigError where it makes what is done already another comparison's."""
     old = parse(record["config"])
     before, after = flat(old.to_dict()), flat(new.to_dict())
     for key in sorted(before.keys() | after.keys()):

@@ -27,19 +27,12 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Compacted:
-    """A selected model without its dead channels.
-
-    Attributes:
-        network: the compact one; as trained where it could not be compacted.
-        macs_ratio: its multiply-adds over those of the dense network; None where it could not be compacted.
-        latency_ratio: its time for a batch over that of the dense network, median over rounds in turns.
-        why: what stood in the way.
-    """
+    """A selected model without its dead channels, or as trained where something stood in the way."""
 
     network: MultiTaskNet
-    macs_ratio: float | None = None
-    latency_ratio: float | None = None
-    why: str = ""
+    macs_ratio: float | None = None  # its multiply-adds over those of the dense network
+    latency_ratio: float | None = None  # the same of its time for a batch, median over rounds in turns
+    why: str = ""  # what stood in the way
 
 
 def keep_best(run: Run, out: Path) -> Path | None:
@@ -71,13 +64,7 @@ def real_images(data: MultiTaskData, count: int = 32) -> Tensor:
 
 
 def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
-    """Compact a kept model and measure it beside the dense network, batch norms folded in both.
-
-    Args:
-        model: its folder.
-        grouping: which weights went to zero together; single weights leave no channel to take out.
-        images: [B, channels, H, W] real ones.
-    """
+    """Compact the model in a folder and measure it on real images beside dense, batch norms folded in both."""
     network = load(model)
     if grouping == "weight":
         return Compacted(network, why="single weights are zero (training.grouping=weight), no whole channel is")
@@ -101,12 +88,7 @@ def first_line(error: Exception) -> str:
 def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
     """Networks of a model's architecture in which nothing is zero, with weights that nobody has trained.
 
-    Args:
-        model: folder of the model.
-        images: [B, channels, H, W], to find out which batch norms can be folded.
-
-    Returns:
-        ``dense``, with batch norms folded as in a compact network, and ``unfolded``.
+    ``dense`` has batch norms folded where ``images`` show that they can be, as a compact one; ``unfolded`` not.
     """
     dense = build(replace(read_architecture(model), surgery=None)).eval()
     folded = copy.deepcopy(dense).eval()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import INTERRUPTED, Charge, Ledger
-from ms_automl.comparison.rows import row_of
 from ms_automl.comparison.run import Callback, Report, Run, Status, Trial
 
 FORMAT = 1
 STATES = 2
 """How many states of a running trial are kept: where the last one is damaged, it goes on from the one before."""
-
-
 CARRIED_OVER = (
     *("metrics", "schedule", "warnings", "reports", "states", "passes", "device_seconds", "busy_seconds"),
     *("evaluation_seconds", "peak_memory", "host", "course"),
@@ -25,15 +21,7 @@ CARRIED_OVER = (
 
 
 class Comparison:
-    """The state of a comparison.
-
-    Args:
-        judge: of its trials.
-        runs: all of them, the dense references included.
-        ledger: what work is charged to.
-        callbacks: told of everything, in order.
-        clock: seconds; injected in tests.
-    """
+    """The state of a comparison: its runs, the dense references included, and what is told of them."""
 
     def __init__(
         self,
@@ -60,10 +48,7 @@ class Comparison:
         """Add a trial that was suggested to its run."""
         self.trials[trial.id] = trial
         run = self.runs[trial.run]
-        if trial.training_seed is None:
-            run.trials.append(trial)
-        else:
-            bisect.insort(run.retrained, trial, key=lambda other: other.index)
+        (run.trials if trial.training_seed is None else run.retrained).append(trial)
 
     def suggested(self, trial: Trial) -> None:
         """A trial that is registered is complete: with the state that it goes on from, where there is one."""
@@ -83,11 +68,10 @@ class Comparison:
             callback.trial_started(self.runs[trial.run], trial)
 
     def report(self, trial_id: str, report: Report) -> bool:
-        """Charge and judge one report; the last one ends the trial. One that arrives again changes nothing.
+        """Charge and judge one report; the last one ends the trial.
 
-        Returns:
-            Whether it was news: not where it arrives again, or where a trial that was interrupted does again what
-            it had reported before.
+        Whether it was news: not where it arrives again, which changes nothing, or where a trial that was
+        interrupted does again what it had reported before.
         """
         trial = self.trials[trial_id]
         run = self.runs[trial.run]
@@ -99,7 +83,7 @@ class Comparison:
         if report.metrics and news:
             trial.metrics = dict(report.metrics) | self.judge.judge(run, trial, report.metrics)
             trial.schedule, trial.warnings = report.schedule, report.warnings
-            costs = {
+            trial.metrics |= {
                 "cost/passes": trial.passes,
                 "cost/device_seconds": trial.device_seconds,
                 "cost/training_seconds": trial.busy_seconds - trial.evaluation_seconds,
@@ -108,7 +92,6 @@ class Comparison:
                 "cost/wall_seconds": self._running_for(trial),
                 "cost/peak_memory_mb": trial.peak_memory,
             }
-            trial.metrics |= costs
             if trial.reports in trial.rungs:
                 trial.at_rungs[trial.reports] = trial.metrics["val/objective"]
             if trial.at_rungs:
@@ -125,26 +108,17 @@ class Comparison:
         trial.last_seen = self.clock()
 
     def interrupted(self, trial_id: str, interval: float) -> Trial:
-        """A trial's process was lost, and another one is to go on with it.
-
-        Args:
-            trial_id: of the trial.
-            interval: passes between two reports.
-        """
+        """A trial's process was lost, and another is to go on; ``interval`` passes lie between two reports."""
         trial = self.trials[trial_id]
-        charge = self._begun(trial, INTERRUPTED, interval)
-        if charge is not None and trial.status == Status.RUNNING:
-            self.ledger.add(charge)
+        if trial.status == Status.RUNNING:
+            self._charge_begun(trial, INTERRUPTED, interval)
         trial.last_seen = None
         trial.interruptions += 1
         trial.attempt += 1
         return trial
 
     def charge_interrupted(self, trial: Trial, interval: float) -> None:
-        """Charge what a trial that begins now had begun when the driver was lost.
-
-        Nobody knows how far it was: it is taken to have been halfway between two reports.
-        """
+        """Charge what a trial that begins now had begun when the driver was lost: it is taken for half of one."""
         self.ledger.add(Charge(trial.payer, trial.name, trial.attempt - 1, 0, INTERRUPTED, interval / 2))
 
     def reassigned(self, trial: Trial, trial_id: str) -> None:
@@ -154,52 +128,33 @@ class Comparison:
         self.trials[trial_id] = trial
 
     def carry_over(self, trial: Trial, before: Trial) -> None:
-        """Have a trial go on where it was when the driver was lost.
-
-        Args:
-            trial: as it was suggested anew.
-            before: as it was when its last state was kept.
-        """
+        """Have a trial that was suggested anew go on as it was when it left its last state."""
         for name in CARRIED_OVER:
             setattr(trial, name, getattr(before, name))
         trial.at_rungs |= before.at_rungs
 
     def failed(self, trial_id: str, message: str, interval: float = 0.0) -> None:
-        """A trial's process died.
-
-        Args:
-            trial_id: of the trial.
-            message: why, in one line.
-            interval: passes between two reports.
-        """
+        """A trial's process died; ``interval`` passes lie between two reports."""
         trial = self.trials[trial_id]
         if trial.status != Status.RUNNING:
             return
-        charge = self._begun(trial, "lost", interval)
-        if charge is not None and self.ledger.add(charge):
+        for charge in self._charge_begun(trial, "lost", interval):
             trial.passes += charge.passes
             trial.device_seconds += charge.device_seconds
         self._end(trial, Status.FAILED, message)
 
-    def _begun(self, trial: Trial, kind: str, interval: float) -> Charge | None:
-        """What a process that was lost had begun since its last report; None where it never came up.
-
-        Nobody can say how far it was: it is taken to have been as fast as in the trial's intervals before, and to
-        have done all of the first one.
-        """
+    def _charge_begun(self, trial: Trial, kind: str, interval: float) -> list[Charge]:
+        """Charge what a process that was lost had begun since its last report; nothing where it never came up."""
         if trial.last_seen is None:
-            return None
+            return []
         silence = self.clock() - trial.last_seen
+        # As if it had been as fast as in the trial's intervals before; all of the first one.
         share = min(1.0, silence * trial.reports / trial.device_seconds) if trial.device_seconds else 1.0
-        return Charge(trial.payer, trial.name, trial.attempt, trial.reports, kind, share * interval, silence)
+        begun = trial.payer, trial.name, trial.attempt, trial.reports, kind
+        return self.ledger.add(Charge(*begun, share * interval, silence))
 
     def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
-        """A trial's model, or the state it goes on from, lies at a place.
-
-        Returns:
-            The places that nobody needs any more: of a trial that runs, all states but the last two, and of one
-            that has ended all of them.
-        """
+        """A trial's model, or the state it goes on from, lies at a place; the places that nobody needs now."""
         trial = self.trials[trial_id]
         states = trial.states
         if trial.status == Status.RUNNING:
@@ -217,14 +172,7 @@ class Comparison:
             self._end(trial, Status.STOPPED, reason)
 
     def charge_sampler(self, run: Run, trial: str, what: str, seconds: float) -> None:
-        """Charge the time that a run's sampler took.
-
-        Args:
-            run: whose sampler.
-            trial: name of the trial it was about.
-            what: ``suggest`` or ``record``.
-            seconds: it took.
-        """
+        """Charge the time that a run's sampler took to ``suggest`` or ``record`` the trial of a name."""
         self.ledger.add(Charge(run.name, trial, 0, 0, f"searcher/{what}", 0.0, searcher_seconds=seconds))
 
     def set_limits(self, run: Run) -> None:
@@ -246,16 +194,13 @@ class Comparison:
                 run.note = message
 
     def _charge(self, trial: Trial, report: Report, news: bool) -> bool:
-        new = self.ledger.add(
-            *(
-                Charge(
-                    *(trial.payer, trial.name, trial.attempt, report.interval, kind, passes),
-                    device_seconds=report.device_seconds if kind == "train" else 0.0,
-                )
-                for kind, passes in report.passes.items()
-                if passes or kind == "train"
-            )
+        interval = trial.payer, trial.name, trial.attempt, report.interval
+        charges = (
+            Charge(*interval, kind, passes, report.device_seconds if kind == "train" else 0.0)
+            for kind, passes in report.passes.items()
+            if passes or kind == "train"
         )
+        new = self.ledger.add(*charges)
         if new and news:
             trial.passes += sum(charge.passes for charge in new)
             trial.device_seconds += report.device_seconds
@@ -266,12 +211,7 @@ class Comparison:
         return bool(new)
 
     def restore(self, trial: Trial, elapsed: float) -> None:
-        """Take over a trial that ended before this process began; callbacks know it already.
-
-        Args:
-            trial: as it was.
-            elapsed: seconds from the start of the comparison to the trial's end.
-        """
+        """Take over a trial that ended before this process began, ``elapsed`` seconds after the comparison did."""
         self.register(trial)
         self.restored += trial.status == Status.FINISHED
         run = self.runs[trial.run]
@@ -309,7 +249,7 @@ class Comparison:
 
     def row(self, run: Run) -> dict[str, Any]:
         """The run's row of comparison.json."""
-        return row_of(run, self.ledger, self.judge.objective)
+        return self.judge.row(run, self.ledger)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, in the order of the runs."""

@@ -6,14 +6,7 @@ from collections.abc import Callable
 
 from ms_automl.data.celebamask import celebamask
 from ms_automl.data.checks import check_data
-from ms_automl.data.contract import (
-    AugmentedSplit,
-    Batch,
-    MultiTaskData,
-    Split,
-    TensorSplit,
-    training_batch,
-)
+from ms_automl.data.contract import MultiTaskData
 from ms_automl.data.device import on_device
 from ms_automl.data.elpv import elpv
 from ms_automl.data.labelled import Subset, labelled
@@ -21,6 +14,7 @@ from ms_automl.data.memo import inspect
 from ms_automl.data.multimnist import multimnist
 from ms_automl.data.nyuv2 import nyuv2
 from ms_automl.data.rooms import rooms
+from ms_automl.data.splits import AugmentedSplit, Batch, Split, TensorSplit, training_batch
 from ms_automl.data.streaming import streamed
 
 __all__ = [

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array, Arrays
-from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
+from ms_automl.data.contract import MultiTaskData, check_arguments
 from ms_automl.data.geometry import nearest, resized
 from ms_automl.data.images import empty_images, normalise
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
+from ms_automl.data.splits import Batch
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.tasks import binary, segmentation
 

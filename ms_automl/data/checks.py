@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import Batch, MultiTaskData
+from ms_automl.data.contract import MultiTaskData
+from ms_automl.data.splits import Batch
 from ms_automl.data.streaming import fetched
 from ms_automl.errors import DataError
 from ms_automl.tasks import Task
@@ -71,6 +72,8 @@ def _check_images(split: str, images: Tensor, samples: range, shape: tuple[int, 
         raise DataError(f"{where}: images are a {type(images).__name__}, expected a tensor")
     if images.ndim != 4:
         raise DataError(f"{where}: images must be [N, channels, H, W], but have shape {tuple(images.shape)}")
+    if not all(images.shape[1:]):
+        raise DataError(f"{where}: images have shape {tuple(images.shape[1:])}, in which there is no pixel")
     if len(images) != len(samples):
         raise DataError(f"{where}: {len(images)} images came where {len(samples)} were asked for")
     if images.dtype != torch.float32:
@@ -89,8 +92,8 @@ def _check_task(split: str, task: Task, batch: Batch, start: int) -> None:
     count, _, height, width = batch.images.shape
     target, valid = _labels(f"{where}{_from(start)}", task, batch, (count, height, width))
     labels = cleared(target, valid)
-    if task.kind == "classes":
-        _check_classes(where, task, labels, start)
+    if task.classes is not None:
+        _check_classes(where, task.classes, labels, start)
         return
     finite = torch.isfinite(labels)
     if not finite.all():
@@ -123,20 +126,21 @@ def _labels(where: str, task: Task, batch: Batch, sizes: tuple[int, int, int]) -
         raise DataError(
             f"{where}: valid is {valid.dtype} of shape {tuple(valid.shape)}, expected torch.bool of {expected}"
         )
-    if task.kind == "classes" and target.dtype != torch.int64:
+    if task.classes is not None and target.dtype != torch.int64:
         raise DataError(f"{where}: target is {target.dtype}, expected torch.int64 class numbers")
-    if task.kind != "classes" and not target.is_floating_point():
+    if task.classes is None and not target.is_floating_point():
         raise DataError(f"{where}: target is {target.dtype}, expected a floating-point type")
     return target, valid
 
 
-def _check_classes(where: str, task: Task, labels: Tensor, start: int) -> None:
-    outside = (labels < 0) | (labels >= task.head.channels)
+def _check_classes(where: str, classes: int, labels: Tensor, start: int) -> None:
+    outside = (labels < 0) | (labels >= classes)
     if outside.any():
         found = labels[outside]
         raise DataError(
             f"{where}: class numbers {int(found.min())} to {int(found.max())} found, expected 0 to "
-            f"{task.head.channels - 1}, {_first(start, outside, labels)}: mark the others as not valid"
+            f"{classes - 1}, {_first(start, outside, labels)}: mark the others as not valid (-1 in a torch "
+            "Dataset)"
         )
 
 

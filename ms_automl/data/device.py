@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import Batch, MultiTaskData, Split, TensorSplit, moved, training_batch
+from ms_automl.data.contract import MultiTaskData
 from ms_automl.data.prepared import PreparedSplit
+from ms_automl.data.splits import Batch, Split, TensorSplit, moved, sets_random_state, training_batch
 
 
 class DeviceSplit:
@@ -21,6 +22,11 @@ class DeviceSplit:
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.split, self.device = split, device
+
+    @property
+    def random(self) -> bool:
+        """As of the split."""
+        return sets_random_state(self.split)
 
     def __len__(self) -> int:
         return len(self.split)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from ms_automl.data.cache import Array, Arrays, cached
-from ms_automl.data.contract import MultiTaskData, TensorSplit, check_arguments
+from ms_automl.data.contract import MultiTaskData, check_arguments
+from ms_automl.data.splits import TensorSplit
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.tasks import binary, classification, segmentation
 

@@ -25,6 +25,12 @@ def resolve(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     """
     if name in OWN:
         return OWN[name]
+    if name.startswith("object:"):
+        raise ConfigError(
+            f"{kind} was handed over as an object ('{name}'), and no other process has it: hand it over again by "
+            f"`{kind}=`, or begin with a function in a module of your own ('pkg.module:function'), which transfer "
+            "and export can call too"
+        )
     if ":" not in name:
         if name not in known:
             raise ConfigError(f"{unknown_name(f'{kind}.factory', name, list(known))} Or pkg.module:function.")

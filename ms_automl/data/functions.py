@@ -8,7 +8,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import MultiTaskData, Split
+from ms_automl.data.contract import MultiTaskData
+from ms_automl.data.splits import Split
 from ms_automl.data.streaming import same_random_state
 from ms_automl.errors import DataError
 from ms_automl.tasks import Task
@@ -42,8 +43,7 @@ def check_functions(data: MultiTaskData, partial: Mapping[str, tuple[str, int, i
 def _check_functions(task: Task, split: Split, name: str, samples: Sequence[int]) -> None:
     batch = split.batch(torch.tensor(samples))
     target, valid = batch.targets[task.name].cpu(), batch.valid[task.name].cpu()
-    channels = task.head.channels
-    fills = (0, channels - 1) if task.kind == "classes" else _SAFE
+    fills = _SAFE if task.classes is None else (0, task.classes - 1)
     torch.manual_seed(0)
     prediction = torch.randn(task.head.shape(len(samples), *batch.images.shape[2:]))
     functions: dict[str, LabelFunction] = {"loss": _own(task.loss)}

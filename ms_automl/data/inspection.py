@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ms_automl.data.checks import check_batch, check_data
-from ms_automl.data.contract import AugmentedSplit, Batch, MultiTaskData, Split
+from ms_automl.data.contract import MultiTaskData
+from ms_automl.data.splits import AugmentedSplit, Batch, Split, sets_random_state
 from ms_automl.data.streaming import fetched, same_random_state, streamed
 from ms_automl.errors import DataError
 from ms_automl.tasks import Task
@@ -18,6 +19,8 @@ from ms_automl.tasks.labels import cleared
 Progress = Callable[[str, int, int], None]
 """A function that is told what is done, how much of it, and how much there is."""
 
+_AGAIN = 8
+"""Samples, spread over a split, that are read again."""
 _AUGMENTED = 16
 """Training samples that are looked at as they are augmented."""
 
@@ -60,10 +63,10 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
                 check_batch(name, batch, tasks, samples, shape)
                 for task in tasks:
                     labels[task.name].add(batch, samples.start)
-                if samples.start == 0 and name != "train":
-                    _check_again(name, split, batch)
                 if progress is not None:
                     progress(name, samples.stop, len(split))
+            if name != "train" or sets_random_state(split):
+                _check_again(name, split)
             if name == "train" and isinstance(split, AugmentedSplit):
                 some = range(min(_AUGMENTED, len(split)))  # no look sees all that may be drawn
                 check_batch(
@@ -81,19 +84,20 @@ def look(data: MultiTaskData, progress: Progress | None = None) -> Findings:
         return Findings(tuple(warnings), _partial(seen))
 
 
-def _check_again(name: str, split: Split, batch: Batch) -> None:
-    """Raise DataError where samples differ when they are read again: every arm is compared on them."""
-    reread = fetched(split, name, range(min(2, len(split))))
-    first = {"image": batch.images} | {f"target of '{task}'": labels for task, labels in _counted(batch).items()}
-    second = {"image": reread.images} | {
-        f"target of '{task}'": labels for task, labels in _counted(reread).items()
-    }
-    for what, values in first.items():
-        if not torch.equal(values[: len(second[what])].cpu(), second[what].cpu()):
-            raise DataError(
-                f"{name}: the {what} in samples 0 and 1 is another one when it is read again: a split gives the "
-                "same sample for the same number; what is random belongs into `augmented` of train"
-            )
+def _check_again(name: str, split: Split) -> None:
+    """Raise DataError where a sample is another one when it is read again: every arm is compared on them."""
+    for index in torch.linspace(0, len(split) - 1, min(_AGAIN, len(split))).round().long().tolist():
+        first, second = (_parts(fetched(split, name, range(index, index + 1))) for _ in range(2))
+        for what, values in first.items():
+            if not torch.equal(values.cpu(), second[what].cpu()):
+                raise DataError(
+                    f"{name}: the {what} in sample {index} is another one when it is read again: a split gives "
+                    "the same sample for the same number; what is random belongs into `augmented` of train"
+                )
+
+
+def _parts(batch: Batch) -> dict[str, Tensor]:
+    return {"image": batch.images} | {f"target of '{task}'": labels for task, labels in _counted(batch).items()}
 
 
 def _counted(batch: Batch) -> dict[str, Tensor]:
@@ -108,6 +112,7 @@ class _Labels:
         self.count = 0
         self.firsts: dict[int, int] = {}  # by class: the first sample that has it; no is 0 and yes is 1
         self.low = self.high = torch.empty(0)  # [C] of values
+        self.least, self.most = 1.0, 0.0  # of probabilities of yes
         self.first_valid: int | None = None  # the first sample with a label that counts
         self.first_invalid: int | None = None  # and with one that does not
         self.strange = 0  # labels that count and are outside the task's domain
@@ -129,13 +134,16 @@ class _Labels:
                 self.first_strange = start + _first(outside)
             self.strange += int(outside.sum())
         else:
-            self._note(
-                target if self.task.kind == "classes" else (target > 0.5).long().reshape(valid.shape), valid, start
-            )
+            if self.task.kind == "binary":
+                target = target.reshape(valid.shape)
+                self.least = min(self.least, float(target[valid].min()))
+                self.most = max(self.most, float(target[valid].max()))
+                target = (target > 0.5).long()
+            self._note(target, valid, start)
 
     def _widen(self, target: Tensor, valid: Tensor) -> None:
         target = target.flatten(2) if target.ndim > 2 else target[..., None]  # [B, C, P]
-        valid = valid.reshape(len(valid), 1, -1)
+        valid = valid.reshape(target.shape if self.task.per_channel else (len(valid), 1, -1))
         low = target.masked_fill(~valid, torch.inf).amin((0, 2))
         high = target.masked_fill(~valid, -torch.inf).amax((0, 2))
         self.low = torch.minimum(self.low, low) if len(self.low) else low
@@ -150,18 +158,21 @@ class _Labels:
     def only(self) -> str | None:
         """What every label is; None where they differ."""
         if self.task.kind == "values":
-            return ", ".join(f"{value:g}" for value in self.low.tolist()) if self.low.equal(self.high) else None
-        if len(self.firsts) > 1:
-            return None
-        (number,) = self.firsts
-        return ("no", "yes")[number] if self.task.kind == "binary" else f"class {number}"
+            known = self.low <= self.high  # no label of a channel counts: it has no range
+            same = bool((self.low == self.high)[known].all())
+            return ", ".join(f"{value:g}" for value in self.low[known].tolist()) if same else None
+        if self.task.kind == "binary":  # below a hundredth they are 0 to 255 taken for 0 to 1, say
+            return "no" if self.most < 0.01 else "yes" if self.least > 0.99 else None
+        return None if len(self.firsts) > 1 else f"class {next(iter(self.firsts))}"
 
 
 _DOMAINS = {"positive": "0 or below, as no such value is", "unit": "no vectors of length 1"}
 
 
 def _outside(task: Task, target: Tensor) -> Tensor:
-    """Which labels [B, ...] of values [B, C, ...] are not what the task says they are."""
+    """Which labels of values [B, C, ...] are not what the task says they are: of valid's shape."""
+    if task.per_channel:
+        return (target <= 0) if task.domain == "positive" else torch.zeros_like(target, dtype=torch.bool)
     if task.domain == "positive":
         return (target <= 0).any(1)
     if task.domain == "unit":
@@ -198,7 +209,7 @@ def _odd(task: Task, splits: Mapping[str, _Labels], trained: bool) -> list[str]:
         missing = {
             number: first for number, first in labels.firsts.items() if number not in splits["train"].firsts
         }
-        if missing and task.kind == "classes":
+        if missing and task.classes is not None:
             numbers = ", ".join(map(str, sorted(missing)))
             lines.append(
                 f"{where}no sample of train has class {numbers} (first in sample {min(missing.values())})"

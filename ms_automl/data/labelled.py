@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import Batch, Split, training_batch
+from ms_automl.data.splits import Batch, Split, sets_random_state, training_batch
 from ms_automl.errors import ConfigError
 from ms_automl.tasks import Task
 
@@ -22,6 +22,11 @@ class Subset:
 
     def __init__(self, split: Split, indices: Tensor) -> None:
         self.split, self.indices = split, indices
+
+    @property
+    def random(self) -> bool:
+        """As of the split."""
+        return sets_random_state(self.split)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -62,7 +62,9 @@ def fingerprint(data: MultiTaskData) -> str | None:
             return None
         parts += [name, len(split), own]
     for seen, group in ((True, data.tasks), (False, data.unseen_tasks)):
-        parts += [(seen, task.name, task.kind, task.domain, task.head.channels, task.head.dense) for task in group]
+        for task in group:
+            parts += [seen, task.name, task.kind, task.domain, task.per_channel]
+            parts += [task.head.channels, task.head.dense]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from ms_automl.data.cache import Array, Arrays, cached
-from ms_automl.data.contract import MultiTaskData, TensorSplit, check_arguments
+from ms_automl.data.contract import MultiTaskData, check_arguments
+from ms_automl.data.splits import TensorSplit
 from ms_automl.errors import ConfigError
 from ms_automl.tasks import binary, classification, segmentation
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ms_automl.data.augmentation import Augmentation, View
-from ms_automl.data.contract import Batch, MultiTaskData, check_arguments
+from ms_automl.data.contract import MultiTaskData, check_arguments
 from ms_automl.data.images import empty_images, normalise
 from ms_automl.data.nyuv2_layouts import IGNORED, LAYOUTS
 from ms_automl.data.prepare import Source, opened
 from ms_automl.data.prepared import Prepared, PreparedSplit
+from ms_automl.data.splits import Batch
 from ms_automl.errors import ConfigError, DataError, unknown_name
 from ms_automl.tasks import Task, depth, edges, normals, segmentation
 

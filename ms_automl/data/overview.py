@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ms_automl.data.contract import Batch, MultiTaskData
+from ms_automl.data.contract import MultiTaskData
+from ms_automl.data.splits import Batch
 from ms_automl.errors import DataError
 from ms_automl.tasks import Task
 
@@ -27,14 +28,14 @@ class _Labels:
         self.task = task
         self.valid = self.all = 0
         self.sum, self.low, self.high = 0.0, float("inf"), float("-inf")
-        self.classes = torch.zeros(task.head.channels, dtype=torch.int64)
+        self.classes = torch.zeros(task.classes or 0, dtype=torch.int64)
 
     def add(self, batch: Batch) -> None:
         target, valid = batch.targets[self.task.name], batch.valid[self.task.name]
         kept = (target.movedim(1, -1) if target.ndim > valid.ndim else target)[valid]
         self.valid += int(valid.sum())
         self.all += valid.numel()
-        if self.task.kind == "classes":
+        if self.task.classes is not None:
             self.classes += torch.bincount(kept, minlength=len(self.classes))
         elif kept.numel():
             self.sum += float(kept.double().mean()) * int(valid.sum())
@@ -45,7 +46,7 @@ class _Labels:
             return "no valid label"
         share = f"{100 * self.valid / self.all:.1f} % valid"
         mean = self.sum / self.valid
-        if self.task.kind == "classes":
+        if self.task.classes is not None:
             shares = (f"{100 * int(count) / self.valid:.1f}" for count in self.classes)
             return f"{share}: classes {' '.join(shares)} %"
         if self.task.kind == "binary":
@@ -96,8 +97,10 @@ def contact_sheet(data: MultiTaskData, file: Path) -> None:
     low, high = batch.images.amin(), batch.images.amax()
     for column in range(columns):
         shown = ((batch.images[column] - low) / (high - low)).movedim(0, -1)
+        if shown.shape[2] not in (1, 3):
+            shown = shown.mean(2)  # no colours
         grid[0, column].imshow(shown.numpy(), cmap="gray")
-        labels = [f"{task.name} {batch.targets[task.name][column]:g}" for task in titles]
+        labels = [f"{task.name} {_shown(batch.targets[task.name][column])}" for task in titles]
         grid[0, column].set_title("\n".join(labels), fontsize=8)
         for axes, task in zip(grid[1:, column], dense, strict=True):
             _draw(axes, task, batch.targets[task.name][column], batch.valid[task.name][column])
@@ -111,8 +114,17 @@ def contact_sheet(data: MultiTaskData, file: Path) -> None:
         raise DataError(f"cannot write the image {file}: {error}") from error
 
 
+def _shown(target: Tensor) -> str:
+    """The label of an image, or the first ones."""
+    values = [f"{value:.3g}" for value in target.reshape(-1)[:4].tolist()]
+    return " ".join(values) + (" …" if target.numel() > len(values) else "")
+
+
 def _draw(axes: Axes, task: Task, target: Tensor, valid: Tensor) -> None:
     axes.set_facecolor("magenta")  # what is not valid
+    if task.per_channel:  # all channels as one: maps of several points, say
+        target = target.where(valid, -torch.inf).amax(0, keepdim=True)
+        valid = valid.any(0)
     if task.kind == "classes":
         colours = "tab10" if task.head.channels <= 10 else "tab20" if task.head.channels <= 20 else "turbo"
         highest = {"tab10": 9, "tab20": 19}.get(colours, task.head.channels - 1)

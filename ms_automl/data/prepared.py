@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ms_automl.data.augmentation import Augmentation, View
 from ms_automl.data.cache import Array
-from ms_automl.data.contract import Batch, moved
+from ms_automl.data.splits import Batch, moved
 from ms_automl.errors import DataError
 from ms_automl.storage.files import checksum
 

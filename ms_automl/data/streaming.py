@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ms_automl.data.contract import Batch, Split, training_batch
+from ms_automl.data.splits import Batch, Split, training_batch
 from ms_automl.errors import DataError, MsAutomlError
 
 _BYTES = 32 * 2**20

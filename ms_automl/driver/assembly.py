@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from rich.console import Console
 
 from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Run, Suggestion
+from ms_automl.comparison.run import Run
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
-from ms_automl.data import MultiTaskData
+from ms_automl.data import MultiTaskData, inspect
 from ms_automl.driver.scheduler import PlannedPasses, Scheduler
-from ms_automl.errors import BudgetError, ConfigError
-from ms_automl.samplers.arms import ARMS, REFERENCE, Arm
+from ms_automl.environment.progress import shown
+from ms_automl.errors import BudgetError, ConfigError, DataError
+from ms_automl.samplers.arms import ARMS, REFERENCE
 from ms_automl.samplers.base import SamplerInputs
 from ms_automl.training.constant import extremes
 
@@ -34,14 +38,38 @@ def check_batches(config: Config, data: MultiTaskData) -> None:
             )
 
 
+def look_at_data(experiment: Experiment, seeds: Sequence[int], console: Console) -> None:
+    """Look at every sample of every seed's data before anything trains, and say what is odd about them.
+
+    Raises:
+        DataError: naming seed, split, task and sample.
+    """
+    first = experiment.data(seeds[0])
+    for seed in seeds:
+        prefix = f"seed {seed}: " if len(seeds) > 1 else ""
+        data = experiment.data(seed)
+        try:
+            if _kind(data) != _kind(first):
+                raise DataError(
+                    f"tasks or image shape are not those of seed {seeds[0]}: a seed decides samples alone"
+                )
+            with shown(console, f"looking at the data, {prefix}", stays=False) as progress:
+                warnings = inspect(data, progress)
+        except DataError as error:
+            raise DataError(f"{prefix}{error}") from error
+        for line in warnings:
+            console.print(f"{prefix}{line}", markup=False, soft_wrap=True)
+
+
+def _kind(data: MultiTaskData) -> object:
+    tasks = [(task.name, task.kind, task.head, tuple(task.metrics)) for task in (*data.tasks, *data.unseen_tasks)]
+    return data.image_shape, len(data.tasks), tasks
+
+
 def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
-    """A configuration whose `objective.scale` is decided, and what to say of it.
+    """A configuration whose `objective.scale` is decided by the first seed's data, and what to say of it.
 
     `auto` is the ratio to dense where every loss is 0 at its best, so that a ratio means something, else skill.
-
-    Args:
-        config: as it was given.
-        data: of the first seed.
 
     Raises:
         ConfigError: where a ratio is asked for and would mean nothing.
@@ -49,6 +77,8 @@ def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
     objective = config.objective
     if objective.scale == "skill":
         return config, None
+    scale: Literal["ratio", "skill"] = "ratio"
+    said = None
     found = [(task, ends) for task, ends in extremes(data).items() if not ends.has_zero]
     if found:
         task, ends = found[0]
@@ -58,12 +88,8 @@ def decided(config: Config, data: MultiTaskData) -> tuple[Config, str | None]:
         )
         if objective.scale == "ratio":
             raise ConfigError(f"objective.scale=ratio: {why}; set objective.scale=skill")
-        return _with_scale(config, "skill"), f"objective.scale=skill: {why} (docs/protocol.md)"
-    return _with_scale(config, "ratio"), None
-
-
-def _with_scale(config: Config, scale: Literal["ratio", "skill"]) -> Config:
-    return config.model_copy(update={"objective": replace(config.objective, scale=scale)})
+        scale, said = "skill", f"objective.scale=skill: {why} (docs/protocol.md)"
+    return config.model_copy(update={"objective": replace(objective, scale=scale)}), said
 
 
 def arm_names(config: Config) -> list[str]:
@@ -71,12 +97,8 @@ def arm_names(config: Config) -> list[str]:
     return [REFERENCE, *(name for name in config.arms if name != REFERENCE)]
 
 
-def runs_of(experiment: Experiment) -> list[Run]:
-    """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured.
-
-    Raises:
-        BudgetError: where an arm cannot have its first result.
-    """
+def _runs(experiment: Experiment) -> list[Run]:
+    """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured."""
     config, unit = experiment.config, experiment.unit()
     costs = {
         method: unit.total(experiment.planned_passes(method, config.first_seed)) if unit.planned else 1.0
@@ -96,52 +118,48 @@ def runs_of(experiment: Experiment) -> list[Run]:
                     f"{least / fixed:.2f} fixed-λ trials: --set budget.trials={math.ceil(least / fixed - 1e-9)}, "
                     "or leave the arm out"
                 )
-            planned = _planned(arm, limit, needed, fixed)
+            planned = 1 if arm.single else 1 + int((limit - needed) / fixed + 1e-9)
             runs.append(Run(name, seed, config.space, limit, arm.winners, planned, arm.role))
     return runs
 
 
-def _planned(arm: Arm, limit: float, needed: float, fixed: float) -> int:
-    return 1 if arm.single else 1 + int((limit - needed) / fixed + 1e-9)
-
-
 def assemble(
     experiment: Experiment,
-    log: EventLog,
+    log: EventLog | None,
     replayed: Replay | None = None,
     *,
     studies: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
     planned: PlannedPasses | None = None,
 ) -> tuple[Comparison, Scheduler]:
-    """The state of a comparison before its first trial, or before the first one after a stop, and its scheduler.
+    """The state of a comparison before its first trial, or the first one after a stop, and its scheduler.
 
-    Args:
-        experiment: what trials are built from.
-        log: that charges are written to.
-        replayed: what was done before this process began; None begins a comparison.
-        studies: file that Optuna's studies are kept in; None keeps none.
-        clock: seconds.
-        planned: what a suggested trial costs; None is the experiment's.
-
-    Returns:
-        The comparison, which tells nobody yet, and the scheduler of its runs, each with its arm's sampler.
+    Charges are written to the ``log``, Optuna's studies to the file ``studies``, neither where it is None.
+    ``planned`` is what a suggested trial costs, where not the experiment's.
 
     Raises:
         BudgetError: where an arm cannot have its first result.
     """
     config, unit, space = experiment.config, experiment.unit(), experiment.space()
-    runs = runs_of(experiment)
+    runs = _runs(experiment)
     limits = {run.name: run.limit for run in runs} if unit.planned else {}
     done = replayed or Replay()
-    ledger = Ledger(limits, unit, done.charges, log.charged)
+    ledger = Ledger(limits, unit, done.charges, *([] if log is None else [log.charged]))
     tasks = experiment.data(config.first_seed).tasks
     comparison = Comparison(Judge(config.objective, tasks), runs, ledger, clock=clock)
-    samplers = {run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, studies)) for run in runs}
-    reports, retrain, retries = config.training.reports, config.budget.retrain, config.resources.retries
-    most = config.resources.concurrency_per_run
-    planned = planned or planned_passes(experiment)
-    scheduler = Scheduler(comparison, samplers, planned, reports, retrain, retries, most)
+    asked = experiment.asked
+    samplers = {
+        run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, asked, studies)) for run in runs
+    }
+    scheduler = Scheduler(
+        comparison,
+        samplers,
+        planned or planned_passes(experiment),
+        config.training.reports,
+        config.budget.retrain,
+        config.resources.retries,
+        config.resources.concurrency_per_run,
+    )
     scheduler.resume(done.ended, done.pending)
     comparison.began -= max((entry.elapsed for entry in done.ended), default=0.0)
     return comparison, scheduler
@@ -151,14 +169,8 @@ def planned_passes(experiment: Experiment) -> PlannedPasses:
     """What whole trials cost, by their method; of a seed all methods at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
     methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
-    by_seed: dict[int, dict[str, dict[str, float]]] = {}
-
-    def plan(suggestion: Suggestion, seed: int) -> dict[str, float]:
-        if seed not in by_seed:
-            by_seed[seed] = {method: experiment.planned_passes(method, seed) for method in methods}
-        return by_seed[seed][suggestion.method]
-
-    return plan
+    of_seed = cache(lambda seed: {method: experiment.planned_passes(method, seed) for method in methods})
+    return lambda suggestion, seed: of_seed(seed)[suggestion.method]
 
 
 def trial_cost(experiment: Experiment, comparison: Comparison) -> float:

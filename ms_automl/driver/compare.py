@@ -13,36 +13,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
-from ms_automl.callbacks.backup import Backup
+from ms_automl.callbacks.backup import Backup, check_own
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.callbacks.mlflow.address import seen_from
-from ms_automl.callbacks.restore import check_own
+from ms_automl.callbacks.mlflow.opening import seen_from
 from ms_automl.callbacks.screen import Screen, warn
-from ms_automl.cli import sigterm_kept, undisturbed
 from ms_automl.comparison.events import EARLIER, FILE, EventLog, TrialEvents, replay
 from ms_automl.comparison.experiment import Experiment
-from ms_automl.comparison.rows import reference_lines
+from ms_automl.comparison.judge import reference_lines
 from ms_automl.comparison.run import Status
-from ms_automl.comparison.selection import keep_best
-from ms_automl.comparison.state import FORMAT, Comparison
+from ms_automl.comparison.selection import best_of_each_arm, compacted, first_line, keep_best, real_images
+from ms_automl.comparison.state import FORMAT
 from ms_automl.config import Config
-from ms_automl.data import MultiTaskData
-from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, trial_cost
-from ms_automl.driver.compaction import compact_selected
-from ms_automl.driver.looking import look_at_data
-from ms_automl.driver.scheduler import Scheduler
+from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, look_at_data, trial_cost
 from ms_automl.environment.arguments import folder_there
+from ms_automl.environment.process import sigterm_kept, undisturbed
 from ms_automl.environment.provenance import cpu_name, git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError
+from ms_automl.models.onnx_form import to_onnx
 from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not
-from ms_automl.storage.files import alone, from_here, writable, write_json
+from ms_automl.storage.files import at_work_in, from_here, write_json
 from ms_automl.storage.remote import Storage, storage_of
 from ms_automl.tuning.hosts import check_sent
 from ms_automl.tuning.run import run_trials
-from ms_automl.tuning.session import Session, ray_session
+from ms_automl.tuning.session import ray_session
 
 SHARE = "name a folder that all hosts see, or s3://... or gs://..., by --storage"
 
@@ -52,29 +49,17 @@ WriteReport = Callable[[Path], tuple[Path, str]]
 
 @dataclass(frozen=True)
 class Ended:
-    """A comparison that has come to its end, or was stopped.
-
-    Attributes:
-        out: its folder.
-        content: of ``comparison.json``.
-        trial_cost: what one fixed-λ trial costs, in the budget's unit.
-        models: whether any arm has a selected model.
-        store: address of the MLflow store.
-        page: of its runs there.
-        lacks: what MLflow lacks of it; '' where it has all.
-        report: the report's page, or why there is none.
-        stopped: what it was stopped by; None where it came to its end.
-    """
+    """A comparison that has come to its end, or was stopped."""
 
     out: Path
-    content: dict[str, Any]
-    trial_cost: float
-    models: bool
-    store: str
-    page: str
-    lacks: str
-    report: Path | str
-    stopped: BaseException | None
+    content: dict[str, Any]  # of comparison.json
+    trial_cost: float  # of one fixed-λ trial, in the budget's unit
+    models: bool  # whether any arm has a selected model
+    store: str  # address of the MLflow store
+    page: str  # of its runs there
+    lacks: str  # what MLflow lacks of it; '' where it has all
+    report: Path | str  # its page, or why there is none
+    stopped: BaseException | None  # by what; None where it came to its end
 
     @property
     def valid(self) -> bool:
@@ -97,17 +82,8 @@ def run_comparison(
 ) -> Ended:
     """Run a comparison and write ``out/comparison.json``, ``out/best/`` and ``out/report/``.
 
-    Args:
-        config: what is compared.
-        out: a folder that holds no comparison yet, or the one that goes on.
-        report: writes the report.
-        console: shows how it goes; None for the terminal.
-        data_dir: handed to the data factory.
-        own: factories that are handed over as functions, by the name that the configuration has for them.
-        address: of a running Ray cluster, or None for one on this machine.
-        slots: trials at a time, on this machine.
-        storage: folder or object store below which trials leave their models; None for ``out``.
-        record: ``comparison.json`` of the comparison that goes on; None begins one.
+    The arguments are those of :func:`ms_automl.compare`; ``own`` has the factories that are functions by the names
+    that the configuration has for them, and ``record`` is the ``comparison.json`` of a comparison that goes on.
 
     Raises:
         MsAutomlError: before anything trains.
@@ -116,12 +92,14 @@ def run_comparison(
     check_names(config)
     if slots < 1:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={slots}")
-    out = writable(out)
     experiment = Experiment(config, folder_there("--data-dir", data_dir), own or {})
     check_sent(experiment.own)
-    with sigterm_kept(), alone(out):
-        if record is None:
-            _check_new(out)
+    with sigterm_kept(), at_work_in(out) as out:
+        if record is None and any((out / name).exists() for name in ("comparison.json", FILE, *EARLIER)):
+            raise ConfigError(
+                f"--out {from_here(out)} holds a comparison already: name a new folder, or go on with it by "
+                "--resume"
+            )
         try:
             comparing = _Comparing(experiment, out, storage_of(storage, out), console or Console(), record)
             return comparing.run(address, slots, report)
@@ -138,6 +116,7 @@ class _Comparing:
         self, experiment: Experiment, out: Path, models: Storage, console: Console, record: dict[str, Any] | None
     ) -> None:
         self.out, self.models, self.console, self.record = out, models, console, record
+        self.stopped: BaseException | None = None
         self.backup = None if models.address == str(out) else Backup(out, models)
         if self.backup is not None:
             check_own(models, record)
@@ -152,38 +131,32 @@ class _Comparing:
             self.tracker = opening.result()
         if why is not None:
             self._say(why)
-        self.experiment = replace(experiment, config=config)
+        self.experiment = experiment = replace(experiment, config=config)
         self.replayed = None if record is None else replay(out)
         log = EventLog(out)
-        self.comparison: Comparison
-        self.scheduler: Scheduler
-        self.comparison, self.scheduler = assemble(
-            self.experiment, log, self.replayed, studies=out / "optuna.journal"
-        )
-        self._say_what_lambda_misses()
+        self.comparison, self.scheduler = assemble(experiment, log, self.replayed, studies=out / "optuna.journal")
+        if line := experiment.remark():
+            self._say(line, "yellow")
+        if record is None:
+            network = experiment.network(config.first_seed)
+            if why := why_not(network, config.training.grouping, self.data.image_shape):
+                self._say(
+                    f"selected models will not be compacted, what they would cost then will be missing: {why}"
+                )
         self.screen = Screen(console)
         self.comparison.callbacks += [self.tracker, self.screen, TrialEvents(log, self.comparison)]
+        weights, penalised = experiment.weights
         self.content: dict[str, Any] = {
             "format": FORMAT,
             "config": config.to_dict(),
+            "weights": {"trunk": weights, "penalised": penalised},
             "versions": versions(),
             "git_revision": git_revision(),
             "cpu": cpu_name(),
         }
-        self.stopped: BaseException | None = None
 
     def _say(self, line: str, style: str | None = None) -> None:
         self.console.print(line, style=style, markup=False, soft_wrap=True)
-
-    def _say_what_lambda_misses(self) -> None:
-        experiment, config = self.experiment, self.experiment.config
-        if line := experiment.remark():
-            self._say(line, "yellow")
-        if self.record is not None:
-            return
-        network = experiment.network(config.first_seed)
-        if why := why_not(network, config.training.grouping, self.data.image_shape):
-            self._say(f"selected models will not be compacted, what they would cost then will be missing: {why}")
 
     def run(self, address: str | None, slots: int, report: WriteReport) -> Ended:
         """Run the trials, select, and write everything down."""
@@ -192,8 +165,11 @@ class _Comparing:
             with ray_session(address, slots, self.experiment, self.models, SHARE) as session:
                 slots = session.slots
                 self._open(slots)
+                remove = None if self.backup is None else self.backup.remove
                 try:
-                    self._run_trials(session)
+                    self.screen.begin(comparison)
+                    say = partial(warn, self.console)
+                    run_trials(self.experiment, self.scheduler, session, remove=remove, say=say)
                 except KeyboardInterrupt as error:
                     quiet.enter_context(undisturbed())
                     self.stopped = error
@@ -205,7 +181,12 @@ class _Comparing:
                     self.screen.end()
             try:
                 kept = {run.name: keep_best(run, self.out) for run in comparison.runs.values()}
-                self._compact(kept)
+                try:
+                    if self.stopped is None:
+                        self._compact(kept)
+                except KeyboardInterrupt as error:
+                    self._say("stopped: not all selected models are compacted, --resume does")
+                    self.stopped = error
                 quiet.enter_context(undisturbed())
                 return self._finish(slots, kept, report)
             finally:
@@ -241,11 +222,7 @@ class _Comparing:
             self._say(f"{idle} of {slots} slots have nothing to do: {remedy}")
 
     def _open_runs(self, store: str, slots: int) -> bool:
-        """Begin the comparison's parent run, or go on with the one it has; whether it had one.
-
-        Raises:
-            TrackingError: where the runs are in another store.
-        """
+        """Begin the comparison's parent run, or go on with the one it has; whether it had one."""
         config, data, tracker = self.experiment.config, self.data, self.tracker
         before = self.record["mlflow"] if self.record is not None else None
         goes_on = before is not None and tracker.knows(before["run_id"])
@@ -258,44 +235,55 @@ class _Comparing:
                 "set MLFLOW_TRACKING_URI"
             )
         else:
-            tracker.begin(self.out.name, self._tags(data, slots), config.to_dict())
+            directions = {
+                f"{task.name}/{name}": metric.direction
+                for task in data.tasks
+                for name, metric in task.metrics.items()
+            }
+            tags = {
+                "preset": config.preset,
+                "out": self.out.name,
+                "git_revision": self.content["git_revision"],
+                "versions": json.dumps(self.content["versions"]),
+                "directions": json.dumps(directions),
+                "slots": str(slots),
+                "weights": json.dumps(self.content["weights"]),
+            }
+            tracker.begin(self.out.name, tags, config.to_dict())
         source = config.data.model_dump(mode="json") | {"seeds": list(config.seed_numbers)}
         samples = {"train": len(data.train), "validation": len(data.val), "test": len(data.test)}
         tracker.dataset_used(data.name, source, samples)
         return goes_on
 
-    def _tags(self, data: MultiTaskData, slots: int) -> dict[str, str]:
-        """The tags of the parent run."""
-        metrics = {
-            f"{task.name}/{name}": metric.direction for task in data.tasks for name, metric in task.metrics.items()
-        }
-        return {
-            "preset": self.experiment.config.preset,
-            "out": self.out.name,
-            "git_revision": self.content["git_revision"],
-            "versions": json.dumps(self.content["versions"]),
-            "directions": json.dumps(metrics),
-            "slots": str(slots),
-        }
-
-    def _run_trials(self, session: Session) -> None:
-        self.screen.begin(self.comparison)
-        run_trials(
-            self.experiment,
-            self.scheduler,
-            session,
-            remove=None if self.backup is None else self.backup.remove,
-            say=partial(warn, self.console),
-        )
-
-    def _compact(self, kept: dict[str, Path | None]) -> None:
-        if self.stopped is not None:
-            return
-        try:
-            compact_selected(self.console, self.comparison, self.tracker, self.experiment, kept)
-        except KeyboardInterrupt as error:
-            self._say("stopped: not all selected models are compacted, --resume does")
-            self.stopped = error
+    def _compact(self, models: dict[str, Path | None]) -> None:
+        """Compact and measure the selected models, and log the best of each arm in ONNX."""
+        config = self.experiment.config
+        images = real_images(self.data)
+        torch.set_num_threads(config.resources.cpus_per_trial)  # as in a trial
+        runs = self.comparison.runs.values()
+        logged = {run.name for run in best_of_each_arm(runs, self.comparison.judge.better)}
+        troubles: dict[str, list[str]] = {}
+        for run in runs:
+            model = models[run.name]
+            if model is None:
+                continue
+            try:
+                small = compacted(model, config.training.grouping, images)
+            except Exception as error:  # such as a factory that fails when it is called again
+                troubles.setdefault(f"not compacted: {first_line(error)}", []).append(run.name)
+                continue
+            run.macs_ratio, run.latency_ratio = small.macs_ratio, small.latency_ratio
+            if small.why:
+                troubles.setdefault(f"not compacted: {small.why}", []).append(run.name)
+            if run.name in logged and config.resources.onnx:
+                try:
+                    form = to_onnx(small.network, self.data.image_shape)
+                except Exception as error:  # a stranger's network may do anything
+                    troubles.setdefault(f"not in MLflow as ONNX: {first_line(error)}", []).append(run.name)
+                else:
+                    self.tracker.model_exported(run, form)
+        for trouble, names in troubles.items():
+            self._say(f"{', '.join(names)}: {trouble}")
 
     def _finish(self, slots: int, kept: dict[str, Path | None], report: WriteReport) -> Ended:
         """Write the records, then the report."""
@@ -328,10 +316,3 @@ class _Comparing:
             page = " ".join(str(error).split())
         cost, models = trial_cost(self.experiment, comparison), any(kept.values())
         return Ended(self.out, self.content, cost, models, tracker.uri, tracker.page, lacks, page, self.stopped)
-
-
-def _check_new(out: Path) -> None:
-    if any((out / name).exists() for name in ("comparison.json", FILE, *EARLIER)):
-        raise ConfigError(
-            f"--out {from_here(out)} holds a comparison already: name a new folder, or go on with it by --resume"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ms_automl.comparison.selection import dense_rivals, first_line
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
-from ms_automl.models.archive import Architecture, load, read_architecture, save_model
+from ms_automl.models.archive import load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies, peak_memory, size_of
 from ms_automl.sparsity.compact import compact, leftovers
@@ -23,38 +23,41 @@ BATCHES = (1, 32)
 
 
 def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, rounds: int = 30) -> dict[str, Any]:
-    """Compact a selected model, and write it.
+    """Compact the selected model in a folder, and write it to another one; what ``figures.json`` holds.
 
-    Args:
-        model: folder of the model.
-        out: folder to write to; is made.
-        formats: of safetensors, torch and onnx.
-        images: [B, channels, H, W] real ones, for the comparison of outputs and for timing.
-        rounds: timings.
-
-    Returns:
-        What ``figures.json`` holds.
+    Outputs are compared and timed, in so many rounds, on real images [B, channels, H, W].
 
     Raises:
         NetworkError: where the network cannot be compacted or exported.
     """
-    architecture = read_architecture(model)
-    masked = load(model)
-    small, surgery = compact(masked, architecture.image_shape, images)
-    program = to_onnx(small, architecture.image_shape) if "onnx" in formats else None
+    architecture, masked = read_architecture(model), load(model)
+    shape = architecture.image_shape
+    small, surgery = compact(masked, shape, images)
+    program = to_onnx(small, shape) if "onnx" in formats else None
     session = None if program is None else OnnxNetwork(program)  # MLflow moves the weights out of it when it saves
     out.mkdir(parents=True, exist_ok=True)
     save_model(small, out, replace(architecture, surgery=surgery))
     if "torch" in formats:
-        save_program(small, images, out / "model.pt2")
+        _save_program(small, images, out / "model.pt2")
     if program is not None:
         from ms_automl.callbacks.mlflow.models import save_onnx
 
         save_onnx(program, out)
     networks = dense_rivals(model, images) | {"masked": masked, "compact": small}
-    figures = measured(networks, architecture, images, rounds)
+    parts: dict[str, Mapping[str, nn.Module]] = {
+        "network": networks,
+        "trunk": {name: network.trunk for name, network in networks.items()},
+    }
+    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
+    figures["size"] = {name: size_of(network, shape) for name, network in networks.items()}
+    figures["latency"], figures["peak_memory"] = _timed(parts, images, rounds), {}
+    for count in BATCHES:
+        batch = _batch(images, count)
+        used = {name: peak_memory(network, batch) for name, network in networks.items()}
+        figures["peak_memory"][f"batch {count}"] = used
     if session is not None:
-        figures["latency"] |= in_onnx(networks, session, architecture, images, rounds)
+        others = {name: OnnxNetwork(to_onnx(networks[name], shape)) for name in ("dense", "masked")}
+        figures["latency"] |= _timed({"onnxruntime": {**others, "compact": session}}, images, rounds)
     figures["leftovers"] = {name: asdict(leftover) for name, leftover in leftovers(masked, surgery).items()}
     figures["files"] = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     if "safetensors" not in formats:
@@ -64,12 +67,8 @@ def export(model: Path, out: Path, formats: Sequence[str], images: Tensor, round
     return figures
 
 
-def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N.
-
-    Raises:
-        NetworkError: where torch cannot export it.
-    """
+def _save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
+    """Write a ``torch.export`` program: images [N, C, H, W] to outputs by head, any N."""
     batch = torch.export.Dim("batch")
     try:
         program = torch.export.export(network, (images[:2],), dynamic_shapes={"images": {0: batch}})
@@ -80,41 +79,20 @@ def save_program(network: MultiTaskNet, images: Tensor, path: Path) -> None:
         ) from error
 
 
-def measured(
-    networks: dict[str, MultiTaskNet], architecture: Architecture, images: Tensor, rounds: int
-) -> dict[str, Any]:
-    """Size, arithmetic, time and memory of the networks, the first of which is what others are compared with."""
-    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
-    figures["size"] = {name: size_of(network, architecture.image_shape) for name, network in networks.items()}
-    figures["latency"] = {}
-    for count in BATCHES:
-        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-        for part, modules in (("network", networks), ("trunk", {n: net.trunk for n, net in networks.items()})):
-            timed: dict[str, nn.Module] = dict(modules)
-            found = latencies(timed, batch, rounds)
-            figures["latency"][f"{part}, batch {count}"] = {name: asdict(timing) for name, timing in found.items()}
-        figures.setdefault("peak_memory", {})[f"batch {count}"] = {
-            name: peak_memory(network, batch) for name, network in networks.items()
+def _timed(parts: Mapping[str, Mapping[str, nn.Module]], images: Tensor, rounds: int) -> dict[str, dict[str, Any]]:
+    """Times by part and batch size, and by network."""
+    return {
+        f"{part}, batch {count}": {
+            name: asdict(timing)
+            for name, timing in latencies(dict(modules), _batch(images, count), rounds).items()
         }
-    return figures
+        for count in BATCHES
+        for part, modules in parts.items()
+    }
 
 
-def in_onnx(
-    networks: dict[str, MultiTaskNet],
-    compact: OnnxNetwork,
-    architecture: Architecture,
-    images: Tensor,
-    rounds: int,
-) -> dict[str, dict[str, Any]]:
-    """Times in onnxruntime of the networks ``dense``, ``masked`` and ``compact``, by batch size and network."""
-    others = {name: OnnxNetwork(to_onnx(networks[name], architecture.image_shape)) for name in ("dense", "masked")}
-    timed = others | {"compact": compact}
-    found = {}
-    for count in BATCHES:
-        batch = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-        measures = latencies(dict(timed), batch, rounds)
-        found[f"onnxruntime, batch {count}"] = {name: asdict(timing) for name, timing in measures.items()}
-    return found
+def _batch(images: Tensor, count: int) -> Tensor:
+    return images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
 
 
 def summary_lines(figures: dict[str, Any]) -> list[str]:

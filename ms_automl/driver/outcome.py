@@ -46,7 +46,11 @@ def _lines(ended: Ended) -> Iterator[str]:
         meaning = f"{loss}, at a sparsity of at least {objective['target']:.0%}"
     yield f"J: {meaning}; lower is better."
     unit = config["budget"]["unit"].replace("_", " ")
-    yield f"zeros: share of the weights that λ acts on. cost: {unit}, in units of one fixed-λ trial."
+    weights = ended.content["weights"]
+    of = f"trunk's {weights['trunk']:,} weights, of which λ can act on {weights['penalised']:,}"
+    if objective["cost"] == "penalised_weights":
+        of = f"{weights['penalised']:,} weights that λ can act on, of the trunk's {weights['trunk']:,}"
+    yield f"zeros: share of the {of}. cost: {unit}, in units of one fixed-λ trial."
     most = config["resources"]["concurrency_per_run"]
     if most > 1:
         yield f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer."

@@ -1,25 +1,62 @@
-"""One run on its way: what its sampler may know, and what its trials may still cost."""
+"""Runs on their way: which is asked next, what its sampler may know, and what its trials may still cost."""
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ms_automl.comparison.run import Run, Start, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.samplers.base import Answer, Observation, Result, Sampler
 
 
+class RunQueue:
+    """Runs in the order of being asked for one trial more; what a call costs hardly grows with them.
+
+    The dense references come first, then whoever is furthest from what its budget allows; ties go by order of
+    definition, as do closed runs, which stand in line for their retrainings.
+    """
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._numbers: dict[str, int] = {}
+        self._free: list[tuple[bool, int, int, Run]] = []
+        self._queued: set[str] = set()
+        self.closed: list[tuple[int, Run]] = []  # a heap
+        self.open = 0
+        for number, run in enumerate(runs):
+            self._numbers[run.name] = number
+            self.open += 1
+            self.push(run)
+
+    def push(self, run: Run) -> None:
+        """Put in a run that may run a trial more, or that is closed; one that is in it stays where it is."""
+        if run.name in self._queued:
+            return
+        self._queued.add(run.name)
+        number = self._numbers[run.name]
+        if run.closed:
+            self.open -= 1
+            heapq.heappush(self.closed, (number, run))
+        else:
+            done = len(run.trials) - run.planned_trials
+            heapq.heappush(self._free, (not run.is_reference, done, number, run))
+
+    def pop(self) -> Run | None:
+        """Take out the one that is asked next; None where there is none."""
+        if not self._free:
+            return None
+        run = heapq.heappop(self._free)[-1]
+        self._queued.remove(run.name)
+        return run
+
+
 @dataclass
 class Pending:
-    """A trial whose end its sampler does not know yet.
-
-    Attributes:
-        trial: the trial.
-        needed: what was set aside for it, in the budget's unit.
-        ended: whether it has ended, its model stored.
-    """
+    """A trial whose end its sampler does not know yet, and what was set aside for it, in the budget's unit."""
 
     trial: Trial
     needed: float
@@ -30,30 +67,17 @@ class RunProgress:
     """A run's trials as its sampler knows them, so that it does not matter which of several at a time ends first.
 
     With ``concurrency`` = k the sampler is asked for its n-th trial once those to n - k have ended, and knows of
-    these, in their order, and of no later one; what the trials in between may still cost is set aside.
-
-    Args:
-        run: the run.
-        sampler: of its arm.
-        comparison: whose ledger and objective it is about.
-        concurrency: trials that may run at a time; of a sampler whose trials build on each other only one may.
-
-    Attributes:
-        observations: what the sampler is given.
-        pending: the trials whose ends it does not know, a last part of them.
-        failed: how many of those that it knows have failed.
-        waiting: what was suggested, but waits for the checkpoint it starts from, or for what others cost.
+    these, in their order, and of no later one; what the trials in between may still cost is set aside. Of trials
+    that build on each other only one runs at a time.
     """
 
     def __init__(self, run: Run, sampler: Sampler, comparison: Comparison, concurrency: int) -> None:
-        self.run = run
-        self.sampler = sampler
-        self.comparison = comparison
+        self.run, self.sampler, self.comparison = run, sampler, comparison
         self.concurrency = 1 if sampler.sequential else concurrency
-        self.observations: list[Observation] = []
-        self.pending: deque[Pending] = deque()
-        self.failed = 0
-        self.waiting: Suggestion | None = None
+        self.observations: list[Observation] = []  # what the sampler is given
+        self.pending: deque[Pending] = deque()  # a last part of the trials
+        self.failed = 0  # of those whose ends the sampler knows
+        self.waiting: Suggestion | None = None  # for the checkpoint that it starts from, or for what others cost
 
     @property
     def next_name(self) -> str:
@@ -129,36 +153,26 @@ class RunProgress:
             self.run.closed, self.run.note = True, note or self.run.note
 
     def _observed(self, trial: Trial) -> Observation:
-        """The observation of a trial that has ended."""
         result = None
         if trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics:
             violation = self.comparison.judge.objective.violation(trial.metrics["density"])
             stopped = trial.status == Status.STOPPED
             result = Result(trial.metrics["val/objective"], violation, trial.schedule, stopped)
-        at_rungs = dict(trial.at_rungs)
-        return Observation(trial.name, suggestion_of(trial), trial.known, True, result, at_rungs)
+        return Observation(trial.name, suggestion_of(trial), trial.known, True, result, dict(trial.at_rungs))
+
+
+_SUGGESTED = ("method", "params", "values", "until", "share", "profile", "title", "about")
 
 
 def suggestion_of(trial: Trial) -> Suggestion:
     """What a trial was suggested as."""
-    start = None if trial.start is None else Start(**trial.start)  # type: ignore[arg-type]
-    return Suggestion(
-        trial.method,
-        trial.params,
-        trial.values,
-        trial.until,
-        share=trial.share,
-        start=start,
-        profile=trial.profile,
-        title=trial.title,
-        about=trial.about,
-    )
+    parts: dict[str, Any] = {name: getattr(trial, name) for name in _SUGGESTED}
+    start: Any = trial.start
+    return Suggestion(**parts, start=None if start is None else Start(**start))
 
 
 def new_trial(trial_id: str, run: Run, index: int, suggestion: Suggestion) -> Trial:
     """The trial of a suggestion."""
-    trial = Trial(trial_id, run.name, index, suggestion.method, suggestion.values, suggestion.params)
-    trial.until, trial.share, trial.profile = suggestion.until, suggestion.share, suggestion.profile
-    trial.title, trial.about = suggestion.title, suggestion.about
-    trial.start = None if suggestion.start is None else asdict(suggestion.start)
-    return trial
+    parts: dict[str, Any] = {name: getattr(suggestion, name) for name in _SUGGESTED}
+    start = None if suggestion.start is None else asdict(suggestion.start)
+    return Trial(trial_id, run.name, index, **parts, start=start)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import cached_property
 
 from ms_automl.comparison.events import Entry
-from ms_automl.comparison.run import Assignment, Report, Run, Status, Suggestion, Trial
+from ms_automl.comparison.run import Assignment, Report, Run, Start, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.driver.progress import RunProgress, new_trial, suggestion_of
-from ms_automl.driver.queue import RunQueue
+from ms_automl.driver.progress import RunProgress, RunQueue, new_trial, suggestion_of
 from ms_automl.samplers.base import DONE, WAIT, Answer, Sampler
 
 PlannedPasses = Callable[[Suggestion, int], Mapping[str, float]]
@@ -25,20 +25,10 @@ FRESH = 1_000_000
 class Scheduler:
     """Hands out trials, and hears of them until they have ended: :meth:`next`, :meth:`report`, :meth:`end`.
 
-    Whoever runs the trials calls ``next`` for a slot that is free, ``started`` when a trial has its device,
-    ``report`` for each of its reports, ``stored`` when its model or a state lies somewhere, and ``end`` when its
-    process has come to its end or is lost. What is handed out depends on the order in which trials end only where
-    a run waits for its dense reference.
-
-    Args:
-        comparison: told of every trial and report.
-        samplers: by run.
-        planned_passes: what a suggested trial costs; where the unit allows it, no trial starts that cannot finish.
-        reports: of a whole trial.
-        retrain: how often each arm's selected λ is trained again, on fresh seeds and charged to nobody.
-        retries: how often a trial goes on in another process when the one it runs in is lost.
-        concurrency: trials of a run that may run at a time (:class:`~ms_automl.driver.progress.RunProgress`).
-        models: whether trials store their models.
+    What is handed out depends on the order in which trials end only where a run waits for its dense reference.
+    Where the unit of the budget is planned, no trial starts that cannot finish. Each arm's selected λ is trained
+    ``retrain`` times again, on fresh seeds and charged to nobody; one that loses its process goes on in another up
+    to ``retries`` times. Without ``models`` trials store none.
     """
 
     def __init__(
@@ -52,44 +42,36 @@ class Scheduler:
         concurrency: int = 1,
         models: bool = True,
     ) -> None:
-        self.comparison = comparison
-        self.planned_passes = planned_passes
-        self.reports = reports
-        self.retrain = retrain
-        self.retries = retries
-        self.concurrency = concurrency
-        self.models = models
+        self.comparison, self.planned_passes, self.reports = comparison, planned_passes, reports
+        self.retrain, self.retries, self.concurrency, self.models = retrain, retries, concurrency, models
         self.progress = {
             name: RunProgress(run, samplers[name], comparison, concurrency)
             for name, run in comparison.runs.items()
         }
         self.running: dict[str, Run] = {}  # by trial
         self.interrupted: list[Trial] = []
-        self._assignments: dict[str, Assignment] = {}  # by name, of the trials that run or are interrupted
         self._retrainings: dict[str, Entry] = {}  # by name, of those that were to run: the states they have left
-        self._queue: RunQueue | None = None
+
+    @cached_property
+    def _queue(self) -> RunQueue:  # made when the first trial is asked for: what is restored counts
+        return RunQueue(self.comparison.runs.values())
 
     def next(self, trial_id: str) -> Assignment | Answer:
-        """The next trial; WAIT while every open run is busy, DONE after the last.
-
-        Args:
-            trial_id: what the trial is to be called in the calls that follow.
-        """
+        """The next trial, under this id; WAIT while every open run is busy, DONE after the last."""
         if self.interrupted:
-            return self._goes_on(self.interrupted.pop(0), trial_id)
-        if self._queue is None:  # not before: what is restored counts
-            self._queue = RunQueue(self.comparison.runs.values())
-        assignment = self._first_free(self._queue, trial_id) or self._first_retraining(self._queue, trial_id)
+            trial = self.interrupted.pop(0)
+            self.comparison.reassigned(trial, trial_id)
+            return self._assignment(trial)  # from its last state where it has left one
+        assignment = self._first_free(trial_id) or self._first_retraining(trial_id)
         if assignment is not None:
             return assignment
         # While one runs, its process may be lost: nobody would ask again after DONE.
         return WAIT if self._queue.open or self.running else DONE
 
-    def _first_free(self, queue: RunQueue, trial_id: str) -> Assignment | None:
+    def _first_free(self, trial_id: str) -> Assignment | None:
         assignment, asked = None, []
-        while assignment is None and (run := queue.pop()) is not None:
-            if self._waits_for_reference(run):
-                queue.park(run)
+        while assignment is None and (run := self._queue.pop()) is not None:
+            if self._waits_for_reference(run):  # which puts it back when it ends
                 continue
             progress = self.progress[run.name]
             assignment = self._next_of(progress, trial_id)
@@ -98,15 +80,14 @@ class Scheduler:
             if not progress.pending or (assignment is not None and progress.may_ask):
                 asked.append(run)
         for run in asked:
-            queue.push(run)
+            self._queue.push(run)
         return assignment
 
-    def _first_retraining(self, queue: RunQueue, trial_id: str) -> Assignment | None:
-        while (run := queue.first_closed()) is not None:
-            if self._retrains(run):
-                return self._retraining(run, trial_id)
-            queue.drop_closed()
-        return None
+    def _first_retraining(self, trial_id: str) -> Assignment | None:
+        closed = self._queue.closed
+        while closed and not self._retrains(closed[0][1]):
+            heapq.heappop(closed)
+        return self._retraining(closed[0][1], trial_id) if closed else None
 
     def _waits_for_reference(self, run: Run) -> bool:
         reference = self.comparison.reference_runs.get(run.seed)
@@ -132,14 +113,14 @@ class Scheduler:
             progress.close()
         if isinstance(suggestion, Answer):
             return None
-        needed, origin = self._needed(run, suggestion), _origin(run, suggestion)
+        needed, origin = self._needed(run, suggestion), _origin(run, suggestion.start)
         affords = progress.affords(needed - begun)
         if not affords:
             progress.close()
         if not affords or (origin is not None and origin.checkpoint is None):  # still being written
             progress.waiting = suggestion
             return None
-        return self._assign(self._trial(progress, trial_id, suggestion, origin), suggestion, origin, needed)
+        return self._assign(self._trial(progress, trial_id, suggestion), needed)
 
     def _over(self, progress: RunProgress, begun: float) -> str | None:
         """Why a run has no further trial, '' where it cannot pay for one; None where it may have one."""
@@ -153,12 +134,11 @@ class Scheduler:
             least *= self.comparison.ledger.unit.total(self.planned_passes(FIXED_LAMBDA, run.seed))
         return None if progress.affords(least - begun) else ""
 
-    def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion, origin: Trial | None) -> Trial:
-        run = progress.run
-        trial = new_trial(trial_id, run, len(run.trials), suggestion)
+    def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion) -> Trial:
+        trial, start = new_trial(trial_id, progress.run, len(progress.run.trials), suggestion), suggestion.start
         trial.known = progress.known
         trial.rungs = progress.sampler.rungs if suggestion.until is None else (suggestion.until,)
-        if origin is not None and suggestion.start is not None and suggestion.start.what == "state":
+        if (origin := _origin(progress.run, start)) is not None and start is not None and start.what == "state":
             trial.at_rungs = {origin.reports: origin.metrics["val/objective"]}
         return trial
 
@@ -167,10 +147,9 @@ class Scheduler:
         whole = self.comparison.ledger.unit.total(self.planned_passes(suggestion, run.seed))
         if suggestion.until is not None:
             return whole * suggestion.share
-        origin = _origin(run, suggestion)
-        if origin is None or suggestion.start is None or suggestion.start.what != "state":
+        if suggestion.start is None or suggestion.start.what != "state":
             return whole
-        return whole - self.comparison.ledger.spent_on(origin.name)
+        return whole - self.comparison.ledger.spent_on(suggestion.start.trial)
 
     def _retrains(self, run: Run) -> bool:
         wanted = not run.is_reference and run.best is not None and run.best.status == Status.FINISHED
@@ -183,57 +162,39 @@ class Scheduler:
         suggestion = Suggestion(best.method, best.params, best.values)
         trial = new_trial(trial_id, run, index, suggestion)
         trial.training_seed = FRESH + 1000 * run.seed + index
-        return self._assign(trial, suggestion, before=self._retrainings.pop(trial.name, None))
+        return self._assign(trial, before=self._retrainings.pop(trial.name, None))
 
-    def _assign(
-        self,
-        trial: Trial,
-        suggestion: Suggestion,
-        origin: Trial | None = None,
-        needed: float = 0.0,
-        before: Entry | None = None,
-    ) -> Assignment:
+    def _assign(self, trial: Trial, needed: float = 0.0, before: Entry | None = None) -> Assignment:
         """Register a trial; what its process is built from."""
-        run = self.comparison.runs[trial.run]
-        self.comparison.register(trial)
-        self.running[trial.id] = run
+        comparison = self.comparison
+        comparison.register(trial)
         if trial.training_seed is None:
-            self.progress[run.name].add(trial, needed)
-        trial.attempt = self.comparison.ledger.attempts(trial.name)
+            self.progress[trial.run].add(trial, needed)
+        trial.attempt = comparison.ledger.attempts(trial.name)
         if trial.attempt > 0:
-            self.comparison.charge_interrupted(trial, self._interval(trial))
+            comparison.charge_interrupted(trial, self._interval(trial))
         if before is not None and (before.trial.method, before.trial.values) == (trial.method, trial.values):
-            self.comparison.carry_over(trial, before.trial)
-        self.comparison.suggested(trial)
-        start = None
-        if origin is not None and origin.checkpoint is not None and suggestion.start is not None:
-            start = (suggestion.start.what, origin.checkpoint)
-        self._assignments[trial.name] = Assignment(
-            suggestion,
-            run.seed,
-            self.comparison.judge.reference(run.seed),
-            trial.training_seed,
-            start,
-            trial.states,
-        )
-        return self._assignments[trial.name]
+            comparison.carry_over(trial, before.trial)
+        comparison.suggested(trial)
+        return self._assignment(trial)
 
-    def _goes_on(self, trial: Trial, trial_id: str) -> Assignment:
-        """An interrupted trial, from its last state where it has left one."""
-        self.comparison.reassigned(trial, trial_id)
-        self.running[trial_id] = self.comparison.runs[trial.run]
-        return replace(self._assignments[trial.name], states=trial.states)
+    def _assignment(self, trial: Trial) -> Assignment:
+        run, suggestion = self.comparison.runs[trial.run], suggestion_of(trial)
+        self.running[trial.id] = run
+        start, origin = None, _origin(run, suggestion.start)
+        if suggestion.start is not None and origin is not None and origin.checkpoint is not None:
+            start = (suggestion.start.what, origin.checkpoint)
+        reference = self.comparison.judge.reference(run.seed)
+        return Assignment(suggestion, run.seed, reference, trial.training_seed, start, trial.states)
 
     def started(self, trial_id: str) -> None:
-        """A trial has its device."""
+        """A trial has its device; may be called twice."""
         if self.comparison.trials[trial_id].last_seen is None:
             self.comparison.started(trial_id)
 
     def silence(self, trial_id: str) -> float:
         """Seconds since a trial that has a process gave a sign of life; 0 for any other."""
-        if trial_id not in self.running:
-            return 0.0
-        last_seen = self.comparison.trials[trial_id].last_seen
+        last_seen = self.comparison.trials[trial_id].last_seen if trial_id in self.running else None
         return 0.0 if last_seen is None else self.comparison.clock() - last_seen
 
     def stored(self, trial_id: str, place: str) -> tuple[str, ...]:
@@ -256,11 +217,12 @@ class Scheduler:
         return bool(reason)
 
     def _stops(self, trial: Trial) -> str:
+        """Why a trial stops at the report that it has just made; '' where it goes on."""
+        ledger = self.comparison.ledger
         if trial.training_seed is not None:
             return ""
         if trial.until is not None and trial.reports >= trial.until:
             return f"stopped at report {trial.reports}, where the candidates are compared"
-        ledger = self.comparison.ledger
         if not ledger.unit.planned and ledger.totals(trial.run).spent >= ledger.limit(trial.run):
             return f"stopped at report {trial.reports}: the budget is spent"
         if self.progress[trial.run].stops(trial):
@@ -268,26 +230,20 @@ class Scheduler:
         return ""
 
     def end(self, trial_id: str, report: Report | None = None, lost: str | None = None) -> None:
-        """A trial's process has come to its end, or is lost; a trial that lost one may go on in another.
-
-        Args:
-            trial_id: of the trial.
-            report: the last one.
-            lost: why the process is gone; None where it came to its end.
-        """
+        """A trial's process has come to its end with a last report, or is lost: the trial may go on in another."""
         trial, run = self.comparison.trials[trial_id], self.running.pop(trial_id)
         if lost is not None and trial.interruptions < self.retries and self._needs_process(trial):
             self.interrupted.append(self.comparison.interrupted(trial_id, self._interval(trial)))
             return  # its run goes on with nothing else
-        if self._queue is not None and trial.training_seed is None:
-            self._queue.freed(run)
         if lost is not None:
             self.give_up(trial_id, lost)
         elif report is not None:
             self.report(trial_id, report)
-        del self._assignments[trial.name]
         if trial.training_seed is not None:
             return
+        for other in self.comparison.runs.values() if run.is_reference else (run,):
+            if other.seed == run.seed:
+                self._queue.push(other)
         self.comparison.set_limits(run)
         self.progress[run.name].end(trial)
 
@@ -298,7 +254,7 @@ class Scheduler:
         return self.models and trial.status in (Status.FINISHED, Status.STOPPED) and trial.checkpoint is None
 
     def give_up(self, trial_id: str, why: str) -> None:
-        """End a trial whose process is lost or was stopped, and charge the interval that it was in."""
+        """End a trial whose process is lost or is to be stopped, and charge the interval that it was in."""
         self.comparison.failed(trial_id, why, self._interval(self.comparison.trials[trial_id]))
 
     def _interval(self, trial: Trial) -> float:
@@ -309,9 +265,7 @@ class Scheduler:
     def resume(self, ended: Sequence[Entry], pending: Mapping[str, Entry]) -> None:
         """Take over what an earlier process did: the next suggestions are those that would have come.
 
-        Args:
-            ended: trials that ended.
-            pending: by name, those that were to run; they are handed out first, from the states they left.
+        Trials that were ``pending``, by name, are handed out first, from the states they left.
         """
         ended_entries = {entry.trial.name: entry for entry in ended}
         for progress in self.progress.values():
@@ -336,15 +290,12 @@ class Scheduler:
             progress.add(trial, needed, ended=True)
             self.comparison.set_limits(run)
             return
-        origin = _origin(run, suggestion)
-        trial = self._trial(progress, f"left/{trial.name}", suggestion, origin)
-        self._assign(trial, suggestion, origin, needed, entry)
+        trial = self._trial(progress, f"left/{trial.name}", suggestion)
+        self._assign(trial, needed, entry)
         del self.running[trial.id]
         self.interrupted.append(trial)
 
 
-def _origin(run: Run, suggestion: Suggestion) -> Trial | None:
-    """The trial that a suggested one begins from."""
-    if suggestion.start is None:
-        return None
-    return next(trial for trial in run.trials if trial.name == suggestion.start.trial)
+def _origin(run: Run, start: Start | None) -> Trial | None:
+    """The trial that another one begins from."""
+    return None if start is None else next(trial for trial in run.trials if trial.name == start.trial)

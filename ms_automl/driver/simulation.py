@@ -1,7 +1,7 @@
 """A comparison without training: its real runs, samplers, scheduler and ledger, on a virtual clock.
 
-Trials are events on a heap: what one takes and costs is what a real one would, what comes out of it is made up. So
-a simulation says in seconds how many trials a comparison has, what they cost, and how long they keep slots busy.
+What a trial takes and costs is what a real one would, what comes out of it is made up. So a simulation says in
+seconds how many trials a comparison has, what they cost, and how long they keep slots busy.
 """
 
 from __future__ import annotations
@@ -9,27 +9,34 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Protocol
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from ms_automl.comparison.events import EventLog, Replay
+from ms_automl.comparison.events import Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.registry import METHODS
-from ms_automl.comparison.run import Report, Status, Suggestion, Trial
+from ms_automl.comparison.run import Report, Status, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.assembly import assemble
 from ms_automl.driver.scheduler import Scheduler
-from ms_automl.driver.script import Passes, Script
+from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.base import Answer
+
+Passes = Mapping[str, float]
+"""Passes by kind: train, outer, hessian, forward."""
+
+Seconds = Callable[[Trial, Passes, bool], float]
+"""Seconds of a report interval that makes these passes; whether it is the trial's first, which starts it."""
+
+CONSTANT = 4.0
+"""A made-up loss of a constant prediction: above all that trials are made to have."""
 
 
 class Clock:
-    """A clock whose seconds pass only when something happens.
-
-    Attributes:
-        now: seconds since the start; what a call returns.
-    """
+    """A clock whose seconds pass only when something happens."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -39,119 +46,119 @@ class Clock:
         return self.now
 
 
-class Durations(Protocol):
-    """How long trials take."""
+class Script:
+    """The reports that a trial makes: passes as a real one's, results made up.
 
-    def startup(self, trial: Trial) -> float:
-        """Seconds from the grant of a device to the first step."""
-
-    def interval(self, trial: Trial, passes: Passes) -> float:
-        """Seconds of a report interval that makes these passes."""
-
-
-class Reports(Protocol):
-    """What trials report.
-
-    Attributes:
-        reports: how many a whole trial makes.
+    Results depend on what was suggested and on nothing else; every seed is taken to have as many samples as the
+    first. A layer loses its groups where λ comes near the upper bound, as in the presets' sweeps, the loss rises
+    with what is lost, and no two seeds agree on the second decimal: enough for arms that stop trials to stop as
+    many as they would. ``plan`` gives the passes of a whole trial of a method.
     """
 
-    @property
-    def reports(self) -> int: ...  # noqa: D102 - above
+    def __init__(self, experiment: Experiment, plan: Callable[[str], Passes]) -> None:
+        seed = experiment.config.first_seed
+        self.settings, self.data = experiment.config.training, experiment.data(seed)
+        self.layers, self.bounds = experiment.layers(experiment.network(seed)), experiment.bounds
+        self.plan = plan
 
     def passes(self, trial: Trial, interval: int) -> dict[str, float]:
-        """Passes by kind of a report interval 0, 1, … of a whole trial."""
+        """Passes by kind of a report interval 0, 1, … of a whole trial; over all of them what was planned."""
+        settings = self.settings
+        begin = interval * settings.report_every
+        end = min(begin + settings.report_every, settings.steps)
+        sparsifying = min(end, settings.prox_steps) - min(begin, settings.prox_steps)
+        learns = METHODS[trial.method].learns_lambda and interval < settings.sparsifying_reports
+        evaluated = len(self.data.val) + (len(self.data.test) if end == settings.steps else 0)
+        if learns or trial.params.get("probe"):
+            evaluated += settings.probe_samples(self.data)
+        whole = self.plan(trial.method)
+        return {
+            "train": whole["train"] * (end - begin) / settings.steps,
+            "outer": whole["outer"] * sparsifying / settings.prox_steps,
+            "hessian": whole["hessian"] * sparsifying / settings.prox_steps,
+            "forward": evaluated / 3,
+        }
 
     def metrics(self, trial: Trial, interval: int) -> dict[str, float]:
         """The metrics that a trial gives at the end of an interval."""
+        settings = self.settings
+        step = min((interval + 1) * settings.report_every, settings.steps)
+        share = min(1.0, step / settings.prox_steps)
+        by_layer = {layer: zeros * share for layer, zeros in self._zeros(trial).items()}
+        zeros = sum(by_layer.values()) / len(by_layer)
+        key = f"0/{trial.run}/{trial.training_seed}/{sorted(trial.values.items())}"
+        noise = random.Random(key).gauss(0, 0.02)
+        loss = 0.5 * (1 + 0.2 * zeros**3 / (1.05 - zeros) + abs(noise)) * (1 + 1 / (interval + 1))
+        shares = dict.fromkeys(("sparsity/group", "sparsity/param", "sparsity/trunk"), zeros)
+        metrics = {"step": float(step), "density": 1 - zeros} | shares
+        metrics |= {f"sparsity/layer/{layer}": value for layer, value in by_layer.items()}
+        for split in ("val", "test") if step == settings.steps else ("val",):
+            for task in self.data.tasks:
+                metrics |= {f"{split}/{task.name}/{name}": 1 / (1 + loss) for name in task.metrics}
+                metrics[f"{split}/{task.name}/loss"] = loss
+                if trial.params.get("probe"):
+                    metrics |= {f"{split}/{task.name}/constant": CONSTANT, f"probe/{task.name}/loss": loss}
+                    if step == settings.steps:
+                        metrics[f"{split}/{task.name}/loss_error"] = 0.0
+        return metrics
+
+    def _zeros(self, trial: Trial) -> dict[str, float]:
+        """Share of each layer's groups that a whole trial takes away."""
+        low, high = map(math.log, self.bounds)
+        schedule = trial.params.get("schedule")
+        if METHODS[trial.method].learns_lambda:
+            return dict.fromkeys(self.layers, 0.5)
+        if schedule is None or not trial.params.get("freeze", True):
+            return dict.fromkeys(self.layers, float(trial.params.get("level", 0.0)))
+        where = [(math.log(max(value, 1e-12)) - low) / (high - low) for value in schedule["values"][-1]]
+        return {layer: 1 / (1 + math.exp(-(x - 0.75) / 0.04)) for layer, x in zip(self.layers, where, strict=True)}
 
     def learned(self) -> dict[str, Any]:
         """The λ that a trial that learns it ends with."""
+        value = self.bounds[0] ** 0.25 * self.bounds[1] ** 0.75
+        return LambdaSchedule.constant(dict.fromkeys(self.layers, value)).to_dict()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Share:
-    """What a part of a comparison runs and costs.
+    """What a part of a comparison runs and costs, retrainings included."""
 
-    Attributes:
-        trials: that belong to the search, those that are stopped on the way included.
-        stopped: of these, by their arm or their budget.
-        retrainings: of selected models.
-        passes: of trials and retrainings.
-        device_seconds: of trials and retrainings.
-        spent: on trials and retrainings, in the budget's unit.
-    """
-
-    trials: int = 0
-    stopped: int = 0
-    retrainings: int = 0
-    passes: float = 0.0
-    device_seconds: float = 0.0
-    spent: float = 0.0
-
-    def add(self, other: Share) -> None:
-        """Count another part in."""
-        for part in fields(self):
-            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+    trials: int  # of the search, those that are stopped on the way included
+    stopped: int  # of these, by their arm or their budget
+    retrainings: int  # of selected models
+    passes: float
+    device_seconds: float
+    spent: float  # in the budget's unit
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """What a simulation came to.
+    """What a simulation came to; trials of an earlier process are not in it."""
 
-    Attributes:
-        arms: by name; trials of an earlier process are not in it.
-        seconds: from the first trial's start to the last one's end.
-        concurrency: most trials at a time.
-        searcher_seconds: that samplers really took.
-        stopping: the arms whose samplers stop trials on the way.
-    """
-
-    arms: dict[str, Share] = field(default_factory=dict)
-    seconds: float = 0.0
-    concurrency: int = 0
-    searcher_seconds: float = 0.0
-    stopping: list[str] = field(default_factory=list)
-
-    @property
-    def whole(self) -> Share:
-        """All arms together; its device seconds are those that slots were busy for."""
-        total = Share()
-        for share in self.arms.values():
-            total.add(share)
-        return total
+    arms: dict[str, Share]
+    whole: Share  # its device seconds are those that slots were busy for
+    seconds: float  # from the first trial's start to the last one's end
+    concurrency: int  # most trials at a time
+    searcher_seconds: float  # that samplers really took
+    stopping: list[str]  # the arms whose samplers stop trials on the way
 
 
 class Simulation:
     """Runs what a scheduler hands out, without Ray and without training.
 
-    Args:
-        comparison: told of every trial and report; its clock is ``clock``.
-        scheduler: of its runs.
-        script: what trials report.
-        durations: how long they take.
-        clock: is set forward.
-        slots: trials at a time; None for as many as there are.
+    ``clock``, which is the comparison's, is set forward. ``slots`` is None for as many as there are trials.
     """
 
     def __init__(
-        self,
-        comparison: Comparison,
-        scheduler: Scheduler,
-        script: Reports,
-        durations: Durations,
-        clock: Clock,
-        slots: int | None,
+        self, scheduler: Scheduler, script: Script, seconds: Seconds, clock: Clock, slots: int | None
     ) -> None:
-        self.comparison = comparison
-        self.scheduler = scheduler
-        self.script = script
-        self.durations = durations
-        self.clock = clock
+        self.comparison, self.scheduler = scheduler.comparison, scheduler
+        self.script, self.seconds, self.clock = script, seconds, clock
         self.slots = math.inf if slots is None else slots
-        self.outcome = Outcome({run.arm: Share() for run in comparison.runs.values()})
+        self.concurrency = 0
         self._events: list[tuple[float, int, str, Report]] = []
         self._numbers = itertools.count()
+        self._ended: list[Trial] = []
 
     def run(self) -> Outcome:
         """Run everything that is suggested, to its end."""
@@ -160,14 +167,36 @@ class Simulation:
         while self._events:
             self.clock.now, _, trial_id, report = heapq.heappop(self._events)
             if self.scheduler.report(trial_id, report) or report.done:
-                self._end(trial_id, report)
+                self.scheduler.end(trial_id, report)
+                self.comparison.stored(trial_id, trial_id)
+                self._ended.append(self.comparison.trials[trial_id])
             else:
                 self._go_on(trial_id)
             self._fill()  # after every event, as Tune asks
         assert all(run.closed for run in self.comparison.runs.values())
-        self.outcome.seconds = self.clock.now - began
-        self.outcome.searcher_seconds = self._searched() - searched
-        return self.outcome
+        arms: dict[str, list[Trial]] = {run.arm: [] for run in self.comparison.runs.values()}
+        for trial in self._ended:
+            arms[self.comparison.runs[trial.run].arm].append(trial)
+        progress = self.scheduler.progress.values()
+        return Outcome(
+            {arm: self._share(trials) for arm, trials in arms.items()},
+            self._share(self._ended),
+            seconds=self.clock.now - began,
+            concurrency=self.concurrency,
+            searcher_seconds=self._searched() - searched,
+            stopping=list(dict.fromkeys(each.run.arm for each in progress if each.sampler.stops_trials)),
+        )
+
+    def _share(self, trials: list[Trial]) -> Share:
+        retrainings = sum(trial.training_seed is not None for trial in trials)
+        return Share(
+            trials=len(trials) - retrainings,
+            stopped=sum(trial.status == Status.STOPPED for trial in trials),
+            retrainings=retrainings,
+            passes=sum(trial.passes for trial in trials),
+            device_seconds=sum(trial.device_seconds for trial in trials),
+            spent=sum(self.comparison.ledger.spent_on(trial.name) for trial in trials),
+        )
 
     def _searched(self) -> float:
         ledger = self.comparison.ledger
@@ -180,7 +209,7 @@ class Simulation:
                 return
             self.comparison.started(trial_id)
             self._go_on(trial_id)
-            self.outcome.concurrency = max(self.outcome.concurrency, len(self._events))
+            self.concurrency = max(self.concurrency, len(self._events))
 
     def _go_on(self, trial_id: str) -> None:
         """Schedule the next report of a trial."""
@@ -193,15 +222,14 @@ class Simulation:
         trial = self.comparison.trials[trial_id]
         interval = self.begins(trial) + number
         passes = self.script.passes(trial, interval)
-        busy = self.durations.interval(trial, passes)
-        done = interval == self.script.reports - 1
+        seconds = self.seconds(trial, passes, number == 0)
+        done = interval == self.scheduler.reports - 1
         return Report(
             interval=number,
             metrics=self.script.metrics(trial, interval),
             passes=passes,
-            device_seconds=busy + (self.durations.startup(trial) if number == 0 else 0.0),
-            busy_seconds=busy,
-            evaluation_seconds=busy * passes["forward"] / sum(passes.values()),
+            device_seconds=seconds,
+            busy_seconds=seconds,
             done=done,
             schedule=self.script.learned() if done and METHODS[trial.method].learns_lambda else None,
         )
@@ -213,56 +241,14 @@ class Simulation:
         others = self.comparison.runs[trial.run].trials
         return next(other.reports for other in others if other.name == trial.start["trial"])
 
-    def _end(self, trial_id: str, report: Report) -> None:
-        self.scheduler.end(trial_id, report)
-        trial = self.comparison.trials[trial_id]
-        retraining = trial.training_seed is not None
-        self.comparison.stored(trial_id, trial_id)
-        self.outcome.arms[self.comparison.runs[trial.run].arm].add(
-            Share(
-                trials=int(not retraining),
-                stopped=int(trial.status == Status.STOPPED),
-                retrainings=int(retraining),
-                passes=trial.passes,
-                device_seconds=trial.device_seconds,
-                spent=self.comparison.ledger.spent_on(trial.name),
-            )
-        )
-
 
 def simulate(
-    experiment: Experiment,
-    durations: Durations,
-    slots: int | None,
-    folder: Path,
-    replayed: Replay | None = None,
+    experiment: Experiment, seconds: Seconds, slots: int | None, replayed: Replay | None = None
 ) -> tuple[Comparison, Outcome]:
-    """Simulate a comparison; every seed is taken to have as many samples as the first.
-
-    Args:
-        experiment: what trials would be built from.
-        durations: how long they take.
-        slots: trials at a time; None for as many as there are.
-        folder: of the log.
-        replayed: what an earlier process has done; None of a comparison that begins.
-    """
-    config, clock = experiment.config, Clock()
-    planned = planned_passes(experiment)
+    """Simulate a comparison, or what is left after what is ``replayed``; nothing is recorded."""
+    clock = Clock()
+    plan = cache(lambda method: experiment.planned_passes(method, experiment.config.first_seed))
     comparison, scheduler = assemble(
-        experiment,
-        EventLog(folder),
-        replayed,
-        clock=clock,
-        planned=lambda suggestion, _: planned(suggestion, config.first_seed),
+        experiment, None, replayed, clock=clock, planned=lambda suggestion, _: plan(suggestion.method)
     )
-    script = Script(
-        config.training,
-        experiment.data(config.first_seed),
-        experiment.layers(experiment.network(config.first_seed)),
-        (config.lambda_.low, config.lambda_.high),
-        lambda method: planned(Suggestion(method, {}, {}), config.first_seed),
-    )
-    outcome = Simulation(comparison, scheduler, script, durations, clock, slots).run()
-    arms = (progress.run.arm for progress in scheduler.progress.values() if progress.sampler.stops_trials)
-    outcome.stopping = list(dict.fromkeys(arms))
-    return comparison, outcome
+    return comparison, Simulation(scheduler, Script(experiment, plan), seconds, clock, slots).run()

@@ -1,41 +1,44 @@
-"""What a program hands over to the functions that stand for our commands, checked before anything else."""
+"""What a program hands over to the functions that stand for our commands, checked before anything else.
+
+A check takes an argument's name and value, None where it is left out, and raises ConfigError in one line.
+"""
 
 from __future__ import annotations
 
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ms_automl.errors import ConfigError
+from ms_automl.errors import ConfigError, unknown_name
 
 
 def names(argument: str, value: Any) -> list[str] | None:
-    """A list of names, None for what is left out.
-
-    Raises:
-        ConfigError: for a single name, for what is no list, and for an empty one.
-    """
+    """A list of names, with at least one."""
     if value is None:
         return None
     if isinstance(value, str):
         raise ConfigError(f"{argument} takes a list of names, but got {value!r}: write [{value!r}]")
-    found = list(value) if isinstance(value, Iterable) else None
-    if found is None or not all(isinstance(name, str) for name in found):
+    found = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(name, str) for name in found):
         raise ConfigError(f"{argument} takes a list of names, but got {_shown(value)}")
     if not found:
         raise ConfigError(f"{argument} is empty: name one, or leave it out")
     return found
 
 
-def whole(argument: str, value: Any, least: int | None = None) -> int | None:
-    """A whole number, of numpy's too; None for what is left out.
+def among(kind: str, found: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The names that were given, all of them known, in their usual order; all where none were."""
+    for name in found or ():
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return [name for name in known if found is None or name in found]
 
-    Raises:
-        ConfigError: for anything else, and for less than ``least``.
-    """
+
+def whole(argument: str, value: Any, least: int | None = None) -> int | None:
+    """A whole number, of numpy's too, of at least ``least``."""
     if value is None:
         return None
     try:
@@ -50,11 +53,7 @@ def whole(argument: str, value: Any, least: int | None = None) -> int | None:
 
 
 def path(argument: str, value: Any) -> Path | None:
-    """A place on this machine; None for what is left out.
-
-    Raises:
-        ConfigError: for an empty path, for one of an object store, and for what is none.
-    """
+    """A place on this machine."""
     if value is None:
         return None
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
@@ -63,32 +62,21 @@ def path(argument: str, value: Any) -> Path | None:
     if not text.strip():
         raise ConfigError(f"{argument}: the path is empty: name one, or leave it out")
     if re.match(r"[a-z0-9]{2,}:/", text):
-        raise ConfigError(
-            f"{argument} takes a folder of this machine, but got '{text}': a store is named by storage"
-        )
+        wanted = "takes a folder of this machine"
+        raise ConfigError(f"{argument} {wanted}, but got '{text}': a store is named by storage")
     return Path(text).expanduser()
 
 
 def text(argument: str, value: Any) -> str | None:
-    """A name or an address; None for what is left out.
-
-    Raises:
-        ConfigError: for an empty one, and for what is no text.
-    """
-    if value is None:
-        return None
+    """A name or an address."""
     found = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(found, str) or not found.strip():
+    if found is not None and (not isinstance(found, str) or not found.strip()):
         raise ConfigError(f"{argument} takes a text, but got {_shown(value)}")
     return found
 
 
 def values(argument: str, value: Any) -> dict[str, Any]:
-    """Values by name; empty for what is left out.
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """Values by name; empty for what is left out."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -96,15 +84,12 @@ def values(argument: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def folder_there(argument: str, value: Path | None) -> Path | None:
-    """A folder that exists, its whole path; None for what is left out.
-
-    Raises:
-        ConfigError: where it is no folder.
-    """
-    if value is not None and not value.is_dir():
-        raise ConfigError(f"{argument} {value} is no folder: name the one that the data lies in")
-    return None if value is None else value.resolve()
+def folder_there(argument: str, value: Any) -> Path | None:
+    """The whole path of a folder that exists."""
+    found = path(argument, value)
+    if found is not None and not found.is_dir():
+        raise ConfigError(f"{argument} {found} is no folder: name the one that the data lies in")
+    return None if found is None else found.resolve()
 
 
 def _shown(value: Any) -> str:

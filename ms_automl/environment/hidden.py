@@ -8,7 +8,7 @@ import sys
 from types import TracebackType
 
 
-def hiding(folder: str) -> list[str]:
+def _hiding(folder: str) -> list[str]:
     """Files and packages in a folder that hide modules of Python's own."""
     try:
         entries = set(os.listdir(folder))  # noqa: PTH208 - pathlib may be what cannot be imported
@@ -23,8 +23,7 @@ def hiding(folder: str) -> list[str]:
 
 def explained(error: BaseException) -> str | None:
     """What to do where a hiding file is why something cannot be imported; None where that is not so."""
-    found = hiding(sys.path[0] or ".")
-    if not found or not isinstance(error, ImportError | AttributeError):
+    if not isinstance(error, ImportError | AttributeError) or not (found := _hiding(sys.path[0] or ".")):
         return None
     return f"{', '.join(found)} in this folder: Python takes it for its own module ({error}): rename it"
 

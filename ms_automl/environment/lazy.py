@@ -9,12 +9,7 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package (PEP 562).
-
-    Args:
-        package: its name.
-        homes: by exported name, the module that it is defined in.
-    """
+    """``__getattr__`` and ``__dir__`` of a package (PEP 562), whose exported names have their homes in modules."""
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -8,11 +8,12 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from ms_automl.environment.process import ignored
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """Nobody reads any more: ``| head -1``, a terminal or a stream that was closed. Any other trouble is said."""
@@ -32,25 +33,20 @@ def lasting_output() -> Iterator[None]:
         for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__))
     )
     try:
-        with _hangup_ignored():
+        with ignored(signal.SIGHUP):  # sent when a terminal is closed
             yield
     finally:
         trouble = _trouble(sys.stdout)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         if trouble is not None:
-            print(
-                f"error: what was printed is not whole ({trouble.strerror}): stdout", file=sys.stderr, flush=True
-            )
+            line = f"error: what was printed is not whole ({trouble.strerror}): stdout"
+            print(line, file=sys.stderr, flush=True)
         sys.stdout, sys.stderr = before
 
 
 class _Lasting(io.FileIO):
-    """A descriptor; what cannot be written to it is dropped.
-
-    Attributes:
-        lost: why nothing is written any more, or None.
-    """
+    """A descriptor; what cannot be written to it is dropped, and ``lost`` says why."""
 
     lost: OSError | None = None
 
@@ -97,16 +93,3 @@ def _fill_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-
-
-@contextmanager
-def _hangup_ignored() -> Iterator[None]:
-    """Ignore what the system sends when a terminal is closed, as do processes that begin meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)

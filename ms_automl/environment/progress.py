@@ -7,28 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 Progress = Callable[[str, int, int], None]
 """A function that is told what is done, how much of it, and how much there is."""
-
 _EVERY = 10.0  # seconds
 
 
 @contextmanager
 def shown(console: Console, title: str, *, stays: bool = True) -> Iterator[Progress]:
-    """A bar for each thing that is done; without a terminal a line every ten seconds.
-
-    Args:
-        console: where it is shown.
-        title: before what is done.
-        stays: whether the bars stay when all is done.
-    """
+    """A bar for each thing that is done, with a title; without a terminal a line every ten seconds."""
     if not console.is_terminal:
-        yield _Lines(console, title)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+        due = time.monotonic() + _EVERY
 
+        def line(what: str, done: int, total: int) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + _EVERY
+                console.print(f"{title}{what}: {done} of {total}", markup=False, soft_wrap=True)
+
+        yield line
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, transient=not stays) as bars:
         rows = {}
@@ -39,14 +39,3 @@ def shown(console: Console, title: str, *, stays: bool = True) -> Iterator[Progr
             bars.update(rows[what], completed=done)
 
         yield progress
-
-
-class _Lines:
-    def __init__(self, console: Console, title: str) -> None:
-        self.console, self.title = console, title
-        self.next = time.monotonic() + _EVERY
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() >= self.next:
-            self.next = time.monotonic() + _EVERY
-            self.console.print(f"{self.title}{what}: {done} of {total}", markup=False, soft_wrap=True)

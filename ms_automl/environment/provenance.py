@@ -17,17 +17,12 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str:
     """Revision of the code that runs, with + where it was changed since; '' outside a checkout."""
-    folder = Path(__file__).parent
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     try:
-        revision, changes = (
-            subprocess.run(
-                ["git", *command], cwd=folder, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return revision + ("+" if changes else "")
+    return found.stdout.strip()
 
 
 def cpu_name() -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -22,33 +21,33 @@ _ours: dict[str, ModuleType] = {}
 """Modules of ours by full name, while the names are somebody else's."""
 
 
-class _Beside(MetaPathFinder):
+class _Beside:
     """Finds a package in the folder that this one lies in."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        return PathFinder.find_spec(fullname, [str(ROOT)]) if fullname in NAMES else None
-
-
-_BESIDE = _Beside()
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(ROOT)]) if name in NAMES else None
 
 
 @contextmanager
 def ours() -> Iterator[None]:
     """Have imports of :data:`NAMES` find ours, and put back afterwards what they meant before."""
-    if _BESIDE in sys.meta_path:
+    if _Beside in sys.meta_path:
         yield
         return
-    foreign = {name: _taken(name) for name in NAMES if _is_foreign(_origin(sys.modules.get(name)), name)}
+    loaded = [name for name in NAMES if name in sys.modules]
+    foreign = {
+        name: _taken(name) for name in loaded if not _is_ours(name, getattr(sys.modules[name], "__spec__", None))
+    }
     sys.modules.update(_ours)
-    sys.meta_path.insert(0, _BESIDE)
+    sys.meta_path.insert(0, _Beside)
     try:
         yield
     finally:
-        sys.meta_path.remove(_BESIDE)
+        sys.meta_path.remove(_Beside)
         for name in NAMES:
-            if name in foreign or _is_foreign(_found(name), name):
+            found = next(filter(None, (finder.find_spec(name, None, None) for finder in sys.meta_path)), None)
+            if name in foreign or (found is not None and not _is_ours(name, found)):
                 _ours.update(_taken(name))
             sys.modules.update(foreign.get(name, {}))
 
@@ -59,18 +58,6 @@ def _taken(name: str) -> dict[str, ModuleType]:
     return {module: sys.modules.pop(module) for module in loaded}
 
 
-def _is_foreign(place: str | None, name: str) -> bool:
-    return place is not None and not (place and Path(place).resolve() == ROOT / name / "__init__.py")
-
-
-def _origin(module: ModuleType | None) -> str | None:
-    """The file of a module that is loaded; '' where it has none, as a folder without ``__init__.py``."""
-    return None if module is None else (getattr(module, "__file__", None) or "")
-
-
-def _found(name: str) -> str | None:
-    """The file that a name would be imported from; '' for a folder, None where there is nothing."""
-    for finder in sys.meta_path:
-        if (spec := finder.find_spec(name, None, None)) is not None:
-            return spec.origin or ""
-    return None
+def _is_ours(name: str, spec: ModuleSpec | None) -> bool:
+    origin = None if spec is None else spec.origin  # a folder without __init__.py has none
+    return origin is not None and Path(origin).resolve() == ROOT / name / "__init__.py"

@@ -66,7 +66,7 @@ def gone(density: float) -> list[str]:
     """
     if density >= GONE:
         return []
-    return [f"the network is all but gone: {100 * (1 - density):.1f} % of its weights are zero"]
+    return [f"the network is all but gone: {100 * (1 - density):.1f} % of the weights that λ acts on are zero"]
 
 
 def at_bounds(names: Sequence[str], lambdas: Tensor, bounds: tuple[float, float]) -> list[str]:

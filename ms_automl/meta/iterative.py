@@ -11,12 +11,13 @@ from torch import Tensor
 from ms_automl.meta.diagnostics import at_bounds, ceiling
 from ms_automl.meta.hypergradients.shrinkage import Ties
 from ms_automl.meta.reference import Reference
+from ms_automl.meta.rule import Learner
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.sparsity import Groups
 
 
-class IterativeLambda:
+class IterativeLambda(Learner):
     """What the learners that take steps on ρ have in common: λ_l = exp(ρ_l) · min(1, x / warmup).
 
     Args:

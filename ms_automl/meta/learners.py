@@ -4,59 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Estimator, Ties, updates
 from ms_automl.meta.level import AskedLevel, Level, PricedLevel
-from ms_automl.meta.objective import Objective
+from ms_automl.meta.objective import Kind, Objective
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.removal import RemovalLearner
-from ms_automl.meta.schedule import LambdaSchedule
+from ms_automl.meta.rule import Learner
 from ms_automl.meta.settings import GradientSettings, LearnerSettings, RemovalSettings, WaterfillSettings
-from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.meta.waterfill import WaterfillLearner
+from ms_automl.models.penalised import told
 from ms_automl.sparsity import Groups
-
-Kind = Literal["tradeoff", "target"]
-
-
-class Learner(Protocol):
-    """A rule for λ, called after each optimiser step of the sparsifying phase; it applies the prox itself."""
-
-    def lambdas(self) -> Tensor:
-        """[L] λ of each layer now."""
-        ...
-
-    def step(self, now: TrainingStep) -> None:
-        """Prox, and λ moves where due."""
-        ...
-
-    def observe(self, evaluation: Evaluation) -> list[str]:
-        """Hear of a report of the sparsifying phase; what it makes the learner do and a user should know."""
-        ...
-
-    def warnings(self) -> list[str]:
-        """What is wrong with λ once the phase is over, a line each."""
-        ...
-
-    def schedule(self) -> LambdaSchedule:
-        """The course of λ so far, as knots that ``fixed_lambda`` accepts."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later steps depend on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,15 +30,15 @@ class LearnerInputs:
     Attributes:
         groups: the groups that λ shrinks.
         ties: which λ each layer uses.
-        dynamics: the training step as a function.
-        objective: what λ is learned for.
+        dynamics: the training step as a function; None where it is not to be had.
+        objective: what λ is learned for, in terms of the penalised weights.
         reference: the dense reference.
         bounds: (low, high) of λ.
     """
 
     groups: Groups
     ties: Ties
-    dynamics: Dynamics
+    dynamics: Dynamics | None
     objective: Objective
     reference: Reference
     bounds: tuple[float, float]
@@ -83,6 +47,33 @@ class LearnerInputs:
     def start(self) -> float:
         """λ at the first step of the learners that move it: the geometric middle of the bounds."""
         return math.sqrt(self.bounds[0] * self.bounds[1])
+
+
+def of_penalised(objective: Objective, groups: Groups) -> Objective:
+    """An objective in terms of the penalised weights alone, as those who learn λ need it.
+
+    With s the share of the parameters that is penalised and d the density among them, all of the trunk has density
+    1 - s + s d: its price is a price s times as high of d, and a target of it one 1/s times as high.
+
+    Args:
+        objective: of a trunk, or of a whole model.
+        groups: of the same.
+
+    Raises:
+        ConfigError: for a target that cannot be reached.
+    """
+    share = groups.share if objective.cost == "weights" else 1.0
+    if objective.kind == "tradeoff":
+        return replace(objective, price=objective.price * share, cost="penalised_weights")
+    most = share * groups.most
+    if objective.target > most:
+        why = f"λ can act on {100 * share:.3g} % of the weights, and " if share < 1 else ""
+        left_out = f"; left out: {told(groups.left_out)}" if groups.left_out else ""
+        raise ConfigError(
+            f"`target <= {math.floor(1000 * most) / 1000:g}` must hold, but got target={objective.target:g}: "
+            f"{why}a group of each layer stays{left_out}"
+        )
+    return replace(objective, target=objective.target / share, cost="penalised_weights")
 
 
 @dataclass(frozen=True)

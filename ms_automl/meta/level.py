@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
-from ms_automl.meta.reference import Reference
+from ms_automl.meta.early import EarlyReference
+from ms_automl.meta.reference import Losses
 from ms_automl.meta.step import Evaluation
+
+
+class DenseCourse(Protocol):
+    """What a dense network's losses would be on the way."""
+
+    def rise(self, step: int, losses: Losses) -> float:
+        """The relative loss less 1, against a dense network at the same step."""
+        ...
+
+    def check(self) -> None:
+        """Raise where it cannot tell."""
+        ...
 
 
 class Level(Protocol):
@@ -15,6 +28,10 @@ class Level(Protocol):
     @property
     def share(self) -> float:
         """As far as is known now, 0 to 1."""
+        ...
+
+    def check(self) -> None:
+        """Raise where it cannot be known; when the ramp begins."""
         ...
 
     def observe(self, evaluation: Evaluation) -> None:
@@ -35,6 +52,9 @@ class AskedLevel:
 
     def __init__(self, target: float) -> None:
         self.share = target
+
+    def check(self) -> None:
+        """It is given."""
 
     def observe(self, evaluation: Evaluation) -> None:
         """The level does not depend on it."""
@@ -66,32 +86,39 @@ class PricedLevel:
 
     Args:
         price: of density.
-        reference: the dense reference.
+        reference: the dense reference, or what foretells one.
         guess: a_0.
         doubt: κ.
+        least: of â. A sparse network that happens to be better than the dense one is no licence.
     """
 
-    LEAST = 1e-3
     REMAINS = 2 / 3
 
-    def __init__(self, price: float, reference: Reference, *, guess: float = 0.05, doubt: float = 1.0) -> None:
+    def __init__(
+        self, price: float, reference: DenseCourse, *, guess: float = 0.05, doubt: float = 1.0, least: float = 1e-3
+    ) -> None:
         self.price = price
         self.reference = reference
         self.guess = guess
         self.doubt = doubt
+        self.least = least
         self.measured: list[tuple[float, float, float]] = []
 
     @property
     def cost(self) -> float:
-        """â, at least 0.001: a sparse network that happens to be better than the dense one is no licence."""
+        """â."""
         squares = sum(p * x * x for p, x, _ in self.measured)
         products = sum(p * x * y for p, x, y in self.measured)
-        return max(self.LEAST, (products + self.doubt * self.guess) / (squares + self.doubt))
+        return max(self.least, (products + self.doubt * self.guess) / (squares + self.doubt))
 
     @property
     def share(self) -> float:
         """1 - d*, or 0 where even the first weight costs more than the price."""
         return max(0.0, 1 - math.sqrt(self.cost / self.price)) if self.price > 0 else 0.0
+
+    def check(self) -> None:
+        """Raise where there is no reference to measure by."""
+        self.reference.check()
 
     def observe(self, evaluation: Evaluation) -> None:
         """One more measurement of a."""
@@ -99,9 +126,12 @@ class PricedLevel:
         self.measured.append((evaluation.phase, 1 / evaluation.density - 1, self.REMAINS * rise))
 
     def state_dict(self) -> dict[str, Any]:
-        """The measurements."""
-        return {"measured": [list(triple) for triple in self.measured]}
+        """The measurements, and what a reference has foretold from."""
+        course = {"course": self.reference.state_dict()} if isinstance(self.reference, EarlyReference) else {}
+        return {"measured": [list(triple) for triple in self.measured]} | course
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.measured = [(p, x, y) for p, x, y in state["measured"]]
+        if isinstance(self.reference, EarlyReference):
+            self.reference.load_state_dict(state["course"])

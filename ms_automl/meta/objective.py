@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ms_automl.errors import STRICT, ConfigError, require
+from ms_automl.errors import STRICT, ConfigError, require, unknown_name
 from ms_automl.meta.reference import Losses, Reference, Scale
 
 if TYPE_CHECKING:
     from ms_automl.tasks import Task
+
+
+Kind = Literal["tradeoff", "target"]
+CostKind = Literal["weights", "penalised_weights"]
 
 
 @dataclass(frozen=True)
@@ -21,23 +25,30 @@ class Objective:
     - ``target``: J = R among models with 1 - density ≥ target.
 
     R is the loss relative to the dense reference of the same seed on the same split, 1 for dense itself, in one
-    of two scales (:class:`~ms_automl.meta.reference.Reference`); density is the share of the trunk's penalised
-    weights outside zero groups.
+    of two scales (:class:`~ms_automl.meta.reference.Reference`); density is the share of weights outside zero
+    groups, and sparsity the rest.
 
     Attributes:
         kind: which of the two.
         price: the exchange rate of the trade-off, ≥ 0; a density of 1 costs ``price`` relative losses.
-        target: the parameter sparsity asked for, between 0 and 1.
+        target: the sparsity asked for, between 0 and 1.
+        cost: what density is a share of: ``weights``, all parameters of the trunk; ``penalised_weights``, those
+            that λ can act on. Comparisons of versions that knew the latter alone go on with it.
         scale: of the relative loss; ``auto`` is the ratio until somebody who knows the data decides.
     """
 
-    kind: Literal["tradeoff", "target"] = "tradeoff"
+    kind: Kind = "tradeoff"
     price: float = 1.0
     target: float = 0.44
     scale: Literal["auto", "ratio", "skill"] = "auto"
+    cost: CostKind = "weights"
     __pydantic_config__: ClassVar = STRICT
 
     def __post_init__(self) -> None:
+        known = {"kind": get_args(Kind), "scale": ("auto", *get_args(Scale)), "cost": get_args(CostKind)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise unknown_name(f"objective.{name}", str(getattr(self, name)), values)
         conditions = {"0 <= price < inf": 0 <= self.price < float("inf"), "0 < target < 1": 0 < self.target < 1}
         require(conditions, self)
 
@@ -45,6 +56,10 @@ class Objective:
     def loss_scale(self) -> Scale:
         """The scale of the relative loss, decided."""
         return "skill" if self.scale == "skill" else "ratio"
+
+    def density(self, metrics: Mapping[str, float]) -> float:
+        """Density of a model by ``cost``: 1 - ``sparsity/trunk`` or 1 - ``sparsity/param`` of what is reported."""
+        return 1 - metrics["sparsity/trunk" if self.cost == "weights" else "sparsity/param"]
 
     def value(self, losses: Losses, reference: Reference, density: float) -> float:
         """J for losses by task on one split, against the dense reference on the same split and in J's scale.

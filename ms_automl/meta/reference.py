@@ -145,6 +145,11 @@ class Reference:
             "same steps and report_every"
         )
 
+    def check(self) -> None:
+        """Raise ConfigError where no course was recorded."""
+        if not self.course:
+            raise ConfigError("the dense reference has no course to hold losses against: train it with probe=True")
+
     def term(self, task: str, loss: Tensor) -> Tensor:
         """L_t in units of the relative loss, up to a constant: its derivative is T ∂R/∂L_t."""
         if self.scale == "ratio":

@@ -26,20 +26,21 @@ class LambdaSchedule:
         values: K knots of L values each, all ≥ 0; K = 1 is a constant.
         shares: K knots of L shares of each layer's groups, smallest norms first, that the prox touches;
             None touches all.
-        rest: λ of the groups that the shares leave out.
+        rest: λ of the groups that the shares leave out, one or L.
     """
 
     layers: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     shares: tuple[tuple[float, ...], ...] | None = None
-    rest: float = 0.0
+    rest: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         self._check("λ must be finite, `λ >= 0`", self.values, sys.float_info.max)
         if self.shares is not None:
             self._check("`0 <= share <= 1` must hold", self.shares, 1.0)
-        if not 0 <= self.rest <= sys.float_info.max:
-            raise ConfigError(f"λ of the rest must be finite, `λ >= 0`, but got {self.rest}")
+        rest = self.rest if isinstance(self.rest, tuple) else (self.rest,) * len(self.layers)
+        if len(rest) != len(self.layers) or not all(0 <= value <= sys.float_info.max for value in rest):
+            raise ConfigError(f"λ of the rest must be finite, `λ >= 0`, one or one a layer, but got {self.rest}")
 
     def _check(self, condition: str, knots: tuple[tuple[float, ...], ...], highest: float) -> None:
         for row in knots or ((),):
@@ -54,6 +55,10 @@ class LambdaSchedule:
     def lambda_at(self, phase: float) -> Tensor:
         """[L] λ at progress ``phase`` of the sparsifying phase."""
         return _interpolate(torch.tensor(self.values, dtype=torch.float64), phase).float()
+
+    def rest_of_layers(self) -> Tensor:
+        """[L] λ of the groups that the shares leave out."""
+        return torch.tensor(self.rest, dtype=torch.float32).expand(len(self.layers))
 
     def shares_at(self, phase: float) -> Tensor | None:
         """[L] shares of the groups that the prox touches, or None for all."""
@@ -72,10 +77,11 @@ class LambdaSchedule:
         return LambdaSchedule(self.layers, rows, self.shares, self.rest)
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON: ``{"layers": [...], "values": [[...]], "shares": [[...]] | null, "rest": λ}``."""
+        """As JSON: ``{"layers": [...], "values": [[...]], "shares": [[...]] | null, "rest": λ or [...]}``."""
         shares = None if self.shares is None else [list(row) for row in self.shares]
         values = [list(row) for row in self.values]
-        return {"layers": list(self.layers), "values": values, "shares": shares, "rest": self.rest}
+        rest = list(self.rest) if isinstance(self.rest, tuple) else self.rest
+        return {"layers": list(self.layers), "values": values, "shares": shares, "rest": rest}
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> LambdaSchedule:
@@ -84,8 +90,8 @@ class LambdaSchedule:
         assert isinstance(layers, list) and isinstance(values, list)
         kept = tuple(map(tuple, shares)) if isinstance(shares, list) else None
         rest = data.get("rest", 0.0)
-        assert isinstance(rest, int | float)
-        return cls(tuple(layers), tuple(map(tuple, values)), kept, rest)
+        assert isinstance(rest, int | float | list)
+        return cls(tuple(layers), tuple(map(tuple, values)), kept, tuple(rest) if isinstance(rest, list) else rest)
 
 
 def record(course: list[list[float]], phase: float, values: Tensor) -> None:

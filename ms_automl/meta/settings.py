@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from ms_automl.errors import STRICT, require
 
@@ -171,15 +171,16 @@ class ImplicitNeumannSettings(UnrollingSettings):
     learner: Literal["implicit_neumann"] = "implicit_neumann"
 
 
-SETTINGS: dict[str, type[LearnerSettings]] = {
-    "one_step": OneStepSettings,
-    "forward": ForwardSettings,
-    "forward_exact": ForwardExactSettings,
-    "unrolled_first_order": UnrolledFirstOrderSettings,
-    "unrolled": UnrolledSettings,
-    "implicit_cg": ImplicitCGSettings,
-    "implicit_neumann": ImplicitNeumannSettings,
-    "waterfill": WaterfillSettings,
-    "removal": RemovalSettings,
-}
+AnySettings = (
+    OneStepSettings
+    | ForwardSettings
+    | ForwardExactSettings
+    | UnrolledFirstOrderSettings
+    | UnrolledSettings
+    | ImplicitCGSettings
+    | ImplicitNeumannSettings
+    | WaterfillSettings
+    | RemovalSettings
+)
+SETTINGS: dict[str, type[LearnerSettings]] = {settings.learner: settings for settings in get_args(AnySettings)}
 """By learner, a key of :data:`~ms_automl.meta.learners.LEARNERS`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ms_automl.meta.bounds import MeasuredBounds
 from ms_automl.meta.diagnostics import at_bounds
 from ms_automl.meta.level import Level
+from ms_automl.meta.rule import Learner
 from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.sparsity import (
@@ -20,7 +23,7 @@ from ms_automl.sparsity import (
 )
 
 
-class WaterfillLearner:
+class WaterfillLearner(Learner):
     """λ_l such that the prox takes out the groups whose removal costs least, wherever they lie.
 
     With c_g the removal cost per weight (:class:`~ms_automl.sparsity.TaylorImportance`) and s(x) a cubic ramp to
@@ -40,9 +43,10 @@ class WaterfillLearner:
         groups: the groups.
         level: share of the weights to be zero in the end.
         bounds: (λ_min, λ_max), of which the upper one alone binds λ: it is 0 in a layer that nothing is taken
-            from.
-        every: steps between two updates of μ.
-        rest: λ of the groups that stay.
+            from. Or what measures λ_max and the λ of the groups that stay.
+        every: steps between two updates of μ, and of what is measured.
+        rest: λ of the groups that stay, with bounds that are given.
+        begin: progress of the phase at which the ramp begins.
         decay: of the costs' moving average, per step.
     """
 
@@ -51,16 +55,20 @@ class WaterfillLearner:
         groups: Groups,
         level: Level,
         *,
-        bounds: tuple[float, float],
-        every: int,
-        rest: float,
+        bounds: tuple[float, float] | MeasuredBounds,
+        every: int = 10,
+        rest: float = 0.0,
+        begin: float = 0.0,
         decay: float = 0.99,
     ) -> None:
         self.groups = groups
         self.level = level
-        self.bounds = bounds
+        self.measured = bounds if isinstance(bounds, MeasuredBounds) else None
+        self.highest: float | Tensor = math.inf if isinstance(bounds, MeasuredBounds) else bounds[1]
         self.every = every
-        self.rest = rest
+        self.measures_every = every if self.measured is not None else 0
+        self.rest: float | Tensor = rest  # [L] where it is measured
+        self.begin = begin
         self.importance = TaylorImportance(groups, decay)
         self.chosen = torch.zeros_like(groups.layer, dtype=torch.bool)  # [G] c_g < μ
         self.gone = torch.zeros_like(self.chosen)  # [G] those of them that have reached zero
@@ -78,8 +86,11 @@ class WaterfillLearner:
         """Update the level where due, then one prox; in the phase's last step the level's groups go for good."""
         last = now.phase >= 1
         self.importance.observe(now.gradients())
+        if self.measured is not None:
+            self.measured.observe(now.lr, now.moved, (~self.chosen).to(self.groups.size.dtype))
+            self.rest, self.highest = self.measured.rest, self.measured.high
         if now.index % self.every == 0 or last:
-            self.chosen = self.importance.lowest(cubic_ramp(self.level.share, now.phase), self.gone) | self.gone
+            self.chosen = self.importance.lowest(self._share(now.phase), self.gone) | self.gone
         norms = self.groups.norms()
         self.lambda_ = self._lambda_now(norms, now.lr)
         threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, self.chosen, self.rest)
@@ -101,20 +112,39 @@ class WaterfillLearner:
         """Whether λ_max held the prox back, once the phase is over."""
         lines = []
         if self.forced > 0.05:
+            remedy = "train for more steps"
+            if self.measured is None:
+                remedy = f"raise lambda.high (now {self.highest:g}) or training.steps"
             lines.append(
                 f"{100 * self.forced:.0f} % of the weights were not at zero when the sparsifying phase ended and "
-                f"went at once: raise lambda.high (now {self.bounds[1]:g}) or training.steps"
+                f"went at once: {remedy}"
             )
-        return lines + at_bounds(self.groups.names, self.lambda_, (0.0, self.bounds[1]))
+        if self.measured is not None:
+            return lines
+        return lines + at_bounds(self.groups.names, self.lambda_, (0.0, float(self.highest)))
 
-    def _lambda_now(self, norms: Tensor, lr: float) -> Tensor:
+    def _share(self, phase: float) -> float:
+        """s(x)."""
+        if phase <= self.begin:
+            return 0.0
+        self.level.check()
+        return cubic_ramp(self.level.share, (phase - self.begin) / (1 - self.begin))
+
+    def _lambda_now(self, norms: Tensor, lr: float | Tensor) -> Tensor:
         """[L] what brings the longest of the chosen groups to zero, or back to it where the optimiser moved it."""
         going = torch.where(self.chosen, norms, 0.0)
         zeros = torch.zeros_like(self.lambda_)
         longest = zeros.scatter_reduce(0, self.groups.layer, going, "amax")
         size = zeros.scatter_reduce(0, self.groups.layer, self.groups.size, "amax")
+        highest: float | Tensor = self.highest
+        if isinstance(lr, Tensor):  # the smallest of a layer, so that it suffices
+            largest = lr.max()
+            lr = torch.full_like(zeros, torch.inf).scatter_reduce(0, self.groups.layer, lr, "amin")
+            if self.measured is not None:  # by the largest learning rate: what learns slower has a larger unit
+                highest = self.highest * largest / lr.clamp(min=torch.finfo(lr.dtype).tiny)
         # A hair more than the norm, so that rounding leaves no remainder.
-        return (longest * (1 + 1e-5) / (lr * size.sqrt())).clamp(max=self.bounds[1])
+        needed = longest * (1 + 1e-5) / (lr * size.sqrt() + torch.finfo(size.dtype).tiny)
+        return needed.clamp(max=highest)
 
     def _shares(self) -> Tensor:
         """[L] share of the layer's groups that λ acts on or has brought to zero."""
@@ -124,20 +154,21 @@ class WaterfillLearner:
     def schedule(self) -> LambdaSchedule:
         """The course of λ and of the shares it touched, as knots that ``fixed_lambda`` accepts."""
         values, shares = tuple(map(tuple, self.course)), tuple(map(tuple, self.shares))
-        return LambdaSchedule(self.groups.names, values, shares, self.rest)
+        rest = float(self.rest) if self.measured is None else self.measured.mean_rest
+        return LambdaSchedule(self.groups.names, values, shares, rest)
 
     def state_dict(self) -> dict[str, Any]:
         """Costs, level, shares, λ and the course so far."""
         return {
             "importance": self.importance.state_dict(),
             "level": self.level.state_dict(),
-            "chosen": self.chosen,
-            "gone": self.gone,
-            "lambda": self.lambda_,
+            "chosen": self.chosen.clone(),
+            "gone": self.gone.clone(),
+            "lambda": self.lambda_.clone(),
             "forced": self.forced,
             "course": list(self.course),
             "shares": list(self.shares),
-        }
+        } | ({} if self.measured is None else {"measured": self.measured.state_dict()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
@@ -145,5 +176,7 @@ class WaterfillLearner:
         self.level.load_state_dict(state["level"])
         for tensor, name in ((self.chosen, "chosen"), (self.gone, "gone"), (self.lambda_, "lambda")):
             tensor.copy_(state[name])
+        if self.measured is not None:
+            self.measured.load_state_dict(state["measured"])
         self.forced = state["forced"]
         self.course, self.shares = list(state["course"]), list(state["shares"])

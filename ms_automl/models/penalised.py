@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from ms_automl.errors import NetworkError
 from ms_automl.models.copying import copied, first_line
 from ms_automl.models.leaves import leaves
 from ms_automl.models.network import MultiTaskNet
+from ms_automl.models.overparam import FactoredConv2d
 from ms_automl.models.probe import zeros_silence
 from ms_automl.models.weights import (
     overlapping_weights,
@@ -36,7 +38,7 @@ class Penalised:
     Attributes:
         convs: convolutions of the trunk by name, each weight once.
         left_out: why not, of every other ungrouped convolution.
-        parameters: of the trunk, how many numbers.
+        parameters: of the trunk, how many numbers; factors count as the weight that they are contracted to.
     """
 
     convs: Mapping[str, nn.Conv2d]
@@ -52,11 +54,21 @@ class _Seen:
     learns: bool
 
 
+DRAWS = 8
+"""Times that a trunk is trained at the most to see a gradient in every layer: some leave layers out at random."""
+
+
 class _FailsError(NetworkError):
     """A network does not run."""
 
 
-def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, single: bool = False) -> Penalised:
+def find_penalised(
+    network: MultiTaskNet,
+    image_shape: tuple[int, int, int],
+    kept: Mapping[str, str] = MappingProxyType({}),
+    *,
+    single: bool = False,
+) -> Penalised:
     """Find the convolutions of a trunk whose zeros mean something; leaves the network as it is.
 
     Left out are those whose weight is computed or frozen; those that evaluation does not reach, or that no
@@ -66,6 +78,7 @@ def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, 
     Args:
         network: its trunk is run on random images, without values where that is much.
         image_shape: (channels, H, W).
+        kept: by name, why a convolution is left out besides.
         single: whether single weights or filters go to zero, and not the weights of input channels.
 
     Raises:
@@ -77,7 +90,8 @@ def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, 
     if not convolutions:
         raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
     left_out = {name: why for name, conv in convolutions.items() if (why := why_not_penalised(conv))}
-    convs = network.penalised()
+    left_out |= {name: why for name, why in kept.items() if name in convolutions}
+    convs = {name: conv for name, conv in network.penalised().items() if name not in left_out}
     if convs:
         images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
         with suppress(_FailsError):
@@ -87,7 +101,13 @@ def find_penalised(network: MultiTaskNet, image_shape: tuple[int, int, int], *, 
             convs = {name: conv for name, conv in convs.items() if not whys[name]}
     if not convs:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
-    return Penalised(convs, left_out, sum(parameter.numel() for parameter in network.trunk.parameters()))
+    return Penalised(convs, left_out, _parameters(network.trunk))
+
+
+def _parameters(trunk: nn.Module) -> int:
+    factored = (module for module in trunk.modules() if isinstance(module, FactoredConv2d))
+    factors = {id(factor) for module in factored for factor in (module.left, module.core)}  # V stands for it
+    return sum(parameter.numel() for parameter in trunk.parameters() if id(parameter) not in factors)
 
 
 def _why_not(conv: nn.Conv2d, seen: _Seen | None, single: bool) -> str:
@@ -189,8 +209,11 @@ def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, 
         trunk.eval()(images.clone())
     for hook in hooks:
         hook.remove()
-    with torch.enable_grad():
-        found = [leaf for leaf in leaves(trunk.train()(images)) if leaf.requires_grad]
-        if found:
-            torch.autograd.backward([leaf.sum() for leaf in found])
+    for _ in range(DRAWS):
+        with torch.enable_grad():
+            found = [leaf for leaf in leaves(trunk.train()(images.clone())) if leaf.requires_grad]
+            if found:
+                torch.autograd.backward([leaf.sum() for leaf in found])
+        if all(convs[name].weight.grad is not None for name in shapes):
+            break
     return {name: _Seen(shape, convs[name].weight.grad is not None) for name, shape in shapes.items()}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.weights import has_own_weight
 
 Kept = dict[str, list[int]]
 
@@ -203,6 +204,8 @@ def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
         for name, module in network.named_modules():
             if not isinstance(module, nn.Conv2d | EmptyConv2d | nn.BatchNorm2d) or not plain(module):
                 continue
+            if isinstance(module, nn.Conv2d) and not has_own_weight(module):
+                continue  # a product cannot be written into what computes a weight
 
             def see(found: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
                 calls[name] += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ms_automl.comparison.run import Role
+from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -20,75 +21,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way of choosing λ.
+    """A way of choosing λ."""
 
-    Attributes:
-        about: one line for ``--help`` and reports.
-        role: what it stands for in the comparison; its place in tables and its colour follow from that.
-        sampler: builds what proposes the trials of one seed.
-        first: the method of its first trial, which the budget must afford.
-        winners: the methods whose trials may be selected.
-        single: whether it runs one trial whatever the budget.
-        share: of the limit that the other arms have; infinite for the dense reference, charged to nobody.
-    """
-
-    about: str
-    role: Role
-    sampler: Callable[[SamplerInputs], Sampler]
-    first: str = "fixed_lambda"
-    winners: tuple[str, ...] = ("fixed_lambda",)
-    single: bool = False
-    share: float = 1.0
+    about: str  # one line for ``--help`` and reports
+    role: Role  # what it stands for in the comparison; its place in tables and its colour follow from that
+    sampler: Callable[[SamplerInputs], Sampler]  # builds what proposes the trials of one seed
+    first: str = "fixed_lambda"  # the method of its first trial, which the budget must afford
+    winners: tuple[str, ...] = ("fixed_lambda",)  # the methods whose trials may be selected
+    single: bool = False  # whether it runs one trial whatever the budget
+    share: float = 1.0  # of the limit that the other arms have; infinite for the reference, charged to nobody
 
 
-def _built_by(name: str) -> Callable[[SamplerInputs], Sampler]:
-    """A function of :mod:`ms_automl.samplers.builders`."""
-
+def _built(name: str) -> Callable[[SamplerInputs], Sampler]:
     def build(given: SamplerInputs) -> Sampler:
-        from ms_automl.samplers import builders
+        from ms_automl.samplers.builders import SAMPLERS
 
-        function: Callable[[SamplerInputs], Sampler] = getattr(builders, name)
-        return function(given)
+        return SAMPLERS[name](given)
 
     return build
 
 
-_FIXED, _META = "fixed_lambda", "meta_sparsity"
+_META = "meta_sparsity"
 _LEARNED, _SEARCHED, _PRUNED = Role.LEARNED, Role.SEARCHED, Role.PRUNED
 ARMS: dict[str, Arm] = {
-    "meta": Arm("λ learned in one training", _LEARNED, _built_by("meta"), _META, (_META,), single=True),
-    "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built_by("meta_search"), _META),
-    "meta-optuna": Arm("Optuna's TPE around the learned λ", _LEARNED, _built_by("meta_optuna"), _META),
-    "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built_by("optuna_tpe")),
-    "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built_by("optuna_gp")),
-    "optuna-asha": Arm("Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built_by("optuna_halving")),
-    "topk": Arm("many candidates for a third of a trial, the best to the end", _SEARCHED, _built_by("top_k")),
-    "random": Arm("random search over λ", _SEARCHED, _built_by("random_search")),
-    "random-2x": Arm("random search with twice the budget", _SEARCHED, _built_by("random_search"), share=2.0),
-    "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built_by("grid_search")),
-    "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built_by("warm_path")),
-    "fixed": Arm("the λ that the preset states", _SEARCHED, _built_by("stated"), single=True),
+    "meta": Arm("λ learned in one training", _LEARNED, _built("meta"), _META, (_META,), single=True),
+    "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built("meta-search"), _META),
+    "meta-optuna": Arm("Optuna's TPE around the learned λ", _LEARNED, _built("meta-optuna"), _META),
+    "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built("optuna")),
+    "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built("optuna-gp")),
+    "optuna-asha": Arm("Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built("optuna-asha")),
+    "topk": Arm("many candidates for a third of a trial, the best to the end", _SEARCHED, _built("topk")),
+    "random": Arm("random search over λ", _SEARCHED, _built("random")),
+    "random-2x": Arm("random search with twice the budget", _SEARCHED, _built("random-2x"), share=2.0),
+    "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built("grid")),
+    "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
+    "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
     "prune-taylor": Arm(
-        "gradual Taylor pruning, no λ; TPE over its level",
-        _PRUNED,
-        _built_by("prune_taylor"),
-        "pruned",
-        ("pruned",),
+        "gradual Taylor pruning, no λ; TPE over its level", _PRUNED, _built("prune-taylor"), "pruned", ("pruned",)
     ),
     "prune-magnitude": Arm(
-        "the same by LAMP scores of the weights", _PRUNED, _built_by("prune_magnitude"), "pruned", ("pruned",)
+        "the same by LAMP scores of the weights", _PRUNED, _built("prune-magnitude"), "pruned", ("pruned",)
     ),
     "dense-reg": Arm(
         "dense at the best of 4 weight decays, and of 4 λ whose zeros are not frozen",
         Role.CONTROL,
-        _built_by("dense_regularised"),
+        _built("dense-reg"),
         "dense",
-        ("dense", _FIXED),
+        ("dense", "fixed_lambda"),
     ),
     "dense": Arm(
         "λ = 0: the reference, charged to nobody",
         Role.REFERENCE,
-        _built_by("dense"),
+        _built("dense"),
         "dense",
         ("dense",),
         True,
@@ -101,7 +85,8 @@ REFERENCE = next(name for name, arm in ARMS.items() if arm.role is Role.REFERENC
 
 def check_names(config: Config) -> None:
     """Raise ConfigError for arms and spaces that do not exist or cannot be compared."""
-    from ms_automl.comparison.registry import SPACES
+    with ours():
+        from search_spaces import SPACES
 
     for name in config.arms:
         if name not in ARMS:

@@ -1,16 +1,23 @@
-"""The arms' samplers, built from what they are given: one function for each arm."""
+"""The arms' samplers, by name, built from what they are given."""
 
 from __future__ import annotations
 
-from ms_automl.comparison.registry import Parameter, Space
+from collections.abc import Callable
+
+from ms_automl.comparison.registry import Parameter
 from ms_automl.comparison.run import Suggestion
-from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers import optuna
-from ms_automl.samplers.base import Sampler, SamplerInputs, fixed_lambda, pruned
+from ms_automl.samplers.base import (
+    ListedTrials,
+    RandomSearch,
+    Sampler,
+    SamplerInputs,
+    TopK,
+    WarmPath,
+    fixed_lambda,
+    grid,
+)
 from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
-from ms_automl.samplers.multi_fidelity import TopK, WarmPath
-from ms_automl.samplers.optuna import MakeSampler, OptunaSearch
-from ms_automl.samplers.random import ListedTrials, RandomSearch, grid
+from ms_automl.samplers.optuna import MakeSampler, OptunaSearch, gp, rungs, tpe
 
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -18,120 +25,88 @@ REGULARISING = 4
 """Values of λ that `dense-reg` tries: the lower half of the bounds, where no group dies."""
 
 
-def dense(given: SamplerInputs) -> Sampler:
-    """One dense training, the reference."""
-    return ListedTrials([Suggestion("dense", {"probe": True}, {})])
+def _constant(given: SamplerInputs, value: float, **params: bool) -> Suggestion:
+    """One λ for every layer."""
+    trial = fixed_lambda(given.space)(dict.fromkeys(given.space.layers, value))
+    return Suggestion(trial.method, trial.params | params, {"lambda": value})
 
 
-def dense_regularised(given: SamplerInputs) -> Sampler:
+def _dense_regularised(given: SamplerInputs) -> Sampler:
     """Dense trainings at several weight decays, and at small λ whose zeros are not frozen."""
     decays = [Suggestion("dense", {"weight_decay": decay}, {"weight_decay": decay}) for decay in WEIGHT_DECAYS]
     low, high = given.config.lambda_.low, given.config.lambda_.high
-    thawed = []
-    for index in range(REGULARISING):
-        value = low * (high / low) ** (index / (2 * (REGULARISING - 1)))
-        schedule = _constant(given.space, value)
-        thawed.append(
-            Suggestion("fixed_lambda", {"schedule": schedule.to_dict(), "freeze": False}, {"lambda": value})
-        )
-    return ListedTrials([*decays, *thawed])
+    values = [low * (high / low) ** (index / (2 * (REGULARISING - 1))) for index in range(REGULARISING)]
+    return ListedTrials([*decays, *(_constant(given, value, freeze=False) for value in values)])
 
 
-def stated(given: SamplerInputs) -> Sampler:
-    """The λ that the configuration states."""
-    value = given.config.lambda_.fixed
-    params = {"schedule": _constant(given.space, value).to_dict()}
-    return ListedTrials([Suggestion("fixed_lambda", params, {"lambda": value})])
-
-
-def _constant(space: Space, value: float) -> LambdaSchedule:
-    """One λ for every layer."""
-    return LambdaSchedule.constant({layer: value for layers in space.layers.values() for layer in layers})
-
-
-def random_search(given: SamplerInputs) -> Sampler:
-    """Random draws of λ."""
+def _random(given: SamplerInputs) -> RandomSearch:
     return RandomSearch(given.space.parameters, fixed_lambda(given.space), given.seed)
 
 
-def grid_search(given: SamplerInputs) -> Sampler:
-    """A grid of one λ for all layers."""
-    return grid(given.space.parameters, fixed_lambda(given.space), given.trials)
+def _grid(given: SamplerInputs) -> list[Suggestion]:
+    return grid(given.space.parameters, fixed_lambda(given.space), given.config.budget.trials)
 
 
-def warm_path(given: SamplerInputs) -> Sampler:
-    """A grid of one λ for all layers, each trial from the weights of the one before."""
-    return WarmPath(grid(given.space.parameters, fixed_lambda(given.space), given.trials))
-
-
-def top_k(given: SamplerInputs) -> Sampler:
-    """Random draws for a short while, the best of them to the end."""
-    rung = max(1, round(given.reports / 3))
+def _top_k(given: SamplerInputs) -> Sampler:
     training = given.config.training
+    rung = max(1, round(training.reports / 3))
     # The last report may come after fewer steps than the others.
     share = min(1.0, rung * training.report_every / training.steps)
-    return TopK(given.space.parameters, fixed_lambda(given.space), given.seed, given.trials, rung, share)
+    return TopK(_random(given), given.config.budget.trials, rung, share)
 
 
-def _optuna(given: SamplerInputs, name: str, sampler: MakeSampler, rungs: tuple[int, ...] = ()) -> OptunaSearch:
-    return OptunaSearch(
-        given.space.parameters,
-        fixed_lambda(given.space),
-        given.seed,
-        given.trials,
-        sampler=sampler,
-        rungs=rungs,
-        journal=given.journal,
-        name=f"{name}-{given.seed}",
-    )
+def _optuna(name: str, sampler: MakeSampler, halving: bool = False) -> Callable[[SamplerInputs], Sampler]:
+    def build(given: SamplerInputs) -> Sampler:
+        return OptunaSearch(
+            given.space.parameters,
+            fixed_lambda(given.space),
+            given.seed,
+            given.config.budget.trials,
+            sampler=sampler,
+            rungs=rungs(given.config.training.reports) if halving else (),
+            journal=given.journal,
+            name=f"{name}-{given.seed}",
+        )
+
+    return build
 
 
-def optuna_tpe(given: SamplerInputs) -> Sampler:
-    """Optuna's tree-structured Parzen estimator over λ."""
-    return _optuna(given, "optuna", optuna.tpe)
+def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
+    def render(values: dict[str, float]) -> Suggestion:
+        return Suggestion("pruned", {"level": values["level"], "criterion": criterion}, values)
+
+    def build(given: SamplerInputs) -> Sampler:
+        if given.asked.kind == "target":
+            # The ramp removes at least what is asked, so one trial at the target is the whole search.
+            return ListedTrials([render({"level": given.asked.target})])
+        name = f"prune-{criterion}-{given.seed}"
+        return OptunaSearch(
+            PRUNING_LEVEL, render, given.seed, given.config.budget.trials, journal=given.journal, name=name
+        )
+
+    return build
 
 
-def optuna_gp(given: SamplerInputs) -> Sampler:
-    """Optuna's Gaussian process over λ."""
-    return _optuna(given, "optuna-gp", optuna.gp)
+def _meta_optuna(given: SamplerInputs) -> Sampler:
+    name = f"meta-optuna-{given.seed}"
+    return MetaOptuna(given.space, given.seed, given.config.budget.trials, journal=given.journal, name=name)
 
 
-def optuna_halving(given: SamplerInputs) -> Sampler:
-    """Optuna's tree-structured Parzen estimator over λ, with successive halving."""
-    return _optuna(given, "optuna-asha", optuna.tpe, optuna.rungs(given.reports))
-
-
-def _prune(given: SamplerInputs, criterion: str) -> Sampler:
-    render = pruned(criterion)
-    if given.config.objective.kind == "target":
-        # The ramp removes at least what is asked, so one trial at the target is the whole search.
-        return ListedTrials([render({"level": given.config.objective.target})])
-    name = f"prune-{criterion}-{given.seed}"
-    return OptunaSearch(PRUNING_LEVEL, render, given.seed, given.trials, journal=given.journal, name=name)
-
-
-def prune_taylor(given: SamplerInputs) -> Sampler:
-    """TPE over the level of Taylor pruning."""
-    return _prune(given, "taylor")
-
-
-def prune_magnitude(given: SamplerInputs) -> Sampler:
-    """TPE over the level of magnitude pruning."""
-    return _prune(given, "magnitude")
-
-
-def meta(given: SamplerInputs) -> Sampler:
-    """One training that learns λ."""
-    return ListedTrials([Suggestion("meta_sparsity", {}, {})])
-
-
-def meta_search(given: SamplerInputs) -> Sampler:
-    """The learned λ tried and refined as a fixed λ."""
-    return MetaSparsity(given.space, given.seed)
-
-
-def meta_optuna(given: SamplerInputs) -> Sampler:
-    """TPE around the learned λ."""
-    return MetaOptuna(
-        given.space, given.seed, given.trials, journal=given.journal, name=f"meta-optuna-{given.seed}"
-    )
+SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
+    "meta": lambda _: ListedTrials([Suggestion("meta_sparsity", {}, {})]),
+    "meta-search": lambda given: MetaSparsity(given.space, given.seed),
+    "meta-optuna": _meta_optuna,
+    "optuna": _optuna("optuna", tpe),
+    "optuna-gp": _optuna("optuna-gp", gp),
+    "optuna-asha": _optuna("optuna-asha", tpe, halving=True),
+    "topk": _top_k,
+    "random": _random,
+    "random-2x": _random,
+    "grid": lambda given: ListedTrials(_grid(given)),
+    "path": lambda given: WarmPath(_grid(given)),
+    "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
+    "prune-taylor": _pruned("taylor"),
+    "prune-magnitude": _pruned("magnitude"),
+    "dense-reg": _dense_regularised,
+    "dense": lambda _: ListedTrials([Suggestion("dense", {"probe": True}, {})]),
+}

@@ -23,12 +23,12 @@ REACH = math.log(10)
 class LearnedFirst(Sampler):
     """First a training that learns λ, then trials with shifts of what it has learned; done where it failed.
 
-    Args:
-        space: its parameters say which λ move together, its bounds hold.
+    The parameters of the space say which λ move together, its bounds hold.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
+        self.names = {p.name: f"shift/{p.name.removeprefix('lambda/')}" for p in space.parameters}
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
         """The training that learns λ; later a fixed-λ trial around that."""
@@ -40,27 +40,23 @@ class LearnedFirst(Sampler):
         if first.result is None or first.result.schedule is None:
             return DONE
         learned = LambdaSchedule.from_dict(first.result.schedule)
-        return shifted(self.space, learned, self.shifts(others))
+        shifts = self.shifts(others)
+        factor = self.space.lambdas({name: math.exp(shifts[shift]) for name, shift in self.names.items()})
+        low, high = self.space.parameters[0].low, self.space.parameters[0].high
+        schedule = learned.scaled([factor[layer] for layer in learned.layers]).clipped(low, high)
+        return Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, shifts)
 
     @abstractmethod
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
-        """Shift of log λ by parameter of the space.
-
-        Args:
-            trials: around the learned λ, so far.
-        """
+        """Shifts of log λ, ``shift/<layer>`` of ``lambda/<layer>``, after these trials around the learned λ."""
 
 
 class MetaSparsity(LearnedFirst):
     """The learned course of λ as it is, then courses around it.
 
     Around it: the whole course a step up, a step down, then further in the better direction while that helps;
-    after that Gaussian steps of each parameter of the space around the best. Says whether a learned λ carries
-    over to a training that does not learn it.
-
-    Args:
-        space: its parameters say which λ move together, its bounds hold.
-        seed: of the Gaussian steps.
+    after that Gaussian steps of each parameter of the space around the best, drawn by ``seed``. Says whether a
+    learned λ carries over to a training that does not learn it.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -69,52 +65,33 @@ class MetaSparsity(LearnedFirst):
 
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
         """No shift, a step up, a step down, then steps around the best."""
-        names = [parameter.name for parameter in self.space.parameters]
+        names = self.names.values()
         first = (0.0, STEP, -STEP)
         if len(trials) < len(first):
             return dict.fromkeys(names, first[len(trials)])
-        tried = [trial for trial in trials if trial.result is not None]
-        best = dict.fromkeys(names, 0.0)
-        if tried:
-            winner = min(tried, key=lambda trial: trial.result.rank if trial.result is not None else (0.0, 0.0))
-            best = self._shifts_of(winner)
+        ranked = [(trial.result.rank, n) for n, trial in enumerate(trials) if trial.result is not None]
+        best = trials[min(ranked)[1]].suggestion.values if ranked else dict.fromkeys(names, 0.0)
         common = set(best.values())
         further = 2 * next(iter(common)) if len(common) == 1 else 0.0
-        if further and all(set(self._shifts_of(trial).values()) != {further} for trial in trials):
+        if further and all(set(trial.suggestion.values.values()) != {further} for trial in trials):
             return dict.fromkeys(names, further)
         source = random.Random(f"{self.seed}/{len(trials)}")
         return {name: best[name] + source.gauss(0, STEP) for name in names}
 
-    def _shifts_of(self, trial: Observation) -> dict[str, float]:
-        return {
-            parameter.name: trial.suggestion.values[shift_of(parameter.name)]
-            for parameter in self.space.parameters
-        }
-
 
 class MetaOptuna(LearnedFirst):
-    """The learned course of λ as it is, then a study of Optuna's over shifts of it.
-
-    Args:
-        space: its parameters say which λ move together, its bounds hold.
-        seed: of Optuna's sampler.
-        trials: how many the budget allows.
-        journal: file that keeps the study; None keeps none.
-        name: of the study there.
-    """
+    """The learned course of λ as it is, then a study of Optuna's over shifts of it (:class:`OptunaSearch`)."""
 
     def __init__(
         self, space: Space, seed: int, trials: int, *, journal: Path | None = None, name: str = "study"
     ) -> None:
         super().__init__(space)
-        bounds = tuple(Parameter(shift_of(p.name), -REACH, REACH, "linear") for p in space.parameters)
-        first = {parameter.name: 0.0 for parameter in bounds}
-        self.search = OptunaSearch(bounds, None, seed, trials, first=first, journal=journal, name=name)
+        bounds = tuple(Parameter(shift, -REACH, REACH, "linear") for shift in self.names.values())
+        self.search = OptunaSearch(bounds, _as_values, seed, trials, journal=journal, name=name)
 
     def shifts(self, trials: Sequence[Observation]) -> dict[str, float]:
-        """The shifts that Optuna suggests."""
-        values = self.search.values(trials)
-        return {parameter.name: values[shift_of(parameter.name)] for parameter in self.space.parameters}
+        """No shift, then those that Optuna suggests."""
+        return self.search.ask(trials).values if trials else dict.fromkeys(self.names.values(), 0.0)
 
     def record(self, trial: Observation) -> None:
         """Keep the end of a trial around the learned λ in the study's file."""
@@ -122,21 +99,5 @@ class MetaOptuna(LearnedFirst):
             self.search.record(trial)
 
 
-def shifted(space: Space, learned: LambdaSchedule, shifts: dict[str, float]) -> Suggestion:
-    """A learned course with log λ shifted, within the bounds, as a fixed-λ trial.
-
-    Args:
-        space: whose parameters the shifts are named after.
-        learned: the course.
-        shifts: of log λ, by parameter.
-    """
-    factor = space.lambdas({name: math.exp(shift) for name, shift in shifts.items()})
-    low, high = space.parameters[0].low, space.parameters[0].high
-    schedule = learned.scaled([factor[layer] for layer in learned.layers]).clipped(low, high)
-    values = {shift_of(name): shift for name, shift in shifts.items()}
-    return Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, values)
-
-
-def shift_of(name: str) -> str:
-    """The name of a parameter's shift: ``shift/<layer>`` for ``lambda/<layer>``."""
-    return f"shift/{name.removeprefix('lambda').removeprefix('/') or 'lambda'}"
+def _as_values(values: dict[str, float]) -> Suggestion:
+    return Suggestion("fixed_lambda", {}, values)

@@ -60,14 +60,22 @@ class CoupledGroups(Groups):
         index = torch.cat([*coupling.companions.values(), torch.empty(0, dtype=torch.int64)]).to(device)
         self._index = torch.where(index < 0, count, index)
 
+    def masks(self, alive: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The parameters in which groups leave zeros, biases, γ and β too, each with what it is multiplied by."""
+        return [*super().masks(alive), *zip(self.companions, self._living(alive != 0), strict=True)]
+
+    def _living(self, alive: Tensor) -> list[Tensor]:
+        """1 or 0 for each entry of the companions."""
+        living = torch.cat([alive, alive.new_ones(1)]).index_select(0, self._index).to(self.size.dtype)
+        parts = zip(torch.split(living, self._lengths), self._shapes, strict=True)
+        return [part.view(shape) for part, shape in parts]
+
     @torch.no_grad()
     def multiply_(self, multipliers: Sequence[Tensor], alive: Tensor) -> None:
         """θ ← multiplier · θ, weight by weight; biases, γ and β of dead channels become 0."""
         super().multiply_(multipliers, alive)
         if self.companions:
-            living = torch.cat([alive, alive.new_ones(1)]).index_select(0, self._index).to(self.size.dtype)
-            parts = zip(torch.split(living, self._lengths), self._shapes, strict=True)
-            torch._foreach_mul_(self.companions, [part.view(shape) for part, shape in parts])
+            torch._foreach_mul_(self.companions, self._living(alive))
 
     def zeroed(self, order: Tensor) -> Tensor:
         """How many weights are zero once the first 1, 2, … groups of an order are: [G], as float64."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from ms_automl.errors import unknown_name
 from ms_automl.models import MultiTaskNet, find_penalised
@@ -18,7 +19,12 @@ GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Convs], Group
 }
 
 
-def build_groups(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, int]) -> Groups:
+def build_groups(
+    network: MultiTaskNet,
+    grouping: str,
+    image_shape: tuple[int, int, int],
+    kept: Mapping[str, str] = MappingProxyType({}),
+) -> Groups:
     """Group the penalised weights of a network.
 
     Args:
@@ -26,6 +32,7 @@ def build_groups(network: MultiTaskNet, grouping: str, image_shape: tuple[int, i
             :func:`~ms_automl.models.penalised.find_penalised` finds.
         grouping: a key of :data:`GROUPINGS`.
         image_shape: (channels, H, W) of the images it takes; tells `coupled` what to trace it with.
+        kept: by name, why a convolution is not to be grouped.
 
     Raises:
         ConfigError: for an unknown name.
@@ -33,7 +40,7 @@ def build_groups(network: MultiTaskNet, grouping: str, image_shape: tuple[int, i
     """
     if grouping not in GROUPINGS:
         raise unknown_name("grouping", grouping, list(GROUPINGS))
-    found = find_penalised(network, image_shape, single=grouping != "input_channel")
+    found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
     groups = GROUPINGS[grouping](network, image_shape, found.convs)
     groups.share, groups.left_out = groups.total / found.parameters, found.left_out
     return groups
@@ -44,5 +51,5 @@ def remark(groups: Groups) -> str:
     if groups.share >= 0.5 and not groups.left_out:
         return ""
     share = f"{100 * groups.share:.3g} % of the trunk's parameters"
-    line = f"λ acts on {share}, and zeros and density are shares of these alone"
+    line = f"λ can act on {share}, and no more of them can go to zero"
     return line + (f"; left out: {told(groups.left_out)}" if groups.left_out else "")

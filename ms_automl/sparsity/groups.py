@@ -73,6 +73,23 @@ class Groups:
         self.removable = torch.tensor(list(removable), device=device)
         self.single = len(self.layer) == self.total
 
+    def masks(self, alive: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The parameters in which groups leave zeros, each with what it is multiplied by.
+
+        Args:
+            alive: [G] 1 where a group lives, else 0.
+        """
+        return list(zip(self.weights, self.per_weight(alive), strict=True))
+
+    @property
+    def most(self) -> float:
+        """Share of the penalised weights that can be zero: all but the smallest group of layers that keep one."""
+        alive = torch.zeros_like(self.size)
+        for layer in self._kept:
+            alive[layer.start + int(self.size[layer].argmin())] = 1
+        masks = zip(self.per_weight(alive), self.weights, strict=True)
+        return sum(float((mask == 0).double().mean()) * weight.numel() for mask, weight in masks) / self.total
+
     def inner(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Σ over each group of a · b: two lists of tensors shaped like the weights to [G]."""
         return self.sum(torch._foreach_mul(list(a), list(b)))

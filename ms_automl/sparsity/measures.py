@@ -11,23 +11,25 @@ from ms_automl.sparsity.groups import Groups
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Shares of exact zeros among the trunk's penalised convolutions.
+    """Shares of exact zeros in a trunk.
 
     Attributes:
         group: zero groups / groups.
-        param: weights in zero groups / weights. It differs from ``group`` where groups differ in size; a weight
-            of two groups counts once, and as zero when either is.
+        param: weights in zero groups / penalised weights. It differs from ``group`` where groups differ in size; a
+            weight of two groups counts once, and as zero when either is.
+        trunk: weights in zero groups / all parameters of the trunk, penalised or not.
         layers: ``group`` within each layer, by name.
     """
 
     group: float
     param: float
+    trunk: float
     layers: dict[str, float]
 
     @property
     def density(self) -> float:
-        """1 - param: the density that the trade-off objective prices (kind ``zero_groups``)."""
-        return 1 - self.param
+        """1 - trunk."""
+        return 1 - self.trunk
 
 
 @torch.no_grad()
@@ -41,5 +43,6 @@ def measure(groups: Groups) -> Sparsity:
     return Sparsity(
         group=float(zero.mean()),
         param=zeros / groups.total,
+        trunk=zeros / groups.total * groups.share,
         layers=dict(zip(groups.names, by_layer.tolist(), strict=True)),
     )

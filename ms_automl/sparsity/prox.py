@@ -11,21 +11,21 @@ from ms_automl.sparsity.groups import Groups
 from ms_automl.sparsity.prox_metric import multipliers
 
 
-def thresholds(groups: Groups, lambda_: Tensor, lr: float) -> Tensor:
+def thresholds(groups: Groups, lambda_: Tensor, lr: float | Tensor) -> Tensor:
     """[G] η λ_l sqrt(n_g), by how much the step shortens each group's norm.
 
     Args:
         groups: the groups.
         lambda_: [L] λ of each layer, on any device.
         lr: η, the scheduled learning rate of the step just taken, which keeps the penalised problem's
-            stationary points where they are (docs/architecture.md, 'The proximal step').
+            stationary points where they are (docs/architecture.md, 'The proximal step'); [G] where groups differ.
     """
     by_layer = lambda_.to(groups.layer.device, non_blocking=True)
     return lr * by_layer.index_select(0, groups.layer) * groups.size.sqrt()
 
 
 def selective_thresholds(
-    groups: Groups, norms: Tensor, lambda_: Tensor, lr: float, chosen: Tensor, rest: float
+    groups: Groups, norms: Tensor, lambda_: Tensor, lr: float | Tensor, chosen: Tensor, rest: float | Tensor
 ) -> Tensor:
     """[G] η λ sqrt(n_g) with λ_l for the chosen groups and one λ for the rest, which it shortens but never zeroes.
 
@@ -33,11 +33,11 @@ def selective_thresholds(
         groups: the groups.
         norms: [G] ||θ_g||.
         lambda_: [L] λ of each layer's chosen groups.
-        lr: η.
+        lr: η; [G] where groups differ.
         chosen: [G] True for the groups that are to go.
-        rest: λ of the others.
+        rest: λ of the others; [L] where layers differ in it.
     """
-    every = torch.full_like(lambda_, rest)
+    every = rest if isinstance(rest, Tensor) else torch.full_like(lambda_, rest)
     shortened = torch.minimum(thresholds(groups, every, lr), norms / 2)
     return torch.where(chosen, thresholds(groups, lambda_, lr), shortened)
 

@@ -8,11 +8,11 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ms_automl.errors import ConfigError, DataError
+from ms_automl.errors import ConfigError, DataError, MsAutomlError
 
 LOCK = ".lock"
 
@@ -31,11 +31,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all.
-
-    Raises:
-        ValueError: for NaN and infinity, which JSON does not have.
-    """
+    """Write a JSON file whole or not at all; ValueError for NaN and infinity, which JSON does not have."""
     write_whole(file, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -46,14 +42,16 @@ def append_lines(file: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of JSON but a last one that is not whole; none where there is no file.
-
-    Raises:
-        DataError: where a line is damaged.
-    """
-    if file.exists():
-        content = file.read_bytes()
-        yield from decoded_lines(content[: content.rfind(b"\n") + 1], str(from_here(file)))
+    """The lines of a file of JSON, if it is there, but a last one cut short; DataError for a damaged one."""
+    if not file.exists():
+        return
+    whole = file.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(whole, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            where = f"{from_here(file)}: line {number}"
+            raise DataError(f"{where} is damaged: restore the file from a copy") from error
 
 
 def mend_lines(file: Path) -> None:
@@ -65,36 +63,38 @@ def mend_lines(file: Path) -> None:
             os.truncate(file, whole)
 
 
-def decoded_lines(content: bytes, where: str) -> Iterator[dict[str, Any]]:
-    """The entries of lines of JSON.
-
-    Raises:
-        DataError: where one is damaged; names ``where`` they come from.
-    """
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where}: line {number} is damaged: restore the file from a copy") from error
-
-
 def writable(out: Path) -> Path:
-    """The folder of ``--out``, made where it is missing.
-
-    Raises:
-        ConfigError: where nothing can be written there.
-    """
+    """The folder of ``--out``, made where it is missing; ConfigError where nothing can be written there."""
     out = out.expanduser().absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.touch()
-        probe.unlink()
+        (out / ".probe").touch()
+        (out / ".probe").unlink()
     except OSError as error:
-        raise ConfigError(
-            f"--out {from_here(out)} cannot be written ({error.strerror}): name another folder"
-        ) from error
+        why = error.strerror
+        raise ConfigError(f"--out {from_here(out)} cannot be written ({why}): name another folder") from error
     return out
+
+
+@contextmanager
+def at_work_in(out: Path) -> Iterator[Path]:
+    """The folder of ``--out``, for this process alone; what is refused leaves neither a new folder nor a lock.
+
+    Raises:
+        ConfigError: where nothing can be written there, or another process is at work.
+    """
+    out = out.expanduser().absolute()
+    missing, locked = [each for each in (out, *out.parents) if not each.exists()], (out / LOCK).exists()
+    with alone(writable(out)):
+        try:
+            yield out
+        except MsAutomlError:
+            if not locked:
+                (out / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # something was written there
+                for folder in missing:
+                    folder.rmdir()
+            raise
 
 
 def from_here(path: Path) -> Path:
@@ -104,14 +104,9 @@ def from_here(path: Path) -> Path:
 
 @contextmanager
 def alone(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Be the only process in a folder; ends with the process, however that ends.
+    """Be the only process in a folder, on a local disk or NFS; ends with the process, however that ends.
 
-    Args:
-        folder: on a local disk or NFS; holds the lock file.
-        waits: for another one to end.
-
-    Raises:
-        ConfigError: where another one is in it, and ``waits`` is not set.
+    ConfigError where another one is in it, and is not waited for.
     """
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         try:

@@ -17,12 +17,8 @@ from ms_automl.storage.files import checksum
 def save(tree: Any, folder: Path, name: str) -> None:
     """Write ``<name>.safetensors`` and ``<name>.json``, each whole or not at all.
 
-    The second holds the SHA-256 of the first, so that :func:`load` knows damage where it meets it.
-
-    Args:
-        tree: dicts (string or integer keys), lists, tuples, tensors, numbers, strings, booleans, None.
-        folder: made where it is missing.
-        name: stem of the two files.
+    The second holds the SHA-256 of the first, so that :func:`load` knows damage where it meets it. A tree is made
+    of dicts (string or integer keys), lists, tuples, tensors, numbers, strings, booleans and None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -36,20 +32,17 @@ def save(tree: Any, folder: Path, name: str) -> None:
 
 
 def load(folder: Path, name: str) -> Any:
-    """Inverse of :func:`save`; tuples come back as lists.
-
-    Raises:
-        DataError: where a file is missing or damaged.
-    """
-    for file in (f"{name}.json", f"{name}.safetensors"):
-        if not (folder / file).exists():
-            raise DataError(f"{folder} holds no '{name}': {file} is missing")
+    """Inverse of :func:`save`; tuples come back as lists. DataError where a file is missing or damaged."""
+    skeleton, tensors = folder / f"{name}.json", folder / f"{name}.safetensors"
+    for file in (skeleton, tensors):
+        if not file.exists():
+            raise DataError(f"{folder} holds no '{name}': {file.name} is missing")
     try:
-        content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        digest = checksum(folder / f"{name}.safetensors")
+        content = json.loads(skeleton.read_text(encoding="utf-8"))
+        digest = checksum(tensors)
         if digest != content["sha256"]:
             raise ValueError(f"its SHA-256 is {digest[:12]}…, not {content['sha256'][:12]}…")
-        return _unpack(content["tree"], load_file(folder / f"{name}.safetensors"))
+        return _unpack(content["tree"], load_file(tensors))
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: '{name}' is damaged and cannot be read ({error})") from error
 

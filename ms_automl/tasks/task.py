@@ -8,9 +8,16 @@ kind of task   prediction         target              valid (bool)
 =============  =================  ==================  ===============
 dense classes  [B, C, H, W]       [B, H, W] int64     [B, H, W]
 dense values   [B, C, H, W]       [B, C, H, W] float  [B, H, W]
+dense binary   [B, C, H, W]       [B, C, H, W] float  [B, H, W]
 image classes  [B, C]             [B] int64           [B]
+image ordinal  [B, C]             [B] int64           [B]
+image values   [B, C]             [B, C] float        [B]
 image binary   [B, 1]             [B] float           [B]
 =============  =================  ==================  ===============
+
+Ordinal classes are the C + 1 levels 0 to C, of which a prediction has the logits of 'above 0', …, 'above C - 1'.
+With ``per_channel`` the labels of a position count one by one, as several yes or no do: ``valid`` then has the
+target's shape, [B, C, H, W] or [B, C], and an image's binary target is [B, C].
 
 Losses are means over valid labels and exactly 0 (with a gradient of 0) where a batch has none. Metrics are
 pairs of an additive statistic and a function of its sum, so that a split of any size is measured exactly,
@@ -23,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 from torch import Tensor
@@ -33,6 +41,13 @@ from ms_automl.tasks.labels import LabelFunction as TaskFunction
 
 LONGEST = 100
 """Letters of the name of a task or a metric: MLflow keeps 250 of ``test/<task>/<metric>``."""
+
+
+def count(name: str, value: object, least: int) -> int:
+    """A whole number, also of numpy's; DataError for what is none, or is too small."""
+    if type(value) is bool or not isinstance(value, Integral) or value < least:
+        raise DataError(f"`{name} >= {least}` must hold, but got {name}={value!r}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,7 @@ class HeadSpec:
     dense: bool
 
     def __post_init__(self) -> None:
-        if not isinstance(self.channels, int) or self.channels < 1:
-            raise DataError(f"`channels >= 1` must hold, but got channels={self.channels!r}")
+        object.__setattr__(self, "channels", count("channels", self.channels, 1))
 
     def shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of the prediction for ``batch`` images of ``height`` x ``width`` pixels."""
@@ -95,6 +109,7 @@ class Task:
         kind: what the target is, used to check it before training.
         domain: of values, what they should be: above 0, or vectors [C] of length 1; others are named before
             anything trains.
+        per_channel: whether labels of one position count one by one, channel by channel.
     """
 
     name: str
@@ -102,8 +117,9 @@ class Task:
     loss: TaskFunction
     metrics: Mapping[str, Metric]
     weight: float = 1.0
-    kind: Literal["classes", "values", "binary"] = field(default="values", kw_only=True)
+    kind: Literal["classes", "ordinal", "values", "binary"] = field(default="values", kw_only=True)
     domain: Literal["any", "positive", "unit"] = field(default="any", kw_only=True)
+    per_channel: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -120,31 +136,46 @@ class Task:
                     f"task '{self.name}': a metric cannot be called '{metric}': name it otherwise than the loss, "
                     "in letters, digits, underscores, hyphens, dots, colons and spaces"
                 )
-        if not 0 < self.weight < float("inf"):
+        if not isinstance(self.weight, int | float) or not 0 < self.weight < float("inf"):
             raise DataError(f"task '{self.name}': `0 < weight < inf` must hold, but got weight={self.weight}")
         if not isinstance(self.loss, CountedLoss):
             object.__setattr__(self, "loss", CountedLoss(self.loss))
 
     def _check_parts(self) -> None:
-        known = {"kind": ("classes", "values", "binary"), "domain": ("any", "positive", "unit")}
+        known = {"kind": ("classes", "ordinal", "values", "binary"), "domain": ("any", "positive", "unit")}
         for name, values in known.items():
             if (given := getattr(self, name)) not in values:
                 raise DataError(f"task '{self.name}': {name} is one of {', '.join(values)}, but got {given!r}")
         if not isinstance(self.head, HeadSpec) or not callable(self.loss):
             raise DataError(f"task '{self.name}': its head must be a HeadSpec, and its loss a function")
+        if self.kind == "ordinal" and self.head.dense:
+            raise DataError(f"task '{self.name}': ordinal classes are of an image, so its head is not dense")
+        if self.per_channel and (self.classes is not None or self.domain == "unit"):
+            what = "unit vectors" if self.classes is None else "classes"
+            raise DataError(f"task '{self.name}': {what} count as one label, so per_channel must be False")
         if not isinstance(self.metrics, Mapping) or not all(isinstance(m, Metric) for m in self.metrics.values()):
             raise DataError(f"task '{self.name}': its metrics must be a mapping from names to Metric")
         if not self.metrics:
             raise DataError(f"task '{self.name}' has no metric: give at least one, Δm compares them")
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are, numbered from 0; None where targets are no classes."""
+        return {"classes": self.head.channels, "ordinal": self.head.channels + 1}.get(self.kind)
+
     def target_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a batch of this task's targets."""
-        if not self.head.dense:
-            return (batch,) if self.kind != "values" else (batch, self.head.channels)
-        if self.kind == "classes":
-            return (batch, height, width)
-        return (batch, self.head.channels, height, width)
+        single = self.classes is not None or (
+            self.kind == "binary" and not self.head.dense and not self.per_channel
+        )
+        channels = () if single else (self.head.channels,)
+        return (batch, *channels, *self._positions(height, width))
 
     def valid_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a batch of this task's validity mask."""
-        return (batch, height, width) if self.head.dense else (batch,)
+        if self.per_channel:
+            return self.target_shape(batch, height, width)
+        return (batch, *self._positions(height, width))
+
+    def _positions(self, height: int, width: int) -> tuple[int, ...]:
+        return (height, width) if self.head.dense else ()

@@ -170,6 +170,8 @@ def _perfect(task: Task, batch: Batch) -> Tensor:
     shape = task.head.shape(len(batch.images), *batch.images.shape[2:])
     if task.kind == "classes":
         return torch.zeros(shape, device=target.device).scatter_(1, target.unsqueeze(1), SURE)
+    if task.kind == "ordinal":
+        return SURE * (2 * _above(task, target) - 1)
     if task.kind == "binary":
         return SURE * (2 * target.reshape(shape).float() - 1)
     return target.reshape(shape)
@@ -185,12 +187,36 @@ def _candidates(task: Task, batches: Sequence[Batch]) -> list[Tensor]:
     if task.kind == "classes":
         counts = torch.bincount(labels, minlength=channels)[:channels].float()
         return [zeros, counts.clamp(min=0.5).log()]
+    if task.kind == "ordinal":
+        return [zeros, _logit(_above(task, labels).mean(0))]
+    if task.per_channel:
+        return [zeros, *_by_channel(task, batches)]
     if task.kind == "binary":
-        share = labels.float().mean().clamp(1e-6, 1 - 1e-6)
-        return [zeros, torch.logit(share).expand(channels).clone()]
+        return [zeros, _logit(labels.float().mean()).expand(channels).clone()]
     mean, median = labels.mean(0).float(), labels.median(0).values.float()
     fits = [value for value in (mean, median) if value.shape == zeros.shape]
     return [zeros, *fits]
+
+
+def _by_channel(task: Task, batches: Sequence[Batch]) -> list[Tensor]:
+    """Fits [C] where labels count channel by channel."""
+    targets = torch.cat([batch.targets[task.name].movedim(1, -1).flatten(0, -2) for batch in batches])  # [N, C]
+    valid = torch.cat([batch.valid[task.name].movedim(1, -1).flatten(0, -2) for batch in batches])
+    kept = [column[known] for column, known in zip(targets.T, valid.T, strict=True)]
+    kept = [column if len(column) else torch.zeros(1, device=column.device) for column in kept]
+    mean = torch.stack([column.float().mean() for column in kept])
+    if task.kind == "binary":
+        return [_logit(mean)]
+    return [mean, torch.stack([column.float().median() for column in kept])]
+
+
+def _above(task: Task, levels: Tensor) -> Tensor:
+    """[N, C] whether each of the levels [N] is above 0, …, C - 1."""
+    return (levels[:, None] > torch.arange(task.head.channels, device=levels.device)).float()
+
+
+def _logit(share: Tensor) -> Tensor:
+    return torch.logit(share.clamp(1e-6, 1 - 1e-6))
 
 
 def _valid(task: Task, batch: Batch) -> Tensor:

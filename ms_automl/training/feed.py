@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.data import Batch, Split, training_batch
+from ms_automl.data.splits import sets_random_state
 from ms_automl.errors import ConfigError
 
 State = dict[str, Any]
@@ -54,10 +55,12 @@ class Feed:
         split: where the samples are.
         batch_size: samples a step.
         seed: of the order, and of what is drawn for an augmented sample.
-        ahead: batches that a thread of its own has ready or is reading; 0 reads each when it is asked for.
+        ahead: batches that a thread of its own has ready or is reading; 0 reads each when it is asked for. So it
+            is too with a split that sets the process's random numbers.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int, ahead: int = 0) -> None:
+        ahead = 0 if sets_random_state(split) else ahead
         self.split, self.seed, self.ahead = split, seed, ahead
         self.order = BatchOrder(len(split), batch_size, seed)
         self.asked = 0  # steps whose indices were drawn

@@ -1,4 +1,4 @@
-"""The one training loop: batches, steps, the freezing of the zeros, reports."""
+"""The one training loop: batches, steps, reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ms_automl.errors import DivergenceError
 from ms_automl.models import MultiTaskNet, frozen_buffers
 from ms_automl.models.copying import channels_last
 from ms_automl.models.cost import Cost
-from ms_automl.sparsity import PROX_METRICS, build_groups, measure, prox_
+from ms_automl.sparsifier.base import GroupSparsifier
+from ms_automl.sparsity import build_groups
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
 from ms_automl.training.feed import Feed, State
@@ -27,20 +28,23 @@ T = TypeVar("T")
 
 
 class TrainingLoop:
-    """Trains a multi-task network and leaves room after each optimiser step for a rule that zeros groups.
+    """Trains a multi-task network, and after each optimiser step a sparsifier zeroes groups by its rule.
 
     Args:
         data: train feeds θ; val is evaluated at every report; test once, after the last step.
         network: trained in place.
         settings: length, optimiser and phases.
         seed: of the data order, and of what is drawn for an augmented sample.
+
+    Attributes:
+        sparsifier: of the network; its rule is to be set before the first step.
     """
 
     def __init__(self, data: MultiTaskData, network: MultiTaskNet, settings: TrainingSettings, seed: int) -> None:
         self.data = data
         self.network = channels_last(network)
         self.settings = settings
-        self.groups = build_groups(network, settings.grouping, data.image_shape)
+        groups = build_groups(network, settings.grouping, data.image_shape)
         network.precision = settings.precision
         if settings.compile:
             torch.compiler.reset()  # a process compiles a forward eight times and then no more: begin anew
@@ -48,6 +52,13 @@ class TrainingLoop:
         if settings.weighting == "uncertainty":
             network.learn_uncertainty(data.tasks)
         self.optimizer = optimizer_of(network, settings)
+        self.sparsifier = GroupSparsifier(
+            groups,
+            self.optimizer,
+            steps=settings.steps,
+            prox_share=settings.prox_share,
+            prox_metric=settings.prox_metric,
+        )
         self.feed = Feed(data.train, settings.batch_size, seed, settings.prefetch)
         self.micro_batch = settings.micro_batch or settings.batch_size
         self.eval_batch = settings.eval_batch_size
@@ -55,7 +66,6 @@ class TrainingLoop:
         self.cost = Cost()
         self.steps_done = 0
         self.batch: Batch  # of the step that was just taken
-        self.pattern: Tensor | None = None  # [G] 1 where a group lives, once frozen
         self.evaluation_seconds = 0.0  # of this process: no part of the state
         device = next(network.parameters()).device
         # Looking at a loss waits for the GPU to compute it: there it is looked at when a report is due.
@@ -64,7 +74,6 @@ class TrainingLoop:
         self.device = device
         self.frozen: nn.Module | None = None  # the part of the network that does not train
         self.errors = False  # whether the last evaluation has the losses' standard errors
-        self.lambdas: Callable[[], Tensor] | None = None  # [L] λ now, of the methods that have one
 
     @property
     def done(self) -> bool:
@@ -76,26 +85,12 @@ class TrainingLoop:
         """η of the step that was just taken."""
         return self.settings.lr_at(self.steps_done)
 
-    @property
-    def phase(self) -> float:
-        """Progress of the sparsifying phase, 0 at its first step and 1 at its last."""
-        last = self.settings.prox_steps - 1
-        return self.steps_done / last if last else 1.0
-
-    def interval(
-        self,
-        sparsify: Callable[[], None] | None = None,
-        backward: Callable[[Batch], None] | None = None,
-        *,
-        freeze: bool = True,
-    ) -> Metrics:
+    def interval(self, backward: Callable[[Batch], None] | None = None) -> Metrics:
         """Train up to the next report and evaluate.
 
         Args:
-            sparsify: called after each optimiser step of the sparsifying phase; None zeros nothing.
             backward: leaves in ``grad`` what the optimiser steps along, given the step's training batch; None is
                 :meth:`backward` over all tasks.
-            freeze: whether the zeros of the sparsifying phase stay; without, every weight may come back.
 
         Raises:
             DivergenceError: at the first loss that is NaN or infinite.
@@ -106,11 +101,11 @@ class TrainingLoop:
             self.frozen.eval()
         while self.steps_done < stop:
             self._train_step(backward or self.backward)
-            self._zero_groups(sparsify, freeze)
+            self.sparsifier.step()
             self.steps_done += 1
         if trouble := self.watch.why():
             raise self._diverged(f"loss not finite by step {self.steps_done}", trouble)
-        metrics = {"step": float(self.steps_done)} | self._measure()
+        metrics = {"step": float(self.steps_done)} | self.sparsifier.measure()
         if self.micro_batch < self.settings.batch_size:
             metrics["micro_batch"] = float(self.micro_batch)
         metrics |= self._evaluate("val", self.data.val)
@@ -126,14 +121,7 @@ class TrainingLoop:
         """
         self.frozen = part.requires_grad_(False)
         self.optimizer = optimizer_of(self.network, self.settings)
-
-    def prox(self, threshold: Tensor) -> None:
-        """The proximal step of what the settings group, in their metric.
-
-        Args:
-            threshold: [G] η λ sqrt(n), as :func:`~ms_automl.sparsity.thresholds` gives it.
-        """
-        prox_(self.groups, threshold, PROX_METRICS[self.settings.prox_metric](self.optimizer, self.groups))
+        self.sparsifier.watch(self.optimizer)
 
     def _train_step(self, backward: Callable[[Batch], None]) -> None:
         self.batch = batch = self.feed.next()
@@ -230,27 +218,8 @@ class TrainingLoop:
         """What a step descends, of the network's outputs on a batch."""
         return self._total(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
-    def _zero_groups(self, sparsify: Callable[[], None] | None, freeze: bool) -> None:
-        if sparsify is not None and self.steps_done < self.settings.prox_steps:
-            sparsify()
-            if freeze and self.steps_done == self.settings.prox_steps - 1:
-                self.pattern = (self.groups.norms() > 0).to(self.groups.size.dtype)
-        if self.pattern is not None:
-            self.groups.scale_(self.pattern)  # the optimiser's momentum moves zeros: put them back
-
-    def _measure(self) -> Metrics:
-        sparsity = measure(self.groups)
-        layers = {f"sparsity/layer/{name}": share for name, share in sparsity.layers.items()}
-        shares = {"sparsity/group": sparsity.group, "sparsity/param": sparsity.param, "density": sparsity.density}
-        return shares | layers | {f"lambda/{name}": value for name, value in self._lambda_by_layer().items()}
-
-    def _lambda_by_layer(self) -> dict[str, float]:
-        if self.lambdas is None:
-            return {}
-        return dict(zip(self.groups.names, self.lambdas().tolist(), strict=True))
-
     def _with_lambda(self) -> str:
-        values = self._lambda_by_layer().values()
+        values = self.sparsifier.lambdas().values()
         if not values:
             return ""
         low, high = f"{min(values):.4g}", f"{max(values):.4g}"
@@ -316,7 +285,7 @@ class TrainingLoop:
         return DivergenceError(f"{what}{self._with_lambda()}: {trouble}")
 
     def state_dict(self) -> State:
-        """Weights, buffers, optimiser, data order, random state, counters and the frozen pattern."""
+        """Weights, buffers, optimiser, data order, random state, counters, and what the sparsifier knows."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -326,15 +295,20 @@ class TrainingLoop:
             "device_rng": self._device_rng(),
             "steps_done": self.steps_done,
             "cost": self.cost.to_dict(),
-            "pattern": self.pattern,
+            "sparsifier": self.sparsifier.state_dict(),
         }
 
     def _device_rng(self) -> Tensor | None:
         """Of a GPU, which draws what dropout leaves out there."""
         return torch.cuda.get_rng_state() if self.device.type == "cuda" else None
 
-    def load_state_dict(self, state: State) -> None:
-        """Restore :meth:`state_dict`."""
+    def load_state_dict(self, state: State, rule: State | None = None) -> None:
+        """Restore :meth:`state_dict`.
+
+        Args:
+            state: of a loop.
+            rule: the rule's, of a trial that began with a version whose loops had no sparsifier.
+        """
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.feed.load_state_dict(state["feed"])
@@ -345,5 +319,8 @@ class TrainingLoop:
         self.steps_done = state["steps_done"]
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
-        pattern = state["pattern"]
-        self.pattern = None if pattern is None else pattern.to(self.device)
+        if "sparsifier" in state:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+        else:
+            earlier = {"taken": state["steps_done"], "pattern": state["pattern"], "rule": rule or {}}
+            self.sparsifier.load_state_dict(earlier)

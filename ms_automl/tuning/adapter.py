@@ -17,7 +17,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Assignment, Report
 from ms_automl.comparison.selection import compacted, real_images
-from ms_automl.errors import DataError
+from ms_automl.errors import DataError, MsAutomlError
 from ms_automl.models.archive import load as load_model
 from ms_automl.models.cost import Cost
 from ms_automl.storage.remote import as_folder
@@ -41,56 +41,50 @@ class TrialAdapter(tune.Trainable):
         needs: Needs | None = None,
         keep: bool = True,
     ) -> None:
-        """Take over the trial that ``config`` describes; it is built with its first step.
+        """Take over a trial; it is built with its first step.
 
         Ray knows that a process is up once this is over: what a user's factories do, however long, comes after.
-
-        Args:
-            config: the trial's :class:`~ms_automl.comparison.run.Assignment`.
-            experiment: what it is built from; None for the same as before.
-            needs: what this host must have; None on the driver's own machine.
-            keep: whether states are kept on the way.
+        Experiment, needs of this host and whether states are kept come with the first trial of a process.
         """
         if experiment is not None:
-            self.experiment, self.keep = experiment, keep
-            self.needs = needs
+            self.experiment, self.needs, self.keep = experiment, needs, keep
             self.unfit: str | None = None
             self.host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self.last_report = time.perf_counter()
-        self.pending: Assignment | None = config["assignment"]
+            self.gpu = experiment.config.resources.device.type == "cuda"
+        self.assignment: Assignment = config["assignment"]
         self.method: Any = None
         self.network: Any = None
+        self.interval, self.charged = 0, Cost()
+        self.warnings: tuple[str, ...] = ()
+        self.last_report, self.last_stored = time.perf_counter(), time.monotonic()
 
-    def _build(self, assignment: Assignment) -> None:
-        """Build a trial; why that fails is what it reports."""
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over the next trial."""
+        self.setup(new_config)
+        return True
+
+    def _build(self) -> str | None:
+        """Build the trial; why that fails, if it does."""
         if self.needs is not None:
-            needs, self.needs = self.needs, None
-            self.unfit = needs.missing()
+            self.unfit, self.needs = self.needs.missing(), None
+        if self.unfit is not None:
+            return f"host {self.host} {self.unfit}"
         # More threads than cores make a step up to ten times slower when a neighbour is busy.
         torch.set_num_threads(self.experiment.config.resources.cpus_per_trial)
-        self.gpu = self.experiment.config.resources.device.type == "cuda"
         if self.gpu:  # what the last trial held there goes before the next one is built: others may share it
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        self.interval = 0
-        self.charged = Cost()
-        self.seed = assignment.seed
-        self.last_stored = time.monotonic()
-        self.warnings: tuple[str, ...] = ()
-        self.config_error: str | None = None
-        self.profile = assignment.suggestion.profile
-        if self.unfit is not None:
-            self.config_error = f"host {self.host} {self.unfit}"
-            return
+        assignment = self.assignment
         try:
             self.method, self.network = self.experiment.build(
-                assignment.suggestion, self.seed, assignment.reference, assignment.training_seed
+                assignment.suggestion, assignment.seed, assignment.reference, assignment.training_seed
             )
             if not self._goes_on(assignment.states) and assignment.start is not None:
                 self._begin_from(*assignment.start)
         except Exception as error:
-            self.config_error = _one_line(error)
+            return _one_line(error)
+        return None
 
     def _goes_on(self, states: tuple[str, ...]) -> bool:
         """Go on from the newest of this trial's own states that is whole; False where there is none."""
@@ -121,26 +115,18 @@ class TrialAdapter(tune.Trainable):
             else:
                 self.network.load_state_dict(load_model(folder).state_dict())
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take over the next trial."""
-        self.setup(new_config)
-        return True
-
     def step(self) -> dict[str, Any]:
         """Train and evaluate one report interval; Ray's result holds its report."""
-        if self.pending is not None:
-            assignment, self.pending = self.pending, None
-            self._build(assignment)
+        error = self._build() if self.method is None else None
         began, evaluating = time.perf_counter(), self._evaluating()
         metrics: dict[str, float] = {}
-        error = self.config_error
         if error is None:
             try:
                 metrics = self.method.step()
             except Exception as problem:
                 error = _one_line(problem)
         evaluating = self._evaluating() - evaluating
-        if self.profile and error is None and self.method.done:
+        if self.assignment.suggestion.profile and error is None and self.method.done:
             profiling = time.perf_counter()
             metrics |= self._compact()
             evaluating += time.perf_counter() - profiling
@@ -156,8 +142,8 @@ class TrialAdapter(tune.Trainable):
         config = self.experiment.config
         try:
             with TemporaryDirectory() as folder:
-                self.experiment.save_model(self.network, self.seed, Path(folder))
-                images = real_images(self.experiment.data(self.seed))
+                self.experiment.save_model(self.network, self.assignment.seed, Path(folder))
+                images = real_images(self.experiment.data(self.assignment.seed))
                 small = compacted(Path(folder), config.training.grouping, images)
         except Exception as error:  # it costs these figures and not the trial
             self.warnings += (f"not compacted: {_one_line(error)}",)
@@ -169,10 +155,10 @@ class TrialAdapter(tune.Trainable):
         return 0.0 if self.method is None else float(self.method.loop.evaluation_seconds)
 
     def _report(self, metrics: dict[str, float], error: str | None, busy: float, evaluating: float) -> Report:
-        now = time.perf_counter()
-        cost = self.method.cost if self.method is not None else Cost()
-        done = error is not None or self.method.done
-        schedule = getattr(self.method, "schedule", None) if done and error is None else None
+        now, method = time.perf_counter(), self.method
+        cost = Cost() if method is None else method.cost
+        done = error is not None or method.done
+        schedule = getattr(method, "schedule", None) if done and error is None else None
         report = Report(
             interval=self.interval,
             metrics=metrics,
@@ -183,28 +169,25 @@ class TrialAdapter(tune.Trainable):
             done=done,
             error=error,
             schedule=None if schedule is None else schedule.to_dict(),
-            warnings=(*self.warnings, *getattr(self.method, "warnings", ())),
+            warnings=(*self.warnings, *getattr(method, "warnings", ())),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             host=self.host,
         )
-        self.charged = Cost(**cost.to_dict())
-        self.last_report = now
+        self.charged, self.last_report = Cost(**cost.to_dict()), now
         self.interval += 1
         return report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the model, and before the end the state to go on from."""
-        folder = Path(checkpoint_dir)
         if self.method is None:
             return
-        self.experiment.save_model(self.network, self.seed, folder)
+        self.experiment.save_model(self.network, self.assignment.seed, Path(checkpoint_dir))
         if not self.method.done:
             state = {"method": self.method.state_dict(), "interval": self.interval}
-            save(state | {"charged": self.charged.to_dict()}, folder, STATE)
+            save(state | {"charged": self.charged.to_dict()}, Path(checkpoint_dir), STATE)
         self.last_stored = time.monotonic()
 
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    kind = type(error).__name__
-    return text if kind.endswith("Error") and type(error).__module__.startswith("ms_automl") else f"{kind}: {text}"
+    return text if isinstance(error, MsAutomlError) else f"{type(error).__name__}: {text}"

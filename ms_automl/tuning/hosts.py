@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ms_automl.config import Config
@@ -34,44 +36,37 @@ PATIENCE = 300.0
 
 
 def check_sent(own: Mapping[str, Callable[..., Any]]) -> None:
-    """Refuse factories that cannot be sent to the processes of trials.
-
-    Args:
-        own: by the name that the configuration has for them.
-
-    Raises:
-        ConfigError: names the first one.
-    """
+    """Raise ConfigError for the first factory, by name, that cannot be sent to the processes of trials."""
     for name, factory in own.items():
         try:
-            ray.cloudpickle.dumps(factory)  # type: ignore[no-untyped-call]
+            with Path(os.devnull).open("wb") as nowhere:
+                _DryPickler(nowhere).dump(factory)  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever a stranger's object holds
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"'{name}' cannot be sent to the processes of trials ({reason}): make what it holds inside of "
-                "the function"
+                f"'{name}' cannot be sent to the processes of trials ({_line(error, 0)}): make what it holds "
+                "inside of the function"
             ) from error
+
+
+class _DryPickler(ray.cloudpickle.CloudPickler):
+    """Pickles all but the numbers in tensors, which may be gigabytes: torch would copy them."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, torch.TypedStorage | torch.UntypedStorage):
+            return int, ()
+        return super().reducer_override(value)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a host must have.
+    """What a host must have."""
 
-    Attributes:
-        marker: place of a file that the driver has just made where trials leave their models.
-        stored: where that is, as a user knows it, and what to do about a host that does not see it.
-        modules: of the data's and the network's own factories.
-        data_dir: of ``--data-dir``, or None.
-        listing: digest of the names in it.
-        versions: of :data:`SAME`, of the driver.
-    """
-
-    marker: str
-    stored: str
-    modules: tuple[str, ...]
-    data_dir: Path | None
-    listing: str
-    versions: dict[str, str]
+    marker: str  # place of a file that the driver has just made where trials leave their models
+    stored: str  # where that is, as a user knows it, and what to do about a host that does not see it
+    modules: tuple[str, ...]  # of the data's and the network's own factories
+    data_dir: Path | None  # of --data-dir
+    listing: str  # digest of the names in it
+    versions: dict[str, str]  # of SAME, of the driver
 
     def missing(self) -> str | None:
         """What the host that asks lacks, and what to do about it; None where all is there."""
@@ -92,14 +87,7 @@ class Needs:
 
 
 def needs_of(config: Config, data_dir: Path | None, marker: str, stored: str) -> Needs:
-    """What hosts need for a comparison, as it is here.
-
-    Args:
-        config: of the comparison.
-        data_dir: of ``--data-dir``, or None.
-        marker: place of a file that the driver has just made where trials leave their models.
-        stored: where that is, as a user knows it, and what to do about a host that does not see it.
-    """
+    """What hosts need for a comparison, as it is here (:class:`Needs`)."""
     factories = (config.data.factory, config.network.factory)
     modules = tuple(name.partition(":")[0] for name in factories if ":" in name)
     versions = {name: _version(name) for name in SAME}
@@ -108,26 +96,20 @@ def needs_of(config: Config, data_dir: Path | None, marker: str, stored: str) ->
 
 @contextmanager
 def code_for_hosts(modules: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Ray's ``runtime_env`` with which every host runs the code of this one, installed there or not.
+    """Ray's ``runtime_env`` with which every host runs our code and own modules as they are on this one.
 
     It is sent as the working folder. Sent as modules it would come after the folder that the command runs in,
     which on another host may hold an older checkout.
-
-    Args:
-        modules: own ones; of a package all of it is sent. Installed ones are not: hosts have their own.
-
-    Raises:
-        ConfigError: where an own one is called as a package of ours.
     """
+    own = {module.partition(".")[0]: None for module in modules}
     for name in PACKAGES:
-        if name in {module.partition(".")[0] for module in modules}:
+        if name in own:
             raise ConfigError(
                 f"a factory lies in the module '{name}', and on a cluster that is the name of a package of "
                 "ms_automl's: rename yours"
             )
     with TemporaryDirectory() as folder:
-        for name in dict.fromkeys([*PACKAGES, *(name.partition(".")[0] for name in modules)]):
-            path = ROOT / name if name in PACKAGES else _source(name)
+        for name, path in [(name, ROOT / name) for name in PACKAGES] + [(name, _source(name)) for name in own]:
             if path is not None and path.is_dir():
                 shutil.copytree(path, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif path is not None:
@@ -136,11 +118,7 @@ def code_for_hosts(modules: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def check_hosts(needs: Needs) -> None:
-    """Ask every host of the cluster what it lacks.
-
-    Raises:
-        ConfigError: naming the hosts, and what the first of them lacks.
-    """
+    """Raise ConfigError where hosts of the cluster lack something, with what the first of them lacks."""
     found = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in found if node["Alive"]}
     answers = {
@@ -153,7 +131,7 @@ def check_hosts(needs: Needs) -> None:
         try:
             trouble = ray.get(answer)
         except Exception as error:  # it went away, or cannot even import the project
-            trouble = f"cannot run anything: {_last_line(error)}"
+            trouble = f"cannot run anything: {_line(error, -1)}"
         if trouble:
             troubles[answers[answer]] = trouble
     if troubles:
@@ -191,6 +169,6 @@ def _source(name: str) -> Path | None:
     return None if installed else path
 
 
-def _last_line(error: Exception) -> str:
+def _line(error: Exception, which: int) -> str:
     lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[which].strip() if lines else type(error).__name__

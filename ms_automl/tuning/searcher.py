@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from ray.tune.search import Searcher
 
 from ms_automl.comparison.registry import Space
-from ms_automl.comparison.run import Start, Suggestion
+from ms_automl.comparison.run import Suggestion
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.base import DONE, WAIT, Observation, Result, Sampler
 from ms_automl.samplers.meta import MetaSparsity
@@ -27,7 +28,7 @@ class SamplerSearcher(Searcher):
     Args:
         sampler: one that stops no trial and builds none on another: a Ray searcher can do neither.
         metric: that trials report; None for the Tuner's own.
-        mode: ``min`` or ``max``.
+        mode: ``min`` or ``max``; None for the Tuner's own.
 
     Raises:
         ConfigError: for a sampler that stops trials.
@@ -68,14 +69,13 @@ class SamplerSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hear how a trial ended."""
-        index = next((n for n, trial in enumerate(self._trials) if trial.name == trial_id), None)
-        if index is None:
-            return
         ended = None
         if result is not None and not error and self._metric in result:
             objective = float(result[self._metric]) * (-1 if self._mode == "max" else 1)
             ended = Result(objective, float(result.get("violation", 0.0)), result.get("schedule"))
-        self._trials[index] = replace(self._trials[index], ended=True, result=ended)
+        for index, trial in enumerate(self._trials):
+            if trial.name == trial_id:
+                self._trials[index] = replace(trial, ended=True, result=ended)
 
     def save(self, checkpoint_path: str) -> None:
         """Write the trials so far."""
@@ -83,16 +83,8 @@ class SamplerSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from what :meth:`save` wrote."""
-        self._trials = [_read(entry) for entry in json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))]
-
-
-def _read(entry: dict[str, Any]) -> Observation:
-    suggestion = entry["suggestion"]
-    start = None if suggestion["start"] is None else Start(**suggestion["start"])
-    result = None if entry["result"] is None else Result(**entry["result"])
-    at_rungs = {int(report): value for report, value in entry["at_rungs"].items()}
-    parts = {"suggestion": Suggestion(**suggestion | {"start": start}), "result": result, "at_rungs": at_rungs}
-    return Observation(**entry | parts)
+        entries = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        self._trials = TypeAdapter(list[Observation]).validate_python(entries)
 
 
 def as_searcher(sampler: Sampler, metric: str | None = None, mode: str | None = None) -> Searcher:
@@ -106,8 +98,7 @@ class MetaSparsitySearcher(SamplerSearcher):
     Args:
         space: what λ may be, over the layers of the network (:data:`search_spaces.SPACES`).
         seed: of the steps around the learned λ.
-        metric: that trials report; None for the Tuner's own.
-        mode: ``min`` or ``max``; None for the Tuner's own.
+        metric: that trials report; as ``mode`` None for the Tuner's own.
     """
 
     def __init__(self, space: Space, seed: int = 0, metric: str | None = None, mode: str | None = None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,14 +17,12 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 from ray.util.client import ray as client
 
-from ms_automl.cli import heed_sigterm, renew_sigterm
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.config import ResourcesSection
-from ms_automl.environment.variables import unless_set
+from ms_automl.environment.process import heed_sigterm, renew_sigterm, unless_set
 from ms_automl.errors import ConfigError
 from ms_automl.storage.remote import Storage, shown
 from ms_automl.tuning.hosts import Needs, check_hosts, code_for_hosts, needs_of
-from ms_automl.tuning.trouble import why_not_started
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -35,23 +35,18 @@ _QUIET = {
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
 OBJECT_STORE_BYTES = 200 * 2**20  # nothing but reports goes through it
+UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+_INIT_ERRORS = (OSError, ValueError, RuntimeError, AuthenticationError)
 
 
 @dataclass(frozen=True)
 class Session:
-    """A Ray that is ready for trials.
+    """A Ray that is ready for trials."""
 
-    Attributes:
-        slots: trials at a time, of a cluster as it is at the start.
-        storage: where trials leave their models.
-        needs: what every host must have; None on this machine alone.
-        own: whether it was begun for these trials alone, on this machine.
-    """
-
-    slots: int
-    storage: Storage
-    needs: Needs | None
-    own: bool = True
+    slots: int  # trials at a time, of a cluster as it is at the start
+    storage: Storage  # where trials leave their models
+    needs: Needs | None  # what every host must have; None on this machine alone
+    own: bool = True  # whether it was begun for these trials alone, on this machine
 
 
 @contextmanager
@@ -61,35 +56,29 @@ def ray_session(
     """A Ray of our own with room for ``slots`` trials, or the cluster at ``address``; ended afterwards.
 
     Where the process has a Ray already, as inside of a Ray task, that one is used with the room that it has, and
-    left up.
-
-    Args:
-        address: of a running cluster, or None.
-        slots: trials at a time, on this machine.
-        experiment: what trials are built from; its code goes to every host of the cluster.
-        storage: where trials leave their models.
-        remedy: what to do where a host does not see that.
+    left up. The experiment's code goes to every host of a cluster; ``remedy`` is what to do where one does not see
+    the storage.
 
     Raises:
-        ConfigError: before anything trains, where Ray does not start, there is no cluster, or a host of it lacks
-            something.
+        ConfigError: where Ray does not start, there is no cluster, or a host of it lacks something.
     """
     resources = experiment.config.resources
     with storage.marked() as marker, unless_set(_QUIET), ExitStack() as stack:
-        _hush()
-
-        def needed() -> Needs:
-            stored = f"what this comparison stores in {shown(storage.address)}: {remedy}"
-            return needs_of(experiment.config, experiment.data_dir, marker, stored)
-
-        initialized, needs = ray.is_initialized(), None
-        if initialized:
-            needs = _needs_of_this_ray(address, needed)
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # What it says of a trial whose process was lost, pages of it, the schedule is told in a line.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        stored = f"what this comparison stores in {shown(storage.address)}: {remedy}"
+        cluster = needs_of(experiment.config, experiment.data_dir, marker, stored)
+        needs: Needs | None = None
+        if initialized := ray.is_initialized():
+            if _hosts_of_this_ray(address) > 1:
+                needs = cluster
         elif address is None:
-            stack.enter_context(_of_our_own(slots * resources.cpus_per_trial))
+            _start(stack, slots * resources.cpus_per_trial)
         else:
-            needs = needed()
-            stack.enter_context(_cluster(address, needs))
+            needs = cluster
+            _join(stack, address, needs)
         heed_sigterm()
         if address is None:
             _check_gpus(resources.gpus_per_trial)
@@ -103,15 +92,7 @@ def ray_session(
         yield Session(slots, storage, needs, own=not initialized and address is None)
 
 
-def _hush() -> None:
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # What it says of a trial whose process was lost, pages of it, the schedule is told in a line.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-
-def _needs_of_this_ray(address: str | None, needed: Callable[[], Needs]) -> Needs | None:
-    """What the hosts of this process's Ray must have; None where it is of this machine alone."""
+def _hosts_of_this_ray(address: str | None) -> int:
     if address is not None:
         raise ConfigError(
             f"--address {address}: this process has a Ray already, which is used: leave the address out, or call "
@@ -122,37 +103,51 @@ def _needs_of_this_ray(address: str | None, needed: Callable[[], Needs]) -> Need
             "this process is a client of a Ray cluster (ray://): start the comparison on a host of the cluster, "
             "by --address auto"
         )
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return needed() if sum(node["Alive"] for node in nodes) > 1 else None
+    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
-@contextmanager
-def _of_our_own(cpus: int) -> Iterator[None]:
-    """A Ray on this machine."""
-    options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with _loopback():
-        try:
-            with _begun("local", options):
-                yield
-        except _NotStartedError as error:
-            raise ConfigError(
-                f"Ray does not start on this machine: {why_not_started(error.cause)}"
-            ) from error.cause
+def _start(stack: ExitStack, cpus: int) -> None:
+    """Start a Ray on this machine that listens on 127.0.0.1 alone, for as long as the stack lasts.
+
+    It would listen on every address, and run whatever it is sent. The switch is Ray's own, meant for systems whose
+    firewall asks about every open port.
+    """
+    _switch_off(stack, "ENABLE_RAY_CLUSTER")
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    stack.callback(os.environ.pop, ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR)
+    try:
+        _init(stack, "local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    except _INIT_ERRORS as error:
+        raise ConfigError(f"Ray does not start on this machine: {_why_not_started(error)}") from error
 
 
-@contextmanager
-def _cluster(address: str, needs: Needs) -> Iterator[None]:
-    """The cluster at an address, with our code on its hosts."""
+def _why_not_started(error: Exception) -> str:
+    """Why Ray does not start on this machine, and the variable to set."""
+    reason, place = " ".join(str(error).split()), getattr(error, "filename", None)
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "the temporary folder")
+    folder = os.environ.get(name, tempfile.gettempdir())
+    if "AF_UNIX" in reason:
+        return (
+            f"{name} {folder} is too long a path for the sockets that it makes there: set RAY_TMPDIR or TMPDIR to "
+            "a short one, such as /tmp"
+        )
+    if place is not None and Path(str(place)).is_relative_to(folder):
+        return f"{reason}: set RAY_TMPDIR or TMPDIR, here {folder}, to a folder that can be written"
+    if place is not None:
+        return f"{reason}: set HOME, here {os.environ.get('HOME', 'missing')}, to a folder that can be written"
+    if "home directory" in reason:
+        return "this user has no home folder: set HOME to a folder that can be written"
+    return reason
+
+
+def _join(stack: ExitStack, address: str, needs: Needs) -> None:
+    """Join the cluster at an address, with our code on its hosts, for as long as the stack lasts."""
     _check_listens(address)
-    with code_for_hosts(needs.modules) as environment:
-        try:
-            with _begun(address, {"runtime_env": environment}):
-                yield
-        except _NotStartedError as error:
-            reason = " ".join(str(error.cause).split())
-            raise ConfigError(
-                f"no Ray cluster at '{address}': {reason}; start one, or leave --address out"
-            ) from error.cause
+    environment = stack.enter_context(code_for_hosts(needs.modules))
+    try:
+        _init(stack, address, runtime_env=environment)
+    except _INIT_ERRORS as error:
+        raise _no_cluster(address, " ".join(str(error).split())) from error
 
 
 def _check_listens(address: str) -> None:
@@ -163,69 +158,26 @@ def _check_listens(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"no Ray cluster at '{address}': {error}; start one, or leave --address out") from error
+        raise _no_cluster(address, str(error)) from error
 
 
-class _NotStartedError(Exception):
-    """Ray's own reason not to start."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+def _no_cluster(address: str, reason: str) -> ConfigError:
+    return ConfigError(f"no Ray cluster at '{address}': {reason}; start one, or leave --address out")
 
 
-@contextmanager
-def _begun(address: str, options: dict[str, Any]) -> Iterator[None]:
-    with _without_uv():
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
-            ray.shutdown()
-            raise _NotStartedError(error) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        renew_sigterm()
+def _init(stack: ExitStack, address: str, **options: Any) -> None:
+    # Under `uv run` it would copy the working folder, and have uv make an empty environment for every process.
+    if UV not in os.environ:
+        _switch_off(stack, UV)
+    stack.callback(renew_sigterm)
+    stack.callback(ray.shutdown)
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
-@contextmanager
-def _loopback() -> Iterator[None]:
-    """Have a Ray of our own listen on 127.0.0.1 alone; it would on every address, and run whatever it is sent.
-
-    Ray's own switch, meant for systems whose firewall asks about every open port.
-    """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    os.environ[name] = "0"
-    try:
-        with _switched("ENABLE_RAY_CLUSTER"):
-            yield
-    finally:
-        del os.environ[name]
-
-
-@contextmanager
-def _without_uv() -> Iterator[None]:
-    """Have trials run in this process's environment also under ``uv run``, unless the user says otherwise.
-
-    Ray would copy the working folder, and have uv make a new and empty environment for every process.
-    """
-    if "RAY_ENABLE_UV_RUN_RUNTIME_ENV" in os.environ:
-        yield
-        return
-    with _switched("RAY_ENABLE_UV_RUN_RUNTIME_ENV"):
-        yield
-
-
-@contextmanager
-def _switched(name: str) -> Iterator[None]:
-    """A switch of Ray's off for as long as this lasts; it reads them as it is imported, which has happened."""
-    before = getattr(ray_constants, name)
+def _switch_off(stack: ExitStack, name: str) -> None:
+    """Turn a switch of Ray's off for as long as the stack lasts; it reads them when it is imported, too early."""
+    stack.callback(setattr, ray_constants, name, getattr(ray_constants, name))
     setattr(ray_constants, name, False)
-    try:
-        yield
-    finally:
-        setattr(ray_constants, name, before)
 
 
 def _check_gpus(wanted: float) -> None:

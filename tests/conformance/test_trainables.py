@@ -54,8 +54,11 @@ def test_a_run_saved_to_disk_at_any_report_goes_on_bit_for_bit(case: str, make: 
 
 def rule_state(kept: dict[str, Any]) -> str:
     """All but the network and the optimisers, whose states are live views, as is torch's habit."""
-    learner = {key: value for key, value in kept.get("learner", {}).items() if key != "optimizer"}
-    return repr({key: value for key, value in kept.items() if key != "loop"} | {"learner": learner})
+    sparsifier = kept["loop"]["sparsifier"]
+    rule = {key: value for key, value in sparsifier["rule"].items() if key != "optimizer"}
+    return repr(
+        {key: value for key, value in kept.items() if key != "loop"} | {"sparsifier": sparsifier | {"rule": rule}}
+    )
 
 
 @each_case
@@ -67,6 +70,21 @@ def test_a_rules_state_is_a_copy_that_neither_the_run_nor_its_twin_changes(case:
     twin.load_state_dict(kept)
     method.step(), twin.step()
     assert rule_state(kept) == before
+
+
+@pytest.mark.parametrize(
+    "case", ["dense", "fixed_lambda", "meta_sparsity, trade-off", "pruned", "transfer, frozen"]
+)
+def test_a_run_goes_on_from_a_state_of_before_there_was_a_sparsifier(case: str, make: Factory) -> None:
+    _, reports = make.finished(case)
+    first, again = make(case), make(case)
+    first.step()
+    whole = first.state_dict()
+    loop = {key: value for key, value in whole["loop"].items() if key != "sparsifier"}
+    kept = whole["loop"]["sparsifier"]
+    beside = {"learner": kept["rule"]} if case == "meta_sparsity, trade-off" else kept["rule"]
+    again.load_state_dict(whole | beside | {"loop": loop | {"pattern": kept["pattern"]}})
+    assert run(again) == reports[1:]
 
 
 @each_case
@@ -120,16 +138,18 @@ def test_the_zero_pattern_is_frozen_in_debiasing_and_the_rest_still_trains(case:
     method = make(case, settings=settings)
     for _ in range(settings.prox_steps):
         report = method.step()
-    zero = method.loop.groups.norms() == 0
+    zero = method.loop.sparsifier.groups.norms() == 0
     assert 0 < report["sparsity/param"] < 1
-    assert report["density"] == pytest.approx(1 - report["sparsity/param"])
+    share = method.loop.sparsifier.groups.share
+    assert report["sparsity/trunk"] == pytest.approx(share * report["sparsity/param"])
+    assert report["density"] == pytest.approx(1 - report["sparsity/trunk"])
     before = state(method)
     while not method.done:
         late = method.step()
-        assert torch.equal(method.loop.groups.norms() == 0, zero)
+        assert torch.equal(method.loop.sparsifier.groups.norms() == 0, zero)
         assert late["sparsity/param"] == report["sparsity/param"]
     assert not same(before, state(method))
-    groups = method.loop.groups
+    groups = method.loop.sparsifier.groups
     for alive, weight in zip(groups.per_weight((~zero).float()), groups.weights, strict=True):
         assert bool((weight[(alive == 0).expand_as(weight)] == 0).all())
 
@@ -137,11 +157,15 @@ def test_the_zero_pattern_is_frozen_in_debiasing_and_the_rest_still_trains(case:
 @each_sparse_case
 def test_a_layer_without_a_skip_keeps_a_group(case: str, make: Factory) -> None:
     method, reports = make.finished(case)
-    needed = [name for name in method.loop.groups.names if ".conv" not in name]
+    needed = [name for name in method.loop.sparsifier.groups.names if ".conv" not in name]
     assert needed == ["stem"] if "coupled" in case else ["stem", "block3.shortcut"]
     for name in [*needed, "block3.conv2"] if "coupled" in case else needed:
         assert reports[-1][f"sparsity/layer/{name}"] < 1
-    kept = [weight for name, weight in zip(LAYERS, method.loop.groups.weights, strict=True) if ".conv" not in name]
+    kept = [
+        weight
+        for name, weight in zip(LAYERS, method.loop.sparsifier.groups.weights, strict=True)
+        if ".conv" not in name
+    ]
     assert all(bool((weight != 0).any()) for weight in kept)
 
 
@@ -154,8 +178,8 @@ def test_a_way_without_sparsity_zeroes_nothing(case: str, make: Factory) -> None
 def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factory) -> None:
     method, reports = make.finished(case)
     layers = STREAMS if "coupled" in case else LAYERS
-    assert method.loop.groups.names == layers
-    names = {"step", "density", "sparsity/group", "sparsity/param"}
+    assert method.loop.sparsifier.groups.names == layers
+    names = {"step", "density", "sparsity/group", "sparsity/param", "sparsity/trunk"}
     names |= {f"sparsity/layer/{layer}" for layer in layers}
     names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
     if CASES[case][0] != "single_task":

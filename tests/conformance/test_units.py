@@ -64,7 +64,7 @@ def learned_from(
             {name: metrics[f"val/{name}/loss"] for name in names}, reference, metrics["density"]
         )
 
-    return value(base), value(last), (method.loop.groups.norms() > 0).tolist()
+    return value(base), value(last), (method.loop.sparsifier.groups.norms() > 0).tolist()
 
 
 @pytest.mark.parametrize(

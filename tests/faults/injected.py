@@ -1,4 +1,4 @@
-"""Faults that are really injected into a comparison, at random moments."""
+"""Faults that are really injected into a comparison, at random moments, each so many ``times``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def undisturbed(folder: Path) -> Comparison:
     return Comparison(folder).start().wait()
 
 
-def trials_killed(folder: Path, seed: int) -> Comparison:
-    """A trial's process is killed, at five random moments."""
+def trials_killed(folder: Path, seed: int, times: int = 5) -> Comparison:
+    """A trial's process is killed, at random moments."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(1)
-    while comparison.injected < 5 and comparison.some_time(0.5, 8):
+    while comparison.injected < times and comparison.some_time(0.5, 8):
         comparison.kill_a_trial()
     return comparison.wait()
 
 
-def driver_killed(folder: Path, seed: int, alone: bool = False) -> Comparison:
-    """The driver is killed, with all processes it has started or alone, at two random moments."""
+def driver_killed(folder: Path, seed: int, times: int = 2, alone: bool = False) -> Comparison:
+    """The driver is killed, with all processes it has started or alone, at random moments."""
     comparison = Comparison(folder, seed).start()
-    for _ in range(2):
+    for _ in range(times):
         comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(1, 60))
         if comparison.some_time(0, 2):
             comparison.kill_the_driver(alone)
@@ -38,25 +38,25 @@ def driver_killed(folder: Path, seed: int, alone: bool = False) -> Comparison:
     return comparison.wait()
 
 
-def driver_killed_alone(folder: Path, seed: int) -> Comparison:
+def driver_killed_alone(folder: Path, seed: int, times: int = 2) -> Comparison:
     """The driver alone is killed: what it has started finds that out."""
-    return driver_killed(folder, seed, alone=True)
+    return driver_killed(folder, seed, times, alone=True)
 
 
-def states_truncated(folder: Path, seed: int) -> Comparison:
-    """A trial's newest state is cut off and its process killed, three times."""
+def states_truncated(folder: Path, seed: int, times: int = 3) -> Comparison:
+    """A trial's newest state is cut off and its process killed."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(3)
-    while comparison.injected < 3 and comparison.some_time(0.5, 4):
+    while comparison.injected < times and comparison.some_time(0.5, 4):
         comparison.truncate_a_state()
     return comparison.wait()
 
 
-def second_driver(folder: Path, seed: int) -> Comparison:
+def second_driver(folder: Path, seed: int, times: int = 2) -> Comparison:
     """A second driver is started on the same folder; it is refused, and the first one goes on."""
     comparison = Comparison(folder, seed).start()
     comparison.wait_for_reports(2)
-    for _ in range(2):
+    for _ in range(times):
         second = Search(comparison.folder, "--resume", preset=None, settings=(), **comparison._where()).wait()
         comparison.injected += 1
         comparison.said += second.errors.splitlines()
@@ -82,14 +82,14 @@ time.time_ns = lambda: real_ns() - int(back() * 1e9)
 """
 
 
-def clock_back(folder: Path, seed: int) -> Comparison:
-    """The clock that all of its processes see steps back by hours, three times."""
+def clock_back(folder: Path, seed: int, times: int = 3) -> Comparison:
+    """The clock that all of its processes see steps back by hours."""
     (folder / "clock").mkdir()
     (folder / "clock" / "sitecustomize.py").write_text(CLOCK)
     environment = {"CLOCK": str(folder / "clock" / "back"), "PYTHONPATH": f"{ROOT}:{folder / 'clock'}"}
     comparison = Comparison(folder, seed, environment=environment).start()
     back = 0.0
-    for _ in range(3):
+    for _ in range(times):
         comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(2, 40))
         back += comparison.random.uniform(600, 100_000)
         temporary = folder / "clock" / "new"
@@ -99,7 +99,7 @@ def clock_back(folder: Path, seed: int) -> Comparison:
     return comparison.wait()
 
 
-def disk_full(folder: Path, seed: int) -> Comparison:
+def disk_full(folder: Path, seed: int, times: int = 2) -> Comparison:
     """The file system of its results is full at a random moment; once there is room it goes on."""
     small = folder / "small"
     small.mkdir()
@@ -107,7 +107,7 @@ def disk_full(folder: Path, seed: int) -> Comparison:
     try:
         (small / "out").mkdir()
         comparison = Comparison(folder, seed, out=small / "out").start()
-        for _ in range(2):
+        for _ in range(times):
             comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(2, 40))
             fill(small / "filler")
             comparison.injected += 1
@@ -123,14 +123,14 @@ def disk_full(folder: Path, seed: int) -> Comparison:
     return comparison
 
 
-def server_stopped(folder: Path, seed: int) -> Comparison:
-    """The MLflow server and its PostgreSQL are stopped, and started again after a while, twice."""
+def server_stopped(folder: Path, seed: int, times: int = 2) -> Comparison:
+    """The MLflow server and its PostgreSQL are stopped, and started again after a while."""
     server = Server().start()
     try:
         comparison = Comparison(folder, seed, tracking=server.uri)
         comparison.server = server
         comparison.start()
-        for _ in range(2):
+        for _ in range(times):
             comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(1, 40))
             server.stop()
             server.stop_database()
@@ -144,14 +144,14 @@ def server_stopped(folder: Path, seed: int) -> Comparison:
         raise
 
 
-def head_lost(folder: Path, seed: int) -> Comparison:
-    """The head is lost, with its disk and MLflow's database, at two random moments; another one goes on."""
+def head_lost(folder: Path, seed: int, times: int = 2) -> Comparison:
+    """The head is lost, with its disk and MLflow's database, at random moments; another one goes on."""
     bucket = Bucket()
     try:
         comparison = Comparison(folder, seed, environment=KEYS, storage=bucket.uri)
         comparison.server = bucket
         comparison.start()
-        for _ in range(2):
+        for _ in range(times):
             comparison.wait_for_reports(comparison.reports() + comparison.random.randrange(1, 60))
             if comparison.some_time(0, 2):
                 comparison.lose_the_head(bucket)
@@ -162,7 +162,7 @@ def head_lost(folder: Path, seed: int) -> Comparison:
         raise
 
 
-FAULTS: dict[str, Callable[[Path, int], Comparison]] = {
+FAULTS: dict[str, Callable[..., Comparison]] = {
     "a trial's process killed": trials_killed,
     "driver killed with all its processes, --resume": driver_killed,
     "driver alone killed, --resume": driver_killed_alone,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ms_automl.callbacks.restore import copied
+from ms_automl.callbacks.backup import copied
 from ms_automl.comparison.events import FILE
 from ms_automl.storage.remote import storage_of
 from tests.faults.bucket import KEYS, Bucket

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from ms_automl.callbacks.mlflow.address import sqlite
+from ms_automl.callbacks.mlflow.opening import sqlite
 from ms_automl.comparison.events import FILE
 from ms_automl.storage.files import json_lines
 from tests.unit.stores import store
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32"]
+ONNX = "resources.onnx=true"
+"""Models in MLflow, whose export takes a quarter of a small comparison: for tests that look at them."""
+SMALL = ["data.args.train=64", "data.args.val=32", "data.args.test=32", "resources.onnx=false"]
 TINY = [*SMALL, "training.steps=8", "training.report_every=4", "budget.trials=3"]
 
 

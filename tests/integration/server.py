@@ -62,7 +62,10 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "2"]
         command += ["--artifacts-destination", str(self.folder / "artifacts"), "--port", str(self.port)]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as in clusters/mlflow_server.sh
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=os.environ | own
+            )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:

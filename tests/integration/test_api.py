@@ -42,7 +42,8 @@ except ms_automl.errors.ConfigError as error:
 data = blobs(7, None)
 same = ms_automl.compare(
     "smoke", data=data, network=network(data.image_shape, {"warm": data.tasks[0].head}), arms=["fixed"],
-    out="third", settings={"training.steps": 12, "training.report_every": 4}, progress=False,
+    out="third", progress=False,
+    settings={"training.steps": 12, "training.report_every": 4, "resources.onnx": False},
 )
 print(same)
 WRONG = ({"data": 5}, {"config": {}, "preset": "smoke"}, {"resume": True}, {"arms": ["optna"]}, {"budget": 0})
@@ -57,7 +58,7 @@ import os, signal, threading, time
 from pathlib import Path
 import ms_automl
 
-SETTINGS = {"training.steps": 400, "training.report_every": 2, "data.args.train": 64}
+SETTINGS = {"training.steps": 100, "training.report_every": 2, "data.args.train": 64, "resources.onnx": False}
 
 
 def interrupt():
@@ -121,7 +122,7 @@ def test_a_notebook_runs_it_twice_and_shows_the_result(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    small = 'settings={"training.steps": 8, "training.report_every": 4}'
+    small = 'settings={"training.steps": 8, "training.report_every": 4, "resources.onnx": False}'
     cells = [FIRST.replace('out="first"', f'out="first", {small}'), SECOND, f"import ms_automl\n{OWN}", "result"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.integration.command import TINY, finished
+from tests.integration.command import ONNX, TINY, finished
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,7 +27,7 @@ SCREENSHOTS = os.environ.get("MS_AUTOML_SCREENSHOTS")
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
-    search = finished(folder, "--arms", "random,meta,dense", settings=[*TINY, "seeds=2"])
+    search = finished(folder, "--arms", "random,meta,dense", settings=[*TINY, ONNX, "seeds=2"])
     assert search.status == 0, search.shown + search.errors
     return search
 
@@ -111,7 +111,7 @@ def test_the_address_that_the_command_prints_opens_charts_of_the_arms_over_the_b
     assert len(colours - {"rgb(0, 0, 0)"}) == 3  # black are the invisible corners of bands
     page.goto(address + printed.replace("&compareRunsMode=CHART", ""))
     visible(page, "test/objective")
-    visible(page, "sparsity/param")
+    visible(page, "density")
 
 
 def test_the_parent_run_tells_the_outcome_and_the_data(page, address, search):

@@ -15,6 +15,7 @@ from tests.integration.command import ROOT
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.whole,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 

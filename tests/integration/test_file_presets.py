@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.whole]
 NETWORK = ["network.args.width=4", "network.args.hidden=4", "network.args.weights=null"]
 SHORT = ["training.steps=6", "training.report_every=3", "training.batch_size=4", "training.prefetch=1"]
 HERE = ["resources.gpus_per_trial=0", "resources.cpus_per_trial=1", "data.args.threads=2", "budget.trials=2"]
-TINY = [*NETWORK, *SHORT, *HERE]
+TINY = [*NETWORK, *SHORT, *HERE, "resources.onnx=false"]
 
 
 def data(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.whole]
 ROOT = Path(__file__).parents[2]
-TINY = "--arms meta --set training.steps=6 --set training.report_every=3"
+TINY = "--arms meta --set training.steps=6 --set training.report_every=3 --set resources.onnx=false"
 
 
 def test_the_example_in_the_documentation_runs_as_written(tmp_path):
@@ -30,4 +30,8 @@ def test_the_example_in_the_documentation_runs_as_written(tmp_path):
 
     shown = run(f"{command.strip()} {TINY}")
     assert "failed" not in shown
+    datasets = re.search(r"^    (python .*digits:data.*)$", text, re.MULTILINE)
+    assert datasets is not None
+    shown = run(f"{datasets[1].replace('count: 2000', 'count: 400')} {TINY} --seeds 1 --out comparisons/digits")
+    assert "failed" not in shown and "λ" in shown
     assert run("python use.py") == "{'position': (1, 2), 'large': (1, 1)}\n"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ms_automl
-from tests.integration.command import TINY, finished
+from tests.integration.command import ONNX, TINY, finished
 
 pytestmark = [
     pytest.mark.integration,
@@ -54,11 +54,11 @@ def test_a_half_frozen_trunk_of_several_outputs_ends_with_a_table_and_says_what_
     tmp_path, monkeypatch
 ):
     (tmp_path / "own.py").write_text(OWN)
-    own = ["network.factory=own:network", "network.args={kind: 8}", "lambda.low=100", "lambda.high=1000"]
-    search = finished(tmp_path, "--arms", "meta", settings=[*TINY, *own, "budget.trials=2"])
+    ours = ["network.factory=own:network", "network.args={kind: 8}", "lambda.low=100", "lambda.high=1000"]
+    search = finished(tmp_path, "--arms", "meta", settings=[*TINY, ONNX, *ours, "budget.trials=2"])
     assert search.status == 0, search.shown + search.errors
     shown = " ".join(search.shown.split())
-    assert "λ acts on 16.8 % of the trunk's parameters, and zeros and density are shares of these alone" in shown
+    assert "λ can act on 16.8 % of the trunk's parameters, and no more of them can go to zero" in shown
     assert "left out: 'patches' (it is frozen (requires_grad=False))" in shown
     assert "not compacted" not in shown
     assert "as ONNX" not in shown
@@ -70,6 +70,12 @@ def test_a_half_frozen_trunk_of_several_outputs_ends_with_a_table_and_says_what_
     assert torch.equal(network.trunk.patches.weight, fresh.trunk.patches.weight)
     assert search.rows["meta"]["sparsity_param"] > 0
     zeros = sum(int((conv.weight == 0).sum()) for conv in network.penalised().values())
-    assert zeros == round(
-        search.rows["meta"]["sparsity_param"] * sum(c.weight.numel() for c in network.penalised().values())
-    )
+    row = search.rows["meta"]
+    assert zeros == round(row["sparsity_param"] * sum(c.weight.numel() for c in network.penalised().values()))
+    whole = sum(parameter.numel() for parameter in network.trunk.parameters())
+    assert zeros == round((1 - row["density"]) * whole)
+    assert f"of the trunk's {whole:,} weights" in shown
+    wanted = ["objective.kind=target", "objective.target=0.6"]
+    refused = finished(tmp_path, "--out", "refused", "--arms", "meta", settings=[*TINY, *ours, *wanted])
+    assert refused.status == 2
+    assert "`target <= 0.147`" in refused.errors and "got target=0.6: λ can act on 16.8 %" in refused.errors

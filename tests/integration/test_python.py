@@ -19,7 +19,8 @@ from ms_automl.driver.compare import run_comparison
 from ms_automl.api import write_report
 
 small = ["data.args.train=64", "data.args.val=32", "data.args.test=32", "training.steps=8", "budget.trials=3"]
-config = load_config("smoke", arms=["doubling", "meta", "fixed"], settings=[*small, "training.report_every=4"])
+small += ["training.report_every=4", "resources.onnx=false"]
+config = load_config("smoke", arms=["doubling", "meta", "fixed"], settings=small)
 ended = run_comparison(config, Path("out"), report=write_report, slots=2)
 sys.exit(0 if ended.valid and not ended.lacks else 1)
 """

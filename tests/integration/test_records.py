@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from ms_automl.callbacks.mlflow.address import database
-from tests.integration.command import ROOT, TINY, Ended, Search
+from ms_automl.callbacks.mlflow.opening import database
+from tests.integration.command import ONNX, ROOT, TINY, Ended, Search
 
 pytestmark = [
     pytest.mark.integration,
@@ -42,7 +42,7 @@ def begun(tmp_path_factory):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment |= {"MLFLOW_ENABLE_ASYNC_LOGGING": "true", "MLFLOW_EXPERIMENT_NAME": "theirs"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    sets = [part for setting in [*TINY, "budget.trials=2"] for part in ("--set", setting)]
+    sets = [part for setting in [*TINY, ONNX, "budget.trials=2"] for part in ("--set", setting)]
     command = [sys.executable, "program.py", "--preset", "smoke", "--arms", "random", "--out", "out", *sets]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580)
     return Ended(folder), done

@@ -14,7 +14,7 @@ from analysis.__main__ import main
 from analysis.records.comparison import load
 from analysis.report.write import report, write_report
 from analysis.statistics.findings import Findings
-from ms_automl.callbacks.mlflow.address import sqlite
+from ms_automl.callbacks.mlflow.opening import sqlite
 from tests.integration.fake_search import ARMS, TRIALS, FakeSearch
 
 # SQLAlchemy warns about MLflow's own models.
@@ -171,7 +171,7 @@ def test_every_axis_has_a_label(whole):
 def test_the_tables_for_programs_hold_the_same_as_the_page(page_of_whole):
     matched = pd.read_csv(page_of_whole.parent / "matched.csv")
     assert set(matched["asked_sparsity"]) == {0.44, 0.7}
-    assert (matched.loc[matched["reached"] > 0, "sparsity_param"] >= matched["asked_sparsity"].min()).all()
+    assert (matched.loc[matched["reached"] > 0, "sparsity"] >= matched["asked_sparsity"].min()).all()
     paired = pd.read_csv(page_of_whole.parent / "paired.csv")
     assert set(paired["metric"]) == {"retrained_test_objective"}
     assert (paired["low"] < paired["mean"]).all() and (paired["mean"] < paired["high"]).all()
@@ -189,11 +189,12 @@ def test_under_a_target_the_tables_ask_for_that_sparsity(tmp_path):
     comparison = load(fake.out)
     findings = Findings(comparison)
     assert list(findings.matched) == [0.6]
-    assert (findings.matched[0.6]["sparsity_param"].dropna() >= 0.6).all()
+    assert (findings.matched[0.6]["sparsity"].dropna() >= 0.6).all()
     valid = set(comparison.rows.loc[comparison.rows["status"] == "ok", "arm"])
     assert all({pair.left, pair.right} <= valid for pair in findings.pairs if pair.seeds)
     html = write_report(comparison, tmp_path / "report").read_text(encoding="utf-8")
-    assert "among models with at least 60% parameter sparsity" in html
+    said = " ".join(html.split())
+    assert "among models in which at least 60% of the trunk weights that λ acts on are zero" in said
 
 
 def test_other_runs_and_unknown_ids_are_refused_in_one_line(search, monkeypatch, capsys):

@@ -50,7 +50,7 @@ def network(image_shape, heads):
     return MultiTaskNet(trunk, {name: head(spec) for name, spec in heads.items()})
 """
 OWN = ("data.factory=mine:data", "network.factory=mine:network", "data.args={}", "network.args={}")
-LONG = ("training.steps=120", "training.report_every=40", "training.lr=0.02")
+LONG = ("training.steps=120", "training.report_every=40", "training.lr=0.02", "resources.onnx=false")
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,13 @@ import sys
 import time
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
-from tests.integration.command import ROOT, TINY, Search
+import ms_automl
+from tests.integration.command import ONNX, ROOT, TINY, Search
 from tests.integration.server import Server
 
 pytestmark = [
@@ -125,7 +128,7 @@ def test_eight_writers_lose_and_double_no_run_while_the_server_is_away(server, w
 
 
 def test_a_comparison_on_the_server_and_its_report(server, tmp_path):
-    search = Search(tmp_path, "--arms", "random", settings=TINY, tracking=server.uri).wait()
+    search = Search(tmp_path, "--arms", "random", settings=[*TINY, ONNX], tracking=server.uri).wait()
     assert (search.status, search.errors) == (0, ""), search.shown
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert record["mlflow"]["tracking_uri"] == server.uri
@@ -134,3 +137,26 @@ def test_a_comparison_on_the_server_and_its_report(server, tmp_path):
     assert {run.info.status for run in runs} == {"FINISHED"} and len(runs) == 2 + 1 + 3
     artifacts = {item.path for item in client.list_artifacts(record["mlflow"]["run_id"], "report")}
     assert "report/index.html" in artifacts
+    arm = next(run for run in runs if run.info.run_name == "random-0")
+    (output,) = client.get_run(arm.info.run_id).outputs.model_outputs
+    assert_it_predicts_the_same_without_torch(
+        ms_automl.load(tmp_path / "out" / "best" / "random-0"), f"models:/{output.model_id}", server, tmp_path
+    )
+
+
+def assert_it_predicts_the_same_without_torch(network, model, server, folder):
+    images = torch.randn(3, 3, 32, 32)
+    np.save(folder / "images.npy", images.numpy())
+    script = (
+        "import sys, numpy, mlflow; m = mlflow.pyfunc.load_model(sys.argv[1]); "
+        "numpy.savez('answer.npz', **m.predict({'images': numpy.load('images.npy')})); "
+        "assert not {'torch', 'ray', 'ms_automl'} & set(sys.modules), 'imported'"
+    )
+    store = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
+    subprocess.run([sys.executable, "-c", script, model], check=True, env=store, cwd=folder)
+    with torch.no_grad():
+        expected = network(images)
+    found = np.load(folder / "answer.npz")
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-3, atol=1e-4)

@@ -17,6 +17,7 @@ from tests.integration.command import transfer
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.whole,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 FEW = ["--arms", "meta", "--task", "edges", "--shots", "4,all", "--steps", "4"]
@@ -89,7 +90,6 @@ def record(search, stage):
     return json.loads((search.out / "transfer" / "transfer.json").read_text())
 
 
-@pytest.mark.whole
 def test_what_an_earlier_version_has_left_is_taken_over(search, record, tmp_path):
     """Its folder had a journal of rows in the place of the log."""
     out = tmp_path / "stage"
@@ -182,7 +182,6 @@ def test_from_python_it_is_the_same_and_what_is_done_is_not_done_again(search, r
         transfer_selected(search.out, **given | {"shots": [1]})
 
 
-@pytest.mark.whole
 def test_other_labels_are_added_and_the_models_may_come_from_mlflow(search, stage):
     run_id = search.record["mlflow"]["run_id"]
     options = ["--comparison", run_id, "--arms", "meta", "--task", "count"]

@@ -16,7 +16,7 @@ from ms_automl.meta import LambdaSchedule, Objective
 from ms_automl.samplers.arms import ARMS
 from ms_automl.samplers.base import DONE, SamplerInputs
 from ms_automl.tasks import classification
-from ms_automl.tuning.trouble import LOST
+from ms_automl.tuning.run import LOST
 from search_spaces import SPACES
 
 LAYERS = ("stem", "conv")
@@ -35,8 +35,6 @@ def cost(method, share=1.0):
 class MadeUp:
     """Results that depend on what was suggested only; passes without an evaluation's."""
 
-    reports = REPORTS
-
     def passes(self, trial, interval):
         return cost(trial.method, 1 / REPORTS)
 
@@ -45,26 +43,13 @@ class MadeUp:
         loss = (1.0 + size) * (1 + 1 / (interval + 1)) + 0.01 * (trial.training_seed or 0) % 7
         density = 1.0 if trial.method == "dense" else 0.2 + 0.6 / (1 + size)
         metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
-        metrics |= {"sparsity/group": 1 - density, "probe/digit/loss": 2 * loss}
+        metrics |= {"sparsity/trunk": 1 - density, "sparsity/group": 1 - density, "probe/digit/loss": 2 * loss}
         for split in ("val", "test") if interval == REPORTS - 1 else ("val",):
             metrics |= {f"{split}/digit/loss": loss, f"{split}/digit/accuracy": 0.5}
         return metrics
 
     def learned(self):
         return LEARNED.to_dict()
-
-
-class Steady:
-    """A second for an interval, of some arms so many times that."""
-
-    def __init__(self, slow):
-        self.slow = slow
-
-    def startup(self, trial):
-        return 0.0
-
-    def interval(self, trial, passes):
-        return self.slow.get(trial.run.rpartition("-")[0], 1.0)
 
 
 class Bench(Simulation):
@@ -95,7 +80,8 @@ class Bench(Simulation):
                 planned = 1 if arm.single else round(trials * arm.share)
                 run = Run(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
                 runs.append(run)
-                samplers[run.name] = arm.sampler(SamplerInputs(config, layers, seed, folder / "optuna.journal"))
+                given = SamplerInputs(config, layers, seed, objective, folder / "optuna.journal")
+                samplers[run.name] = arm.sampler(given)
         done = replay(folder) if resumed else Replay()
         limits = {run.name: run.limit for run in runs} if measure.planned else {}
         log = EventLog(folder)
@@ -109,7 +95,11 @@ class Bench(Simulation):
 
         scheduler = Scheduler(self.state, samplers, planned, REPORTS, retrain, retries, at_a_time)
         scheduler.resume(done.ended, done.pending)
-        super().__init__(self.state, scheduler, MadeUp(), Steady(slow or {}), clock, None)
+
+        def seconds(trial, passes, first):
+            return (slow or {}).get(trial.run.rpartition("-")[0], 1.0)
+
+        super().__init__(scheduler, MadeUp(), seconds, clock, None)
         self.folder, self.broken = folder, broken
         self.count, self.configs, self.at = 0, {}, {}
 

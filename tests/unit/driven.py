@@ -86,5 +86,5 @@ class Driven:
 def driven(arm, journal=None, trials=16, seed=0):
     """The sampler of an arm."""
     config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5"])
-    given = SamplerInputs(config, make_space("per_layer"), seed, journal)
-    return Driven(ARMS[arm].sampler(given), given.reports)
+    given = SamplerInputs(config, make_space("per_layer"), seed, config.objective, journal)
+    return Driven(ARMS[arm].sampler(given), config.training.reports)

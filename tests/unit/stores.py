@@ -5,8 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from ms_automl.callbacks.mlflow.address import sqlite
-from ms_automl.callbacks.mlflow.opening import opened
+from ms_automl.callbacks.mlflow.opening import opened, sqlite
 
 
 @cache

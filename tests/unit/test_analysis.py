@@ -60,6 +60,14 @@ def test_both_halves_of_the_comparison_hold_every_column_once():
     assert sorted(halves) == sorted([*display(table), "Arm"])
 
 
+def test_the_share_of_penalised_weights_stands_beside_that_of_all_where_they_differ():
+    table = comparison_table(rows_of(meta=[1.5, 1.5]))
+    assert "Of penalised weights (%)" not in display(table)
+    shown = display(table.assign(density=0.75))
+    assert shown["Parameter sparsity (%)"].tolist() == ["25.0"]
+    assert shown["Of penalised weights (%)"].tolist() == ["50.0"]
+
+
 def test_what_exceeds_the_limit_is_shown_in_the_unit_of_the_budget():
     rows = rows_of(meta=[1.5])
     rows["overshoot"] = 2.5
@@ -68,7 +76,7 @@ def test_what_exceeds_the_limit_is_shown_in_the_unit_of_the_budget():
 
 def test_records_of_earlier_versions_get_the_columns_they_lack():
     row = rows_of(meta=[1.5]).iloc[0]
-    assert (row["unit"], row["limit"], row["spent"]) == ("passes", 800, 100)
+    assert (row["unit"], row["limit"], row["spent"], row["density"]) == ("passes", 800, 100, 0.5)
     assert math.isnan(row["retrained_test_objective"])
 
 

@@ -70,7 +70,7 @@ def test_seconds_are_those_the_arm_needs_by_itself():
 
 def test_points_before_the_target_is_reached_are_left_out():
     trials = pd.DataFrame({"arm": "optuna", "seed": 0, "index": [0, 1, 2], "cost/passes": [100.0, 200.0, 500.0]})
-    trials = trials.assign(**{"sparsity/param": [0.2, 0.5, 0.6], "status": "FINISHED", "outcome": ""})
+    trials = trials.assign(density=[0.8, 0.5, 0.4], status="FINISHED", outcome="")
     optuna = CURVES[CURVES["arm"] == "optuna"]
     assert from_target_on(optuna, trials, 0.44)["passes"].tolist() == [300, 800]
     assert from_target_on(optuna, trials.assign(outcome="stopped"), 0.44).empty
@@ -185,7 +185,7 @@ def test_the_study_takes_whole_trials_of_the_grid_in_order_of_lambda():
 def test_figures_take_frames_without_points():
     assert anytime_figure(EMPTY, EMPTY[["arm", "seed", "passes"]]).axes
     assert anytime_arms_figure(CURVES, CURVES, "objective") is None  # one seed has no span
-    trials = NO_TRIALS.assign(**{"test/objective": [], "sparsity/param": []})
+    trials = NO_TRIALS.assign(**{"test/objective": [], "density": []})
     assert scatter_figure(trials, pd.Series(dtype=bool)).axes
     rows = to_rows([{"arm": "meta", "seed": 0}])
     assert lambda_figure(rows) is None and course_figure(rows) is None

@@ -1,12 +1,14 @@
 """What a program hands over is checked first: one line that names the argument, the value and what is wanted."""
 
 import functools
+import resource
 import socket
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ms_automl import compare
 from ms_automl.api import _own
@@ -111,6 +113,13 @@ def test_what_cannot_be_sent_to_trials_is_named():
     check_sent({"object:data:f": lambda: 1})
     with pytest.raises(ConfigError, match=r"'object:data:f' cannot be sent to the processes of trials \(.*lock"):
         check_sent({"object:data:f": lambda: lock})
+
+
+def test_what_is_sent_is_looked_at_without_a_copy_of_its_numbers():
+    tensor, array = torch.zeros(10**8, dtype=torch.uint8), np.zeros(10**8, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_sent({"object:data:f": lambda: (tensor, array)})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once():

@@ -6,8 +6,7 @@ import zipfile
 
 import pytest
 
-from ms_automl.callbacks.backup import Backup
-from ms_automl.callbacks.restore import FILES, OWNER, RECORD, check_own, fetch, last_heartbeat
+from ms_automl.callbacks.backup import FILES, OWNER, RECORD, Backup, check_own, fetch, last_heartbeat
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.remote import Storage
 

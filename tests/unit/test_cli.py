@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ms_automl.cli import path, place, sigterm_kept
+from ms_automl.cli import path, place
 from ms_automl.data.cache import cache_folder
 from ms_automl.data.factories import build_data, resolve
+from ms_automl.environment.process import sigterm_kept
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.search import main
 from ms_automl.storage.files import writable

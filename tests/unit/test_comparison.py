@@ -80,7 +80,11 @@ def report(
     warnings=(),
 ):
     metrics = {"step": 10.0 * (interval + 1), "density": density, "sparsity/param": 1 - density}
-    metrics |= {"sparsity/group": 1 - density, "val/digit/loss": loss, "val/digit/accuracy": accuracy}
+    metrics |= dict.fromkeys(("sparsity/trunk", "sparsity/group"), 1 - density)
+    metrics |= {
+        "val/digit/loss": loss,
+        "val/digit/accuracy": accuracy,
+    }
     metrics["probe/digit/loss"] = 2 * loss
     if done:
         metrics |= {"test/digit/loss": loss if test_loss is None else test_loss, "test/digit/accuracy": accuracy}
@@ -311,7 +315,8 @@ def test_what_the_selected_trial_warns_of_ends_up_in_the_rows_note(bench):
 def test_a_selected_network_that_is_all_but_gone_is_noted_for_every_arm(bench):
     trial = bench.begin(bench.arm)
     bench.state.report(trial.id, report(loss=1.0, density=0.019))
-    assert bench.state.row(bench.arm)["note"] == "the network is all but gone: 98.1 % of its weights are zero"
+    said = "the network is all but gone: 98.1 % of the weights that λ acts on are zero"
+    assert bench.state.row(bench.arm)["note"] == said
     better = bench.begin(bench.arm)
     bench.state.report(better.id, report(loss=0.1, density=0.021))
     assert bench.state.row(bench.arm)["note"] == ""

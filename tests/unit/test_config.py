@@ -65,9 +65,10 @@ def test_what_earlier_versions_recorded_is_read_with_the_names_of_this_one():
     record["meta"] |= {"rest": 0.33, "guess": 0.05, "doubt": 1.0, "unroll": 5}
     record["training"]["metric"] = record["training"].pop("prox_metric")
     record["resources"]["concurrency_per_stream"] = 3
-    del record["resources"]["concurrency_per_run"], record["objective"]["scale"]
+    del record["resources"]["concurrency_per_run"], record["objective"]["scale"], record["objective"]["cost"]
     assert parse(upgraded(record)).meta == config.meta
     found = parse(upgraded(record))
+    assert found.objective.cost == "penalised_weights"
     assert (found.objective.scale, found.training, found.resources.concurrency_per_run) == (
         "ratio",
         config.training,

@@ -7,7 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ms_automl.data import MultiTaskData, TensorSplit
-from ms_automl.tasks import HeadSpec, Metric, Task, binary, classification, depth, edges, normals, segmentation
+from ms_automl.tasks import (
+    HeadSpec,
+    Metric,
+    Task,
+    binary,
+    classification,
+    depth,
+    edges,
+    heatmaps,
+    keypoints,
+    multilabel,
+    normals,
+    ordinal,
+    regression,
+    segmentation,
+)
 from ms_automl.training.constant import best_constant, constant_losses, extremes
 
 COUNT = 40
@@ -54,6 +69,24 @@ def test_yes_and_no_have_the_entropy_of_their_share() -> None:
     assert constant_losses(data_of(binary("large"), target), 16)["val/large/constant"] == pytest.approx(entropy)
     dense = target.reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6).clone()
     assert constant_losses(data_of(edges(), dense), 16)["val/edges/constant"] == pytest.approx(entropy)
+
+
+def test_levels_have_the_mean_entropy_of_their_thresholds() -> None:
+    target = torch.arange(COUNT) % 4  # above 0 are 3/4, above 1 are 1/2, above 2 are 1/4
+    quarter = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    found = constant_losses(data_of(ordinal("grade", 4), target), 16)["val/grade/constant"]
+    assert found == pytest.approx((2 * quarter + math.log(2)) / 3)
+
+
+def test_several_answers_and_numbers_have_a_constant_each_of_the_labels_that_count() -> None:
+    columns = torch.stack([torch.arange(COUNT) % 2, torch.arange(COUNT) % 4 == 0], 1).float()
+    valid = torch.ones(COUNT, 2, dtype=torch.bool)
+    valid[::2, 1] = False  # of the second the odd ones are known, and all of them are no
+    found = constant_losses(data_of(multilabel("some", 2), columns, valid), 16)["val/some/constant"]
+    assert found == pytest.approx(math.log(2) * COUNT / (1.5 * COUNT), abs=1e-4)
+    task = regression("some", 2, loss="squared")
+    found = constant_losses(data_of(task, columns, valid), 16)["val/some/constant"]
+    assert found == pytest.approx(0.25 * COUNT / (1.5 * COUNT), abs=1e-6)
 
 
 def test_absolute_errors_have_the_deviation_from_the_median() -> None:
@@ -122,6 +155,11 @@ DRAWN = torch.Generator().manual_seed(0)  # what is drawn here must not depend o
         (depth(), torch.rand(COUNT, 1, 6, 6, generator=DRAWN), True),
         (depth(), 1e-5 * torch.rand(COUNT, 1, 6, 6, generator=DRAWN), True),
         (edges(), torch.randint(0, 2, (COUNT, 1, 6, 6), generator=DRAWN).float(), True),
+        (ordinal("grade", 4), torch.randint(0, 4, (COUNT,), generator=DRAWN), True),
+        (multilabel("some", 3), torch.randint(0, 2, (COUNT, 3), generator=DRAWN).float(), True),
+        (regression("pose", 3), torch.randn(COUNT, 3, generator=DRAWN), True),
+        (keypoints("joints", 2), torch.randn(COUNT, 4, generator=DRAWN), True),
+        (heatmaps("corners", 2), torch.rand(COUNT, 2, 6, 6, generator=DRAWN), True),
         (own(likelihood, 2), torch.randn(COUNT, 2, generator=DRAWN), False),
         (own(lambda p, t, v: (p - t).square().mean() - 2.38), torch.randn(COUNT, 1, generator=DRAWN), False),
         (own(lambda p, t, v: (p - t).square().mean() + 5.0), torch.randn(COUNT, 1, generator=DRAWN), False),

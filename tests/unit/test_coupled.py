@@ -299,3 +299,13 @@ def test_coupling_leaves_network_gradients_and_buffers_as_they_are() -> None:
     assert network.trunk.training
     assert trains == [parameter.requires_grad for parameter in network.parameters()]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("grouping", ["input_channel", "output_channel", "coupled", "weight"])
+def test_what_can_go_at_most_is_what_is_gone_when_each_layer_keeps_what_it_must(grouping: str) -> None:
+    groups = build_groups(residual(), grouping, SHAPE)
+    most, before = groups.most, [weight.clone() for weight in groups.weights]
+    assert all(torch.equal(*pair) for pair in zip(before, groups.weights, strict=True))
+    prox_(groups, torch.full_like(groups.size, 1e6))
+    assert 0 < measure(groups).param <= most + 1e-9 < 1
+    assert most - measure(groups).param < 0.05  # the strongest group is kept there, the smallest here

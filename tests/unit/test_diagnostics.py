@@ -22,7 +22,7 @@ def test_a_network_that_ended_well_has_nothing_said_about_it() -> None:
 def test_a_network_of_hardly_any_weights_is_said_to_be_gone() -> None:
     assert end(scaled(1.0), GONE, REFERENCE) == []
     (line,) = end(scaled(1.0), 0.0123, REFERENCE)
-    assert line == "the network is all but gone: 98.8 % of its weights are zero"
+    assert line == "the network is all but gone: 98.8 % of the weights that λ acts on are zero"
 
 
 def test_a_loss_of_more_than_twice_the_dense_networks_is_called_a_collapse() -> None:

@@ -62,7 +62,7 @@ def test_a_hessian_product_is_the_difference_of_gradients_with_the_weight_decay(
 def test_a_weight_that_never_had_a_gradient_has_a_finite_adam_derivative() -> None:
     loop, dynamics = loop_and_dynamics("adamw")
     with torch.no_grad():
-        loop.groups.weights[2].zero_()
+        loop.sparsifier.groups.weights[2].zero_()
         for head in loop.network.heads.values():
             for value in head.parameters():
                 value.zero_()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ms_automl.errors import ConfigError
-from ms_automl.storage.files import alone, checksum, write_json
+from ms_automl.storage.files import alone, at_work_in, checksum, write_json
 
 HOLD = """
 import sys
@@ -40,6 +40,19 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path, other):
         alone(tmp_path),
     ):
         pytest.fail("two at a time")
+
+
+def test_who_is_refused_leaves_what_was_there_as_it_was(tmp_path, other):
+    (tmp_path / "mine").mkdir()
+    before = set(tmp_path.rglob("*"))
+    for out in (tmp_path / "new" / "deep", tmp_path / "mine", tmp_path):
+        with pytest.raises(ConfigError), at_work_in(out):
+            raise ConfigError("bad data")
+    assert before == set(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError), at_work_in(tmp_path / "kept") as out:
+        (out / "written").touch()
+        raise ConfigError("too late")
+    assert (tmp_path / "kept" / "written").exists()
 
 
 def test_a_process_that_is_killed_leaves_the_folder(tmp_path, other):

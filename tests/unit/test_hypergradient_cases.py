@@ -45,7 +45,9 @@ class Problem:
                 norms = self.groups.norms()
                 threshold = thresholds(self.groups, rho.exp(), self.lr)
                 shrinkage = Shrinkage(norms, threshold, shrink_factors(self.groups, norms, threshold))
-            step = TrainingStep(index, 0.0, self.lr, self.batch, self.groups.gradients, lambda parameters: [])
+            step = TrainingStep(
+                index, 0.0, self.lr, lambda: self.batch, self.groups.gradients, lambda parameters: []
+            )
             hypergradient.advance(step, shrinkage)
             self.groups.scale_(shrinkage.factors)
 

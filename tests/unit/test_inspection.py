@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ms_automl.data import inspect
+from ms_automl.data import MultiTaskData, TensorSplit, inspect
 from ms_automl.errors import DataError
-from ms_automl.tasks import normals
+from ms_automl.tasks import Task, binary, edges, heatmaps, multilabel, normals, ordinal, regression
 from tests.unit.made_data import COUNTS, SPOTS, TASKS, at_9, data_of, good, multiplied, nothing_counts, shifted
 
 FAULTS = {
@@ -150,3 +150,42 @@ def test_depths_of_0_and_vectors_of_other_lengths_are_told():
     splits["test"][1]["facing"] = 255 * (splits["test"][1]["facing"] + 1) / 2
     (line,) = inspect(data_of(splits, tasks, []))
     assert line.startswith("test, task 'facing': 1 of the labels that count are no vectors of length 1 (first in")
+
+
+def of_one(task: Task, target: torch.Tensor, valid: torch.Tensor | None = None) -> MultiTaskData:
+    images = torch.rand(len(target), 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    split = TensorSplit(images, {task.name: target}, {} if valid is None else {task.name: valid})
+    return MultiTaskData("one", split, split, split, [task])
+
+
+def test_levels_are_one_more_than_their_thresholds():
+    levels = torch.arange(12) % 4
+    assert inspect(of_one(ordinal("grade", 4), levels)) == ()
+    with pytest.raises(DataError, match=r"class numbers 3 to 3 found, expected 0 to 2, first in sample 3"):
+        inspect(of_one(ordinal("grade", 3), levels))
+
+
+@pytest.mark.parametrize("task", [multilabel("some", 3), regression("some", 3), heatmaps("some", 2)])
+def test_labels_that_count_one_by_one_are_looked_at_one_by_one(task):
+    shape = task.target_shape(12, 3, 3)
+    target = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    assert inspect(of_one(task, target)) == ()  # without a mask all of them count
+    target[9].reshape(-1)[-1:] = math.nan
+    with pytest.raises(DataError, match=r"valid targets hold NaN or infinite values, first in sample 9"):
+        inspect(of_one(task, target))
+    valid = ~target.isnan()
+    assert inspect(of_one(task, target, valid)) == ()
+    with pytest.raises(DataError, match="every label that counts is"):
+        inspect(of_one(task, torch.ones(shape), valid))
+    valid[:, 0] = False  # nothing is known of a channel
+    assert inspect(of_one(task, target, valid)) == ()
+    with pytest.raises(DataError, match="no label of its 12 samples counts"):
+        inspect(of_one(task, target, torch.zeros_like(valid)))
+
+
+@pytest.mark.parametrize("task", [binary("some"), multilabel("some", 2), edges("some")])
+def test_probabilities_of_at_most_a_half_are_something_to_learn(task):
+    target = torch.rand(task.target_shape(12, 3, 3), generator=torch.Generator().manual_seed(1)) / 2
+    assert inspect(of_one(task, target)) == ()
+    with pytest.raises(DataError, match="every label that counts is no"):
+        inspect(of_one(task, target / 255))  # 0 to 255 taken for 0 to 1

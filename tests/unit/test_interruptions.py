@@ -8,7 +8,7 @@ import pytest
 
 from ms_automl.comparison.run import Assignment
 from ms_automl.samplers.base import DONE, WAIT
-from ms_automl.tuning.trouble import LOST
+from ms_automl.tuning.run import LOST
 from tests.unit.bench import REPORTS, UNIT, Bench, folder
 
 ARMS = ("topk", "path", "optuna", "optuna-asha", "meta-optuna", "random")

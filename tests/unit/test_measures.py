@@ -31,6 +31,16 @@ def test_group_and_parameter_sparsity_differ_where_groups_differ_in_size(make_gr
     assert small.layers == {"0": 0.0, "1": 0.5}
 
 
+def test_the_share_of_the_whole_trunk_counts_what_is_not_penalised(make_groups: MakeGroups) -> None:
+    groups = make_groups([(2, 4, 3), (2, 1, 1)])
+    groups.share = 74 / 148
+    groups.scale_(torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    found = measure(groups)
+    assert found.param == pytest.approx(37 / 74)
+    assert found.trunk == pytest.approx(37 / 148)
+    assert found.density == pytest.approx(111 / 148)
+
+
 def test_a_tiny_weight_is_no_zero(make_groups: MakeGroups) -> None:
     groups = make_groups([(2, 2, 1)])
     groups.scale_(torch.tensor([1e-12, 1.0]))

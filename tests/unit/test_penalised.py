@@ -1,5 +1,6 @@
 """What nothing reaches is left out, and it is said what λ acts on."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,8 +68,32 @@ def test_it_is_said_where_lambda_acts_on_less_than_half_of_the_trunk_or_leaves_s
     parameters = sum(parameter.numel() for parameter in trunk.parameters())
     assert groups.share == 16 * 3 * 16 / parameters
     assert remark(groups) == (
-        f"λ acts on {100 * groups.share:.3g} % of the trunk's parameters, "
-        "and zeros and density are shares of these alone"
+        f"λ can act on {100 * groups.share:.3g} % of the trunk's parameters, and no more of them can go to zero"
     )
     half_frozen = build_groups(half(["two"]), "input_channel", SHAPE)
     assert remark(half_frozen).endswith("; left out: 'two' (it is frozen (requires_grad=False))")
+
+
+class Skipping(nn.Module):
+    """Leaves its middle layers out at random in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.middle = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.first(images))
+        for layer in self.middle:
+            if not self.training or float(torch.rand(())) < 0.5:
+                x = x + torch.relu(layer(x))
+        return x
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_that_training_leaves_out_at_random_are_penalised_whatever_is_drawn(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = MultiTaskNet(Skipping(), {"d": nn.Identity()})
+    groups = build_groups(network, "input_channel", SHAPE)
+    assert groups.names == ("first", "middle.0", "middle.1", "middle.2")
+    assert not groups.left_out

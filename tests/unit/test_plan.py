@@ -10,9 +10,8 @@ from ms_automl.comparison.events import EventLog, TrialEvents
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
-from ms_automl.driver.plan import plan, show
+from ms_automl.driver.plan import plan, show, throughput_of
 from ms_automl.driver.simulation import simulate
-from ms_automl.driver.throughput import throughput_of
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
 from ms_automl.samplers.arms import ARMS
@@ -55,7 +54,7 @@ def test_the_pace_is_measured_on_the_device_that_trains(monkeypatch):
     throughput = throughput_of(Experiment(config()))
     assert throughput.train > 0 and throughput.forward > 0 and throughput.setup > 0
     assert "30 dense training steps" in throughput.source and "CPU" in throughput.source
-    monkeypatch.setattr("ms_automl.driver.throughput.PATIENCE", 0.0)
+    monkeypatch.setattr("ms_automl.driver.plan.PATIENCE", 0.0)
     hurried = throughput_of(Experiment(config()))
     assert "a dense training step and" in hurried.source, "a step that takes longer than that is measured once"
 
@@ -164,8 +163,10 @@ def test_a_plan_that_raises_is_a_comparison_that_would(absent_gpu):
 
 def test_a_comparison_that_has_ended_has_nothing_left_to_plan(tmp_path, absent_gpu):
     one = config(GPU, arms=("random", "fixed"))
-    comparison, _ = simulate(Experiment(one), throughput_of(Experiment(one)), 2, tmp_path)
-    journal = TrialEvents(EventLog(tmp_path), comparison)
+    comparison, _ = simulate(Experiment(one), throughput_of(Experiment(one)), 2)
+    log = EventLog(tmp_path)
+    log.charged(*comparison.ledger)
+    journal = TrialEvents(log, comparison)
     for trial in comparison.trials.values():
         journal.trial_ended(comparison.runs[trial.run], trial)
         journal.trial_stored(comparison.runs[trial.run], trial)

@@ -10,9 +10,9 @@ import torch
 
 from ms_automl.data.augmentation import Augmentation
 from ms_automl.data.cache import Arrays
-from ms_automl.data.contract import Batch
 from ms_automl.data.prepare import DamagedSourceError, prepare
 from ms_automl.data.prepared import SHARD, Prepared, PreparedSplit
+from ms_automl.data.splits import Batch
 from ms_automl.errors import DataError
 
 SIZE = 4

@@ -177,7 +177,7 @@ def test_what_is_measured_is_the_same_when_it_is_read_again(split, change, what)
     if split == "train":
         inspect(data)  # as a reader that augments by itself
         return
-    with pytest.raises(DataError, match=f"^{split}: {what} in samples 0 and 1 is another one when it is read"):
+    with pytest.raises(DataError, match=f"^{split}: {what} in sample 0 is another one when it is read"):
         inspect(data)
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ms_automl.comparison.rows import reference_lines
+from ms_automl.comparison.judge import reference_lines
 from ms_automl.errors import ConfigError
 from ms_automl.meta import Objective
 from ms_automl.meta.level import PricedLevel

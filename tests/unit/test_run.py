@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import ms_automl.tuning.lifecycle as lifecycle
-import ms_automl.tuning.starting as starting
+import ms_automl.tuning.run as run
 from ms_automl.config import ResourcesSection
 from ms_automl.errors import StartError
 from ms_automl.storage.remote import Storage
+from ms_automl.tuning.run import StartMonitor
 from ms_automl.tuning.session import Session
-from ms_automl.tuning.starting import StartMonitor
 
 
 class Trials(list):
@@ -26,7 +25,7 @@ class Trials(list):
 
 class Schedule:
     def __init__(self):
-        self.killed = []
+        self.killed, self.lost = [], {}
 
     def silence(self, trial_id):
         return 100.0 if trial_id == "silent" else 1.0
@@ -36,6 +35,9 @@ class Schedule:
 
     def started(self, trial_id):
         pass
+
+    def end(self, trial_id, report=None, lost=None):
+        self.lost[trial_id] = lost
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ def monitor(said):
 def cluster(said, monkeypatch):
     """Of two hosts with 2 CPUs each."""
     hosts = [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2
-    monkeypatch.setattr(starting.ray, "nodes", lambda: hosts)
-    monkeypatch.setattr(starting, "capacity", lambda resources: 4 // resources.cpus_per_trial)
+    monkeypatch.setattr(run.ray, "nodes", lambda: hosts)
+    monkeypatch.setattr(run, "capacity", lambda resources: 4 // resources.cpus_per_trial)
     return lambda cpus: StartMonitor(
         session(own=False, slots=4), ResourcesSection(start_timeout=60, cpus_per_trial=cpus), said.append
     )
@@ -65,9 +67,9 @@ def cluster(said, monkeypatch):
 
 def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkeypatch, monitor):
     now, killed, schedule = [0.0], [], Schedule()
-    monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(lifecycle.ray, "kill", killed.append)
-    beside = lifecycle.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, monitor)
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run.ray, "kill", killed.append)
+    beside = run.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, monitor)
     ended, alive, silent = (
         SimpleNamespace(trial_id=name, status="RUNNING", temporary_state=SimpleNamespace(ray_actor=actor))
         for name, actor in (("ended", None), ("alive", "actor of alive"), ("silent", "actor of silent"))
@@ -82,8 +84,8 @@ def test_silent_trials_are_looked_for_by_the_clock_and_not_at_every_event(monkey
 
 def test_a_trial_that_waits_is_told_from_those_that_run_and_have_ended(monkeypatch, monitor):
     now = [0.0]
-    monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
-    beside = lifecycle.Lifecycle(Schedule(), Storage("/models"), lambda place: None, 3600.0, monitor)
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    beside = run.Lifecycle(Schedule(), Storage("/models"), lambda place: None, 3600.0, monitor)
     none = SimpleNamespace(ray_actor=None)
     trials = [
         SimpleNamespace(trial_id=status, status=status, temporary_state=none)
@@ -162,9 +164,9 @@ OOM kill reason: Memory usage 3098279936B exceeded threshold of 505521248B
     ],
 )
 def test_why_a_process_is_gone_is_what_ray_said_of_it_last(tmp_path, text, said):
-    searcher, file = lifecycle.NextTrial(Schedule()), tmp_path / "error.txt"
+    schedule, file = Schedule(), tmp_path / "error.txt"
     if text is not None:
         file.write_text(text)
     trial = SimpleNamespace(trial_id="t", error_file=str(file) if text is not None else None)
-    lifecycle.Order(searcher).on_trial_error(None, trial)
-    assert said in searcher.lost["t"] and searcher.lost["t"].startswith("the trial's process died")
+    run.Lifecycle(schedule, Storage("/models"), lambda place: None, 60.0, None).on_trial_error(0, [], trial)
+    assert said in schedule.lost["t"] and schedule.lost["t"].startswith("the trial's process died")

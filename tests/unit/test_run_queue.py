@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ms_automl.driver.queue import RunQueue
+from ms_automl.driver.progress import RunQueue
 from ms_automl.driver.scheduler import Scheduler
 from ms_automl.samplers.base import DONE, WAIT
 from tests.unit.bench import Bench, cost, folder
@@ -17,7 +17,7 @@ class SortsAll(Scheduler):
 
     def next(self, trial_id):
         if self.interrupted:
-            return self._goes_on(self.interrupted.pop(0), trial_id)
+            return super().next(trial_id)
         runs = self.comparison.runs.values()
         busy = {run.name for run in self.running.values()}
         for run in sorted(runs, key=lambda s: (s.arm != "dense", len(s.trials) - s.planned_trials)):

@@ -5,13 +5,13 @@ import math
 import pytest
 from optuna.trial import TrialState
 
+from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.arms import ARMS
-from ms_automl.samplers.base import DONE, WAIT, SamplerInputs, fixed_lambda, pruned
+from ms_automl.samplers.base import DONE, WAIT, ListedTrials, RandomSearch, SamplerInputs, fixed_lambda, grid
 from ms_automl.samplers.meta import STEP, MetaSparsity
 from ms_automl.samplers.optuna import OptunaSearch
-from ms_automl.samplers.random import ListedTrials, RandomSearch, grid
 from search_spaces import SPACES
 from tests.unit.driven import HIGH, LAYERS, LEARNED, LOW, Driven, lambdas, make_space
 
@@ -73,8 +73,8 @@ def test_random_search_draws_on_a_log_scale():
 
 
 def test_a_listed_trial_is_proposed_once():
-    sampler = Driven(ListedTrials([pruned("taylor")({"level": 0.4})]))
-    assert sampler.step().params == {"level": 0.4, "criterion": "taylor"}
+    sampler = Driven(ListedTrials([Suggestion("pruned", {"level": 0.4}, {"level": 0.4})]))
+    assert sampler.step().params == {"level": 0.4}
     assert sampler.step() is DONE
 
 
@@ -185,14 +185,15 @@ def test_it_is_done_where_meta_training_failed_or_learned_nothing(space, learned
 @pytest.mark.parametrize("kind", ["tradeoff", "target"])
 def test_the_first_trial_of_an_arm_is_of_the_method_that_the_budget_reckons_with(name, kind):
     config = load_config("smoke", settings=[f"objective.kind={kind}"])
-    sampler = ARMS[name].sampler(SamplerInputs(config, make_space(config.space), 0))
+    sampler = ARMS[name].sampler(SamplerInputs(config, make_space(config.space), 0, config.objective))
     assert sampler.ask([]).method == ARMS[name].first
 
 
 def test_pruning_under_a_target_is_one_trial_at_that_target():
     config = load_config("smoke", settings=["objective.kind=target", "objective.target=0.6"])
     for criterion in ("taylor", "magnitude"):
-        driven = Driven(ARMS[f"prune-{criterion}"].sampler(SamplerInputs(config, make_space("scalar"), 0)))
+        given = SamplerInputs(config, make_space("scalar"), 0, config.objective)
+        driven = Driven(ARMS[f"prune-{criterion}"].sampler(given))
         assert driven.step().params == {"level": 0.6, "criterion": criterion}
         assert driven.step() is DONE
 
@@ -200,9 +201,9 @@ def test_pruning_under_a_target_is_one_trial_at_that_target():
 def test_a_grid_goes_from_bound_to_bound_evenly_in_the_logarithm_with_one_value_for_all_layers(space):
     asked = [
         s.params["schedule"]["values"][0]
-        for s in drive(grid(space.parameters, fixed_lambda(space), 5), log_distance, 5)
+        for s in drive(ListedTrials(grid(space.parameters, fixed_lambda(space), 5)), log_distance, 5)
     ]
     assert all(len(set(row)) == 1 for row in asked)
     assert [row[0] for row in asked] == pytest.approx([0.01, 0.01 * 10**0.5, 0.1, 10**-0.5, 1.0])
-    (only,) = drive(grid(space.parameters, fixed_lambda(space), 1), log_distance, 1)
+    (only,) = drive(ListedTrials(grid(space.parameters, fixed_lambda(space), 1)), log_distance, 1)
     assert lambdas(only) == pytest.approx([0.1] * len(LAYERS))

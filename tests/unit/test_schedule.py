@@ -80,7 +80,7 @@ def test_a_whole_number_is_a_rest_too() -> None:
 
 @pytest.mark.parametrize("rest", [-1e-9, math.nan, math.inf])
 def test_a_rest_that_is_negative_or_not_finite_is_refused(rest: float) -> None:
-    with pytest.raises(ConfigError, match=r"λ of the rest must be finite, `λ >= 0`, but got"):
+    with pytest.raises(ConfigError, match=r"λ of the rest must be finite, `λ >= 0`, one or one a layer, but got"):
         LambdaSchedule(("a",), ((0.1,),), ((0.5,),), rest=rest)
 
 

@@ -8,7 +8,7 @@ import pytest
 from ms_automl.meta import Objective
 from ms_automl.samplers.arms import ARMS
 from ms_automl.samplers.base import DONE, WAIT
-from ms_automl.tuning.trouble import LOST
+from ms_automl.tuning.run import LOST
 from tests.unit.bench import PASS, REPORTS, UNIT, UNITS, Bench, folder
 
 FREE = [arm for arm in ARMS if arm != "optuna-gp"]  # its model takes seconds: one test is enough

@@ -18,7 +18,7 @@ from ms_automl.samplers.arms import ARMS
 def row(arm, **changed):
     values = {
         "arm": arm, "seed": 17, "status": "ok", "objective": 12.3456, "test_objective": 11.2341,
-        "delta_m": -123.45, "sparsity_param": 1.0, "trials": 128,
+        "delta_m": -123.45, "density": 0.0, "trials": 128,
         "spent": 12_345.0, "device_seconds": 12_345.6, "note": "",
     }  # fmt: skip
     return values | changed
@@ -40,7 +40,7 @@ def test_the_table_shows_every_number_of_every_arm_whole_at_80_columns():
 
 
 def test_an_arm_without_a_result_has_dashes():
-    values = row("meta", status="failed", objective=None, test_objective=None, delta_m=None, sparsity_param=None)
+    values = row("meta", status="failed", objective=None, test_objective=None, delta_m=None, density=None)
     (line,) = [line for line in text_of(comparison_table([values], 100.0)).splitlines() if "meta" in line]
     assert line.split()[2:6] == ["-", "-", "-", "-"]
 

@@ -5,9 +5,8 @@ from ray.tune.search import Searcher
 
 from ms_automl.comparison.run import Start, Suggestion
 from ms_automl.errors import ConfigError
-from ms_automl.samplers.base import fixed_lambda
+from ms_automl.samplers.base import ListedTrials, fixed_lambda
 from ms_automl.samplers.optuna import OptunaSearch
-from ms_automl.samplers.random import ListedTrials
 from ms_automl.tuning.searcher import MetaSparsitySearcher, as_searcher
 from tests.unit.driven import LEARNED, Driven, driven, make_space, usual
 

@@ -1,16 +1,16 @@
 """Ray's start: what it is told, and what is said where it does not."""
 
 import os
+from contextlib import ExitStack
 
 import pytest
 import ray
 from ray._private import worker
 from ray._private.runtime_env import uv_runtime_env_hook
 
-from ms_automl.environment.variables import unless_set
+from ms_automl.environment.process import unless_set
 from ms_automl.errors import ConfigError
 from ms_automl.tuning import session
-from ms_automl.tuning.trouble import why_not_started
 
 UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
@@ -31,15 +31,15 @@ def started(monkeypatch):
 
 def test_under_uv_run_trials_run_in_the_environment_of_the_command(started, monkeypatch):
     monkeypatch.delenv(UV, raising=False)
-    with session._of_our_own(1):
-        pass
+    with ExitStack() as stack:
+        session._start(stack, 1)
     assert started == [{}] and worker._maybe_modify_runtime_env({}, False) == {"py_executable": "uv run"}
 
 
 def test_who_wants_uvs_own_environments_gets_them(started, monkeypatch):
     monkeypatch.setenv(UV, "1")
-    with session._of_our_own(1):
-        pass
+    with ExitStack() as stack:
+        session._start(stack, 1)
     assert started == [{"py_executable": "uv run"}]
 
 
@@ -69,14 +69,14 @@ def test_why_ray_does_not_start_is_one_line_with_what_to_set(error, said, monkey
     monkeypatch.setenv("TMPDIR", "/long")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("HOME", "/users/me")
-    with pytest.raises(ConfigError, match="Ray does not start on this machine") as caught, session._of_our_own(1):
-        pass
+    with pytest.raises(ConfigError, match="Ray does not start on this machine") as caught, ExitStack() as stack:
+        session._start(stack, 1)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_rays_own_variable_is_named_where_it_is_set(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
-    assert why_not_started(FileNotFoundError(2, "No such file", "/nowhere/ray")).count("/nowhere") == 2
+    assert session._why_not_started(FileNotFoundError(2, "No such file", "/nowhere/ray")).count("/nowhere") == 2
 
 
 @pytest.mark.parametrize("letters", ["x" * 120, "é" * 30])
@@ -85,8 +85,8 @@ def test_a_folder_too_long_for_sockets_is_named_before_anything_starts(letters, 
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    with pytest.raises(ConfigError, match="too long a path for the sockets"), session._of_our_own(1):
-        pass
+    with pytest.raises(ConfigError, match="too long a path for the sockets"), ExitStack() as stack:
+        session._start(stack, 1)
     assert not ray.is_initialized()
 
 

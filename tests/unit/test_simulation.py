@@ -8,8 +8,7 @@ from ms_automl.comparison.events import EventLog, Replay, TrialEvents, replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
-from ms_automl.driver.script import Script
-from ms_automl.driver.simulation import simulate
+from ms_automl.driver.simulation import Script, simulate
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models.cost import Cost
 from ms_automl.samplers.arms import ARMS
@@ -17,14 +16,9 @@ from ms_automl.samplers.arms import ARMS
 TINY = ["data.args.train=32", "data.args.val=16", "data.args.test=16", "training.steps=12"]
 
 
-class Steady:
+def steady(trial, passes, first):
     """A second to start, a thousand passes a second."""
-
-    def startup(self, trial):
-        return 1.0
-
-    def interval(self, trial, passes):
-        return sum(passes.values()) / 1000
+    return first + sum(passes.values()) / 1000
 
 
 def experiment(*settings, arms=("random",), seeds=1):
@@ -32,9 +26,8 @@ def experiment(*settings, arms=("random",), seeds=1):
     return Experiment(load_config("smoke", arms=list(arms), seeds=seeds, settings=settings))
 
 
-def run(folder, one, slots=None, replayed=None, durations=None):
-    folder.mkdir(exist_ok=True)
-    return simulate(one, durations or Steady(), slots, folder, replayed)
+def run(one, slots=None, replayed=None):
+    return simulate(one, steady, slots, replayed)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +52,7 @@ def test_made_up_reports_have_the_passes_and_the_metrics_of_real_ones(method, le
     losses = {task.name: 1.0 for task in data.tasks}
     reference = Reference(losses, tuple((step, losses) for step in (3, 6, 9, 10)))
     real, _ = one.build(Suggestion(name, params, {}), 0, reference)
-    script = Script(one.config.training, data, layers, (0.05, 5.0), lambda known: one.planned_passes(known, 0))
+    script = Script(one, lambda known: one.planned_passes(known, 0))
     trial, before = Trial("id", "random-0", 0, name, {}, params), Cost()
     for interval in range(4):
         metrics = real.step()
@@ -78,11 +71,11 @@ def test_made_up_reports_have_the_passes_and_the_metrics_of_real_ones(method, le
     assert total == pytest.approx(real.cost.passes)
 
 
-def test_a_simulation_is_the_same_whenever_it_is_held(tmp_path):
+def test_a_simulation_is_the_same_whenever_it_is_held():
     arms = ("random", "optuna-asha", "topk", "meta-search")
     outcomes = []
-    for name, slots in (("first", 3), ("again", 3), ("wide", None)):
-        _, outcome = run(tmp_path / name, experiment("budget.trials=6", "budget.retrain=2", arms=arms), slots)
+    for slots in (3, 3, None):
+        _, outcome = run(experiment("budget.trials=6", "budget.retrain=2", arms=arms), slots)
         outcomes.append(outcome)
     assert outcomes[0].arms == outcomes[1].arms and outcomes[0].seconds == outcomes[1].seconds
     for arm, share in outcomes[2].arms.items():
@@ -91,10 +84,10 @@ def test_a_simulation_is_the_same_whenever_it_is_held(tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["passes", "flops", "device_seconds"])
-def test_every_arm_closes_within_its_limit_and_what_is_counted_is_what_the_ledger_has(tmp_path, unit):
+def test_every_arm_closes_within_its_limit_and_what_is_counted_is_what_the_ledger_has(unit):
     arms = [arm for arm in ARMS if arm != "optuna-gp"]
     one = experiment("budget.trials=4", "budget.retrain=1", f"budget.unit={unit}", arms=arms, seeds=2)
-    comparison, outcome = run(tmp_path, one, slots=4)
+    comparison, outcome = run(one, slots=4)
     for row in comparison.rows():
         assert row["status"] in ("ok", "partial") and row["failed_trials"] == 0
         assert row["overshoot"] <= (1.2 if unit == "device_seconds" else 0)  # a start and a report at most
@@ -110,21 +103,21 @@ def test_every_arm_closes_within_its_limit_and_what_is_counted_is_what_the_ledge
     assert outcome.whole.spent == pytest.approx(spent, abs=searched + 1e-9)
 
 
-def test_slots_are_busy_with_one_trial_of_each_stream_at_a_time(tmp_path):
+def test_slots_are_busy_with_one_trial_of_each_stream_at_a_time():
     one = experiment("budget.trials=3", arms=("random", "fixed"), seeds=2)
-    wide, single = run(tmp_path / "wide", one)[1], run(tmp_path / "single", one, slots=1)[1]
+    wide, single = run(one)[1], run(one, slots=1)[1]
     busy = single.whole.device_seconds
     assert wide.concurrency == 4 and single.concurrency == 1  # random and fixed of two seeds
     assert single.seconds == pytest.approx(busy) and wide.whole.device_seconds == pytest.approx(busy)
     dense = wide.arms["dense"].device_seconds / 2
     assert wide.seconds == pytest.approx(dense + wide.arms["random"].device_seconds / 2)
-    some = run(tmp_path / "some", one, slots=4)[1]
+    some = run(one, slots=4)[1]
     assert some.seconds == pytest.approx(wide.seconds), "more slots than runs change nothing"
 
 
-def test_a_stopped_trial_is_paid_for_up_to_its_last_report(tmp_path):
+def test_a_stopped_trial_is_paid_for_up_to_its_last_report():
     one = experiment("budget.trials=6", arms=("topk",))
-    comparison, outcome = run(tmp_path, one)
+    comparison, outcome = run(one)
     stopped = [trial for trial in comparison.trials.values() if trial.status == "STOPPED"]
     assert outcome.arms["topk"].stopped == len(stopped) > 1
     steps, val = 3 * 16, 16 / 3
@@ -133,17 +126,17 @@ def test_a_stopped_trial_is_paid_for_up_to_its_last_report(tmp_path):
     assert {round(trial.passes, 6) for trial in went_on} == {round(3 * (steps + val) + 16 / 3, 6)}
 
 
-def test_halving_stops_a_realistic_share_of_its_trials(tmp_path):
+def test_halving_stops_a_realistic_share_of_its_trials():
     one = experiment("budget.trials=30", "training.report_every=1", "training.steps=18", arms=("optuna-asha",))
-    _, outcome = run(tmp_path, one)
+    _, outcome = run(one)
     share = outcome.arms["optuna-asha"].stopped / outcome.arms["optuna-asha"].trials
     assert 0.5 < share < 0.95
 
 
 @pytest.mark.parametrize(("steps", "every"), [(12, 3), (10, 3), (7, 3), (4, 3), (3, 3), (2, 1)])
-def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, steps, every):
+def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(steps, every):
     settings = (f"training.steps={steps}", f"training.report_every={every}", "budget.trials=8")
-    comparison, _ = run(tmp_path, experiment(*settings, arms=("topk",)))
+    comparison, _ = run(experiment(*settings, arms=("topk",)))
     topk = comparison.runs["topk-0"]
     assert [trial.status for trial in topk.trials].count("FINISHED") >= 2 and topk.best.status == "FINISHED"
     assert comparison.ledger.overshoot("topk-0") == 0
@@ -151,17 +144,14 @@ def test_topks_candidates_leave_the_best_of_them_the_rest_of_a_trial(tmp_path, s
 
 def test_what_had_ended_before_is_not_simulated_again(tmp_path):
     one = experiment("budget.trials=4", arms=("random", "topk", "optuna"))
-    whole, all_of_it = run(tmp_path / "whole", one)
-    journal = TrialEvents(EventLog(tmp_path / "whole"), whole)
+    whole, all_of_it = run(one)
+    journal = TrialEvents(EventLog(tmp_path), whole)
     for trial in list(whole.trials.values())[:6]:
         journal.trial_ended(whole.runs[trial.run], trial)
         journal.trial_stored(whole.runs[trial.run], trial)
     done = {trial.name for trial in list(whole.trials.values())[:6]}
-    cut = tmp_path / "cut"
-    cut.mkdir()
-    before = replay(tmp_path / "whole")
-    charges = [charge for charge in before.charges if charge.trial in done]
-    resumed, rest = run(cut, one, replayed=Replay(charges, before.ended))
+    charges = [charge for charge in whole.ledger if charge.trial in done]
+    resumed, rest = run(one, replayed=Replay(charges, replay(tmp_path).ended))
     spent = sum(trial.passes for trial in list(whole.trials.values())[:6])
     assert rest.whole.passes == pytest.approx(all_of_it.whole.passes - spent)
     assert rest.whole.trials == all_of_it.whole.trials - 6

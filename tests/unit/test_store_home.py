@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.callbacks.mlflow.home import check, folder_of
+from ms_automl.callbacks.mlflow.artifacts import check, folder_of
 from ms_automl.errors import TrackingError
 from tests.unit.stores import store
 

@@ -8,9 +8,7 @@ from click.testing import CliRunner
 from mlflow.experiments import commands
 
 from ms_automl.callbacks.mlflow import Tracker
-from ms_automl.callbacks.mlflow.address import absolute, database, public, seen_from, sqlite
-from ms_automl.callbacks.mlflow.opening import how_to_see
-from ms_automl.callbacks.mlflow.reasons import reason
+from ms_automl.callbacks.mlflow.opening import absolute, database, how_to_see, public, reason, seen_from, sqlite
 from ms_automl.errors import TrackingError
 from tests.unit.stores import store
 from tests.unit.test_writer_probe import read_only

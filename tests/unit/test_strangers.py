@@ -73,11 +73,11 @@ def test_what_is_no_ungrouped_conv2d_is_trained_counted_and_left_alone(kind: Any
     net = network(Through(build(), forward))
     check_network(net, SHAPE, [TASK])
     loop = TrainingLoop(data(), net, SETTINGS, 0)
-    assert loop.groups.names == ("first",)
+    assert loop.sparsifier.groups.names == ("first",)
     assert net.trunk.first.weight.is_contiguous(memory_format=torch.channels_last)
     assert "test/d/loss" in loop.interval()
     assert size_of(net, SHAPE)["trunk_macs"] >= 8 * 27 * 256
-    assert not loop.groups.left_out
+    assert not loop.sparsifier.groups.left_out
 
 
 class Pair(NamedTuple):
@@ -144,7 +144,7 @@ def test_a_trunk_may_give_its_features_in_any_form(form, tmp_path) -> None:
     assert size_of(net, SHAPE) == single
     assert flops_of_a_sample(net, SHAPE)[0] > 2 * flops_of_a_sample(net, SHAPE)[1]
     assert build_groups(net, "coupled", SHAPE).names == ("a", "b")
-    groups = TrainingLoop(data(), net, SETTINGS, 0).groups
+    groups = TrainingLoop(data(), net, SETTINGS, 0).sparsifier.groups
     groups.scale_((torch.arange(len(groups.layer)) % 2).float())
     architecture = Architecture(f"{__name__}:several", {"form": form}, SHAPE, {"d": TASK.head})
     save_model(net, tmp_path / "model", architecture)

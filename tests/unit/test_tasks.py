@@ -7,8 +7,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ms_automl.errors import DataError
-from ms_automl.tasks import HeadSpec, Metric, Task, binary, classification, depth, edges, normals, segmentation
+from ms_automl.errors import ConfigError, DataError
+from ms_automl.tasks import (
+    HeadSpec,
+    Metric,
+    Task,
+    binary,
+    classification,
+    depth,
+    edges,
+    heatmaps,
+    keypoints,
+    multilabel,
+    normals,
+    ordinal,
+    regression,
+    segmentation,
+)
 from tests.conformance.pretended import pretended
 
 TASKS = [
@@ -18,6 +33,12 @@ TASKS = [
     edges(),
     classification("count", 5),
     binary("indoor"),
+    ordinal("grade", 4),
+    multilabel("findings", 3),
+    regression("pose", 2),
+    regression("age", loss="squared"),
+    keypoints("joints", 2),
+    heatmaps("corners", 2),
 ]
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
@@ -26,8 +47,8 @@ def sample(task: Task, count: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
     rng = torch.Generator().manual_seed(seed)
     prediction = torch.randn(task.head.shape(count, 3, 4), generator=rng)
     shape = task.target_shape(count, 3, 4)
-    if task.kind == "classes":
-        target = torch.randint(task.head.channels, shape, generator=rng)
+    if task.classes is not None:
+        target = torch.randint(task.classes, shape, generator=rng)
     elif task.kind == "binary":
         target = torch.randint(2, shape, generator=rng).float()
     else:
@@ -40,7 +61,7 @@ def measure(task: Task, metric: str, *labels: torch.Tensor) -> float:
 
 
 def spoil(task: Task, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    bad = 255 if task.kind == "classes" else math.nan
+    bad = math.nan if task.classes is None else 255
     if target.ndim > valid.ndim:
         valid = valid[:, None]
     return target.masked_fill(~valid, bad)
@@ -172,6 +193,73 @@ def test_classification_accuracy_counts_the_right_images() -> None:
     assert measure(classification("count", 3), "accuracy", prediction, target, valid) == pytest.approx(2 / 3)
 
 
+def test_levels_agree_with_numbers_worked_by_hand() -> None:
+    task = ordinal("grade", 3)
+    prediction = torch.tensor([[2.0, -1.0], [-1.0, -3.0], [1.0, 2.0]])  # levels 1, 0 and 2
+    target, valid = torch.tensor([2, 0, 0]), torch.tensor([True, True, False])
+    assert measure(task, "abs_error", prediction, target, valid) == pytest.approx(1 / 2)
+    assert measure(task, "accuracy", prediction, target, valid) == pytest.approx(1 / 2)
+    losses = [math.log1p(math.exp(x)) for x in (-2.0, 1.0, -1.0, -3.0)]
+    assert task.loss(prediction, target, valid).item() == pytest.approx(sum(losses) / 4, rel=1e-6)
+
+
+def test_several_answers_agree_with_numbers_worked_by_hand() -> None:
+    task = multilabel("findings", 3)
+    prediction = torch.tensor([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
+    target = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    # The first is found twice; the second is found where it is not and missed where it is; the third never is.
+    assert measure(task, "accuracy", prediction, target, valid) == pytest.approx(3 / 5)
+    assert measure(task, "f1", prediction, target, valid) == pytest.approx(2 * 2 / 6)
+    assert measure(task, "macro_f1", prediction, target, valid) == pytest.approx((1 + 0) / 2)
+    losses = [math.log1p(math.exp(x)) for x in (-1.0, 1.0, -1.0, -1.0, 1.0)]
+    assert task.loss(prediction, target, valid).item() == pytest.approx(sum(losses) / 5, rel=1e-6)
+
+
+def test_numbers_and_points_agree_with_what_is_worked_by_hand() -> None:
+    target = torch.tensor([[0.0, 0.0, 5.0, 5.0], [1.0, 1.0, 1.0, 1.0]])
+    prediction = torch.tensor([[3.0, 4.0, 9.0, 5.0], [1.0, 2.0, 1.0, 1.0]])
+    valid = torch.tensor([[True, True, True, False], [True, True, True, True]])  # a point lacks its y
+    for task, mean in ((keypoints("joints", 2), (5 + 1 + 0) / 3),):
+        assert measure(task, "distance", prediction, target, valid) == pytest.approx(mean)
+        assert task.loss(prediction, target, valid).item() == pytest.approx((3 + 4 + 4 + 1) / 7)
+    task = regression("pose", 4, loss="squared", unit="m")
+    assert measure(task, "abs_error", prediction, target, valid) == pytest.approx(12 / 7)
+    assert measure(task, "rmse", prediction, target, valid) == pytest.approx(math.sqrt((9 + 16 + 16 + 1) / 7))
+    assert task.loss(prediction, target, valid).item() == pytest.approx((9 + 16 + 16 + 1) / 7)
+
+
+def test_peaks_are_as_far_apart_as_their_pixels() -> None:
+    target, prediction = torch.zeros(1, 2, 5, 6), torch.zeros(1, 2, 5, 6)
+    target[0, 0, 1, 1], prediction[0, 0, 4, 5] = 1, 2
+    target[0, 1, 0, 0], prediction[0, 1, 3, 3] = 1, 1
+    valid = torch.ones(1, 2, 5, 6, dtype=torch.bool)
+    valid[0, 1] = False
+    assert measure(heatmaps("corners", 2), "peak_distance", prediction, target, valid) == pytest.approx(5.0)
+    assert heatmaps("corners", 2).loss(prediction, target, valid).item() == pytest.approx((1 + 4) / 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ordinal("grade", 1), "`levels >= 2` must hold, but got levels=1"),
+        (lambda: keypoints("joints", 0), "`points >= 1` must hold, but got points=0"),
+        (lambda: multilabel("findings", 0), "`channels >= 1` must hold"),
+        (lambda: classification("kind", True), "`channels >= 1` must hold, but got channels=True"),
+        (lambda: regression("age", weight="1"), "`0 < weight < inf` must hold"),  # type: ignore[arg-type]
+        (lambda: regression("age", loss="l1"), "unknown loss 'l1'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_task_of_nothing_is_refused(make, said) -> None:
+    with pytest.raises((DataError, ConfigError), match=re.escape(said)):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert classification("kind", np.int64(10)).head == HeadSpec(10, dense=False)  # type: ignore[arg-type]
+    assert ordinal("grade", np.int32(4)).classes == 4  # type: ignore[arg-type]
+
+
 def test_a_task_with_an_unusable_name_or_weight_is_refused() -> None:
     with pytest.raises(DataError, match="letters, digits and underscores"):
         depth("my depth")
@@ -187,8 +275,11 @@ def head_and_metric() -> dict[str, object]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "binry"}, "kind is one of classes, values, binary, but got 'binry'"),
+        ({"kind": "binry"}, "kind is one of classes, ordinal, values, binary, but got 'binry'"),
         ({"domain": "above 0"}, "domain is one of any, positive, unit, but got 'above 0'"),
+        ({"kind": "ordinal"}, "ordinal classes are of an image, so its head is not dense"),
+        ({"kind": "classes", "per_channel": True}, "classes count as one label, so per_channel must be False"),
+        ({"domain": "unit", "per_channel": True}, "unit vectors count as one label, so per_channel must be False"),
         ({"weight": float("inf")}, "`0 < weight < inf` must hold, but got weight=inf"),
         ({"weight": float("nan")}, "`0 < weight < inf` must hold, but got weight=nan"),
         ({"metrics": ["m"]}, "its metrics must be a mapping from names to Metric"),

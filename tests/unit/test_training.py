@@ -9,11 +9,13 @@ from torch import Tensor
 from ms_automl.data import MultiTaskData, TensorSplit
 from ms_automl.errors import ConfigError, DataError, DivergenceError
 from ms_automl.meta import LambdaSchedule, Objective, Reference
+from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.sparsity import ChannelGroups, measure
 from ms_automl.tasks import Metric
 from ms_automl.training import BatchOrder, TrainingLoop, TrainingSettings, evaluate
+from tests.unit.steps import Told
 from trainables import Dense, FixedLambda, MetaSparsity
 
 Build = Callable[[], MultiTaskNet]
@@ -210,8 +212,9 @@ def test_the_rule_is_called_in_the_sparsifying_phase_alone_from_progress_0_to_1(
     tiny_data: MultiTaskData, tiny_network: Build
 ) -> None:
     loop, phases = TrainingLoop(tiny_data, tiny_network(), SHORT, 0), []
+    loop.sparsifier.rule = Told(lambda now: phases.append((now.phase, now.lr)))
     while not loop.done:
-        loop.interval(lambda: phases.append((loop.phase, loop.lr)))
+        loop.interval()
     assert [phase for phase, _ in phases] == pytest.approx([step / 5 for step in range(6)])
     assert [lr for _, lr in phases] == [SHORT.lr_at(step) for step in range(6)]
 
@@ -220,18 +223,19 @@ def test_what_the_rule_zeroed_stays_exactly_zero_and_nothing_else_does(
     tiny_data: MultiTaskData, tiny_network: Build
 ) -> None:
     loop = TrainingLoop(tiny_data, tiny_network(), SHORT, 0)
-    factors = torch.ones_like(loop.groups.size)
+    factors = torch.ones_like(loop.sparsifier.groups.size)
     factors[::3] = 0
 
-    def once() -> None:
-        if loop.phase == 1:
-            loop.groups.scale_(factors)
+    def once(now: TrainingStep) -> None:
+        if now.phase == 1:
+            loop.sparsifier.groups.scale_(factors)
 
+    loop.sparsifier.rule = Told(once)
     while not loop.done:
-        loop.interval(once)
+        loop.interval()
         if loop.steps_done >= SHORT.prox_steps:
-            assert torch.equal(loop.groups.norms() > 0, factors > 0)
-    assert measure(loop.groups).group == pytest.approx(float((factors == 0).float().mean()))
+            assert torch.equal(loop.sparsifier.groups.norms() > 0, factors > 0)
+    assert measure(loop.sparsifier.groups).group == pytest.approx(float((factors == 0).float().mean()))
 
 
 def test_norms_and_biases_are_not_decayed(tiny_data: MultiTaskData, tiny_network: Build) -> None:

@@ -216,13 +216,12 @@ def waits(method, steps: int = 4) -> list[str]:
     loop = method.loop
     loop.patient = True  # as on a GPU
     loop.network.train()
-    rule = getattr(method, "_sparsify", None)
     for _ in range(3):  # the first steps make the optimiser's state
-        loop._train_step(loop.backward), loop._zero_groups(rule, True)
+        loop._train_step(loop.backward), loop.sparsifier.step()
         loop.steps_done += 1
     with Waits() as found:
         for _ in range(steps):
-            loop._train_step(loop.backward), loop._zero_groups(rule, True)
+            loop._train_step(loop.backward), loop.sparsifier.step()
             loop.steps_done += 1
     return found.found
 

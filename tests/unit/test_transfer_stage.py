@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
-from ms_automl.comparison.events import FILE, TrialEvents, replay
+from ms_automl.comparison.events import FILE, TrialEvents
 from ms_automl.comparison.run import Assignment, Callback, Report, Run, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.transfer import earlier
-from ms_automl.driver.transfer.adaptation import Adaptation, adaptations
-from ms_automl.driver.transfer.experiment import TransferExperiment
-from ms_automl.driver.transfer.models import store_models
-from ms_automl.driver.transfer.stage import Stage, assemble_stage
+from ms_automl.driver.transfer.experiment import Adaptation, TransferExperiment, adaptations
+from ms_automl.driver.transfer.source import store_models
+from ms_automl.driver.transfer.stage import Stage
 from ms_automl.errors import ConfigError
 from ms_automl.samplers.base import DONE, WAIT
 from ms_automl.storage.remote import Storage
-from ms_automl.tuning.trouble import LOST
+from ms_automl.tuning.run import LOST
 
 DIGESTS = {("dense", 0): "d0", ("meta", 0): "m0", ("dense", 1): "d1", ("meta", 1): "m1"}
 CONFIG = load_config("smoke", settings=["resources.retries=1"])
@@ -70,7 +69,7 @@ class Driven:
     def __init__(self, folder: Path, asked: list[Adaptation], rows: list[dict[str, Any]] | None = None) -> None:
         self.clock, self.told, self.count = Clock(), Told(), 0
         log = earlier.log_of(folder, rows or ())
-        self.stage: Stage = assemble_stage(asked, EXPERIMENT, log, replay(folder, models=False), clock=self.clock)
+        self.stage = Stage(asked, EXPERIMENT, log, self.clock)
         self.scheduler = self.stage.scheduler
         self.stage.comparison.callbacks += [self.told, TrialEvents(log, self.stage.comparison)]
 
@@ -117,7 +116,7 @@ def test_it_hands_out_every_adaptation_and_then_says_so(driven: Driven) -> None:
     for name in ("a", "b"):
         driven.finish(name)
     assert driven.scheduler.next("c") is DONE
-    assert not driven.stage.missing([DENSE, META])
+    assert not driven.stage.missing
 
 
 def test_a_row_adds_up_its_reports_each_counted_once(driven: Driven) -> None:
@@ -183,7 +182,7 @@ def test_what_failed_is_run_again_by_the_next_start_and_what_it_had_cost_is_said
 ) -> None:
     driven.finish(driven.begin(), 1, error="no")
     driven.all_of_it()
-    assert driven.stage.missing([DENSE, META]) == {DENSE}, "not by the same one"
+    assert driven.stage.missing == {DENSE}, "not by the same one"
     again = Driven(tmp_path, [DENSE, META])
     assert again.stage.pending == [DENSE]
     again.all_of_it()

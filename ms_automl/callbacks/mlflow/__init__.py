@@ -1,7 +1,6 @@
 """The rim to MLflow: one writer in the driver; parent, arm and trial runs, each ended with the right status."""
 
-from ms_automl.callbacks.mlflow.address import public
 from ms_automl.callbacks.mlflow.opening import short_timeouts
 from ms_automl.callbacks.mlflow.tracker import Tracker
 
-__all__ = ["Tracker", "public", "short_timeouts"]
+__all__ = ["Tracker", "short_timeouts"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
-from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import Schema, TensorSpec
 
 from ms_automl.callbacks.mlflow.artifacts import Artifacts
 
@@ -30,59 +27,35 @@ WHOLE = 2**31
 def save_onnx(model: onnx.ModelProto, folder: Path) -> None:
     """Write ``model.onnx``, and the same as an MLflow model in ``mlflow/``."""
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    mlflow.onnx.save_model(model, str(folder / "mlflow"), **_form(model))
+    _save(model, folder / "mlflow")
 
 
-class LoggedOnnx:
-    """A network to be logged as the model of a run, once, however often that is tried.
+def log_onnx(model: onnx.ModelProto, name: str, artifacts: Artifacts, experiment: str, run_id: str) -> None:
+    """Log a network, its batch axis free, as the model of a run, once, however often that is tried.
 
     MLflow's own ``log_model`` writes to the run and experiment that the calling program has made its own.
-
-    Args:
-        model: with its batch axis free.
-        name: of the model.
     """
-
-    def __init__(self, model: onnx.ModelProto, name: str) -> None:
-        self.name, self.digest = name, digest(model)
-        self.folder = Path(mkdtemp(prefix="ms-automl-"))
-        self.clean = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+    client, digest = artifacts.client, _digest(model)
+    found = client.search_logged_models([experiment], f"tags.`{DIGEST}` = '{digest}'")
+    made = next((one for one in found if one.source_run_id == run_id), None)
+    if made is None:
+        tags = {DIGEST: digest}
+        made = client.create_logged_model(experiment, name=name, source_run_id=run_id, tags=tags)
+    outputs = client.get_run(run_id).outputs
+    if made.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
+        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    if made.status == "READY":
+        return
+    about = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
+    with TemporaryDirectory() as folder:
         # In one file where that can be: others are called by chance, and only their owner may read them.
         external = model.ByteSize() >= WHOLE
-        mlflow.onnx.save_model(model, str(self.folder / "model"), save_as_external_data=external, **_form(model))
-
-    def log(self, client: MlflowClient, artifacts: Artifacts, experiment: str, run_id: str) -> None:
-        """Log the network below a run that has no such model yet.
-
-        Args:
-            client: of the store.
-            artifacts: of the store.
-            experiment: id of the run's.
-            run_id: of the run.
-        """
-        made = self._logged(client, experiment, run_id) or client.create_logged_model(
-            experiment, name=self.name, source_run_id=run_id, tags={DIGEST: self.digest}
-        )
-        outputs = client.get_run(run_id).outputs
-        if made.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
-            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-        if made.status != "READY":
-            folder = self.folder / "model"
-            about = Model.load(str(folder))
-            about.artifact_path, about.run_id = made.artifact_location, run_id
-            about.model_uuid = about.model_id = made.model_id
-            about.save(str(folder / "MLmodel"))
-            artifacts.put_model(made, folder)
-            client.finalize_logged_model(made.model_id, "READY")
-        self.clean()
-
-    def _logged(self, client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
-        """The run's model with these weights."""
-        found = client.search_logged_models([experiment], f"tags.`{DIGEST}` = '{self.digest}'")
-        return next((model for model in found if model.source_run_id == run_id), None)
+        _save(model, Path(folder, "model"), mlflow_model=about, save_as_external_data=external)
+        artifacts.put_at(made.artifact_location, Path(folder, "model"))
+    client.finalize_logged_model(made.model_id, "READY")
 
 
-def digest(model: onnx.ModelProto) -> str:
+def _digest(model: onnx.ModelProto) -> str:
     """16 hex digits for names and values of a network's weights: the same wherever it was exported."""
     total = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda one: one.name):
@@ -90,19 +63,16 @@ def digest(model: onnx.ModelProto) -> str:
     return total.hexdigest()[:16]
 
 
-def _form(model: onnx.ModelProto) -> dict[str, Any]:
-    """What is needed to use a model without this project."""
-    return {"signature": _signature(model), "pip_requirements": ["onnxruntime>=1.20"]}
+def _save(model: onnx.ModelProto, folder: Path, **options: Any) -> None:
+    needed = ["onnxruntime>=1.20"]  # to use it without this project
+    mlflow.onnx.save_model(model, str(folder), signature=_signature(model), pip_requirements=needed, **options)
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:
     """Names, types and shapes of the inputs and outputs; -1 where an axis is free."""
 
     def schema(values: Iterable[onnx.ValueInfoProto]) -> Schema:
-        specs: list[ColSpec | TensorSpec] = []
-        for value in values:
-            axes = [axis.dim_value or -1 for axis in value.type.tensor_type.shape.dim]
-            specs.append(TensorSpec(np.dtype("float32"), tuple(axes), value.name))
-        return Schema(specs)
+        shapes = {v.name: [axis.dim_value or -1 for axis in v.type.tensor_type.shape.dim] for v in values}
+        return Schema([TensorSpec(np.dtype("float32"), tuple(shape), name) for name, shape in shapes.items()])
 
     return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as Logged
 
-from ms_automl.callbacks.mlflow.missing import ended_as, lacking, lacks, reported
-from ms_automl.callbacks.mlflow.models import LoggedOnnx
+from ms_automl.callbacks.mlflow.models import log_onnx
 from ms_automl.callbacks.mlflow.opening import understood
 from ms_automl.callbacks.mlflow.runs import Runs, milliseconds
 from ms_automl.callbacks.mlflow.views import arms_view
@@ -27,41 +30,43 @@ if TYPE_CHECKING:
     import onnx
 
 CURVE = ("anytime/objective", "anytime/test_objective", "anytime/wall_seconds")
+COSTS = ("passes", "device_seconds", "wall_seconds", "searcher_seconds")
 
 
 class Tracker(Runs, Callback):
-    """Tells an MLflow store what happens in a comparison. No run exists before :meth:`begin`."""
+    """Tells an MLflow store what happens in a comparison. No run exists before it begins, resumes or attaches.
+
+    Which raises a TrackingError where the store cannot be reached, or has no such run.
+    """
 
     def begin(self, name: str, tags: dict[str, str], config: dict[str, Any]) -> None:
-        """Make the parent run.
-
-        Args:
-            name: of the run.
-            tags: of the run, without the ``ms_automl.`` prefix.
-            config: the whole configuration; kept as ``config.json`` and as flat params.
-
-        Raises:
-            TrackingError: where the store cannot be reached or written.
-        """
+        """Make the parent run, with tags; the configuration is kept as ``config.json`` and as flat params."""
         all_tags = {"ms_automl.kind": "comparison", "ms_automl.format": str(FORMAT)}
         all_tags |= {f"ms_automl.{key}": value for key, value in tags.items()}
         with understood(self.uri):
-            self.run_id = self.client.create_run(self.experiment, run_name=name, tags=all_tags).info.run_id
-        self.writer.start()
+            run = self.client.create_run(self.experiment, run_name=name, tags=all_tags)
+        self._begin(run, {})
         self._describe(name, config, {}, {})
 
-    def _describe(self, name: str, config: dict[str, Any], params: dict[str, str], tags: dict[str, str]) -> None:
-        """Log the configuration, and the view of the arms.
+    def resume(self, run_id: str, config: dict[str, Any]) -> None:
+        """Go on with a parent run: its arm and trial runs are found by name, and none is made twice."""
+        run, experiment = self._go_on(run_id)
+        with understood(self.uri):
+            self.client.update_run(run_id, status="RUNNING")
+        self._tag(run_id, "ms_automl.resumed", "true")
+        self._describe(run.info.run_name, config, run.data.params, experiment.tags)
 
-        Args:
-            name: of the comparison.
-            config: the whole configuration.
-            params: that the run has: what has grown since stays there as it began.
-            tags: of the experiment.
-        """
+    def attach(self, run_id: str, stage: Run) -> None:
+        """Add the run of a later stage to a comparison that has ended, whose own runs stay as they are."""
+        self._go_on(run_id)
+        self.unended = {name for name in self.unended if name.startswith(f"{stage.name}/")}
+        self._open(stage, stage.name, {})
+
+    def _describe(self, name: str, config: dict[str, Any], params: dict[str, str], tags: dict[str, str]) -> None:
+        """Log the configuration and the view of the arms, but for params and tags that are there already."""
         new = [Param(key, str(value)[:6000]) for key, value in flat(config).items() if key not in params]
         if new:
-            self._batch(lambda: self.run_id, params=new)
+            self._batch(self.run_id, params=new)
         self._put(lambda: self.artifacts.put_json(self.run_id, config, "config.json"))
         key, view = arms_view(name, self.run_id, milliseconds())
         if key not in tags:
@@ -72,52 +77,9 @@ class Tracker(Runs, Callback):
         """The part of MLflow's address that opens the comparison's arms with their columns and charts."""
         return f"#/experiments/{self.experiment}/runs?viewStateShareKey={self.run_id}&compareRunsMode=CHART"
 
-    def resume(self, run_id: str, config: dict[str, Any]) -> None:
-        """Go on with a parent run: its arm and trial runs are found by name, and none is made twice.
-
-        Args:
-            run_id: of the parent run.
-            config: the whole configuration, which may have grown.
-
-        Raises:
-            TrackingError: where the store cannot be reached or has no such run.
-        """
-        self.run_id = run_id
-        with understood(self.uri):
-            run = self.client.get_run(run_id)
-            experiment = self.client.get_experiment(run.info.experiment_id)
-            self.experiment = self._use(experiment)
-            self.client.update_run(run_id, status="RUNNING")
-            self._find()
-        self.writer.start()
-        self._tag(lambda: run_id, "ms_automl.resumed", "true")
-        self._describe(run.info.run_name, config, run.data.params, experiment.tags)
-
-    def attach(self, run_id: str, stage: Run) -> None:
-        """Add the run of a later stage to a comparison that has ended, whose own runs stay as they are.
-
-        Args:
-            run_id: of the comparison.
-            stage: its trials' runs are those below its own.
-
-        Raises:
-            TrackingError: where the store cannot be reached or has no such run.
-        """
-        self.run_id = run_id
-        with understood(self.uri):
-            experiment = self.client.get_run(run_id).info.experiment_id
-            self.experiment = self._use(self.client.get_experiment(experiment))
-            self._find()
-        self.unended = {name for name in self.unended if name.startswith(f"{stage.name}/")}
-        self.writer.start()
-        self._points[stage.name] = 0
-        self._create(stage.name, run_id, stage.name, {})
-
     def run_opened(self, run: Run) -> None:
         """Make an arm's run."""
-        self._points[run.name] = len(run.anytime)
-        params = {"arm": run.arm, "seed": str(run.seed), "space": run.space}
-        self._create(run.name, self.run_id, "arm", params)
+        self._open(run, "arm", {"arm": run.arm, "seed": str(run.seed), "space": run.space})
 
     def trial_started(self, run: Run, trial: Trial) -> None:
         """Make a trial's run."""
@@ -126,137 +88,104 @@ class Tracker(Runs, Callback):
 
     def trial_reported(self, run: Run, trial: Trial, metrics: dict[str, float]) -> None:
         """Log a report's metrics at its training step."""
-        now, step = milliseconds(), int(metrics["step"])
-        batch = [Metric(key, value, now, step) for key, value in metrics.items() if key != "step"]
-        self._log(trial.shown_as, batch)
+        self._log(trial.shown_as, _metrics(metrics, int(metrics["step"])))
 
     def trial_ended(self, run: Run, trial: Trial) -> None:
         """End a trial's run, and log the arm's anytime curve."""
-        status = trial.status
-        texts = {"ms_automl.outcome": status.lower(), "ms_automl.host": trial.host}
-        texts["ms_automl.stopped" if status == Status.STOPPED else "ms_automl.error"] = (trial.error or "")[:5000]
-        texts["ms_automl.interruptions"] = str(trial.interruptions or "")
-        texts["ms_automl.warnings"] = "; ".join(trial.warnings)[:5000]
-        tags = [RunTag(key, value) for key, value in texts.items() if value]
-        self._batch(lambda: self._id(trial.shown_as), tags=tags)
-        ended = ended_as(trial)
-        self._put(lambda: self.client.set_terminated(self._id(trial.shown_as), ended))
-        self._anytime(run)
+        texts = {
+            "outcome": trial.status.lower(),
+            "host": trial.host,
+            "stopped" if trial.status == Status.STOPPED else "error": (trial.error or "")[:5000],
+            "interruptions": str(trial.interruptions or ""),
+            "warnings": "; ".join(trial.warnings)[:5000],
+        }
+        tags = [RunTag(f"ms_automl.{key}", value) for key, value in texts.items() if value]
+        self._batch(trial.shown_as, tags=tags)
+        self._end(trial.shown_as, _ended_as(trial))
+        self._log_curve(run)
 
     def recall(self, run: Run) -> int:
-        """Log what the store lacks of an arm's trials of an earlier process, as they ended, and of its curve.
-
-        Returns:
-            How many trials lacked something.
-        """
-        logged = self._steps(run)
-        self._log_points(run, [point for point in run.anytime if round(point[0]) not in logged])
-        self._points[run.name] = len(run.anytime)
+        """Log what the store lacks of an arm's curve and trials of an earlier process; how many trials lacked."""
+        self._log_curve(run)
         count = 0
         newest = {trial.shown_as: trial for trial in (*run.trials, *run.retrained)}
         for name, trial in newest.items():
-            found = self.earlier_runs.get(name)
-            ended = trial.status not in (Status.RUNNING, Status.KILLED)
-            if not ended or not lacks(found, trial, _params_of(run, trial)):
+            found, ended = self.earlier_runs.get(name), trial.status not in (Status.RUNNING, Status.KILLED)
+            if not ended or not _lacks(found, trial, _params_of(run, trial)):
                 continue
             count += 1
             self.trial_started(run, trial)
-            metrics = lacking(found.data.metrics if found else {}, reported(trial))
-            if metrics:
+            if metrics := _lacking(self._has(name), trial.metrics):
                 self.trial_reported(run, trial, metrics | {"step": trial.metrics["step"]})
             self.trial_ended(run, trial)
         return count
-
-    def _steps(self, run: Run) -> set[int]:
-        """Where an arm's curve has points in the store."""
-        found = self.earlier_runs.get(run.name)
-        if found is None:
-            return set()
-        with understood(self.uri):
-            return {point.step for point in self.client.get_metric_history(found.info.run_id, CURVE[-1])}
-
-    def _anytime(self, run: Run) -> None:
-        """Log what the arm's curve has more than before."""
-        self._log_points(run, run.anytime[self._points[run.name] :])
-        self._points[run.name] = len(run.anytime)
-
-    def _log_points(self, run: Run, points: list[tuple[float, float, float, float]]) -> None:
-        now = milliseconds()
-        for passes, *values in points:
-            named = zip(CURVE, values, strict=True)
-            self._log(run.name, [Metric(name, value, now, round(passes)) for name, value in named])
 
     def run_closed(self, run: Run, row: dict[str, Any], model: Path | None, status: str) -> None:
         """End an arm's run with its row and its selected model."""
         name = run.name
         best = run.best.metrics if run.best else {}
-        now = milliseconds()
-        kept = {key: value for key, value in best.items() if not key.startswith("cost/") and key != "step"}
-        kept |= {
-            f"cost/{key}": row[key] for key in ("passes", "device_seconds", "wall_seconds", "searcher_seconds")
-        }
+        kept = {key: value for key, value in best.items() if not key.startswith("cost/")}
+        kept |= {f"cost/{key}": row[key] for key in COSTS}
         # A tag holds some thousand characters: comparison.json has the whole row, with λ's course.
         short = {key: value for key, value in row.items() if key != "lambda"}
-        self._tag(lambda: self._id(name), "ms_automl.row", json.dumps(short))
-        self._tag(lambda: self._id(name), "ms_automl.status", row["status"])
-
-        def log() -> None:
-            new = lacking(self.client.get_run(self._id(name)).data.metrics, kept)
-            if new:
-                metrics = [Metric(key, value, now, 0) for key, value in new.items()]
-                self.client.log_batch(self._id(name), metrics=metrics, synchronous=True)
-
-        self._put(log)
+        self._tag(name, "ms_automl.row", json.dumps(short))
+        self._tag(name, "ms_automl.status", row["status"])
+        if new := _lacking(self._has(name), kept):
+            self._batch(name, metrics=_metrics(new))
         if model is not None:
             self._put(lambda: self.artifacts.put(self._id(name), model, "model"))
-        self._put(lambda: self.client.set_terminated(self._id(name), status))
+        self._end(name, status)
 
     def dataset_used(self, name: str, source: dict[str, Any], samples: dict[str, int]) -> None:
-        """Log what the comparison was trained on, in MLflow's form, on the parent run.
-
-        Args:
-            name: of the data.
-            source: what it is built from: factory, arguments, seeds.
-            samples: by split.
-        """
+        """Log on the parent run what data the comparison was trained on, by name and what it is built from."""
         recipe = json.dumps(source, sort_keys=True)
         digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
         data = Dataset(name, digest, "code", recipe, profile=json.dumps(samples))
         used = DatasetInput(data, [InputTag("mlflow.data.context", "training and evaluation")])
-
-        def log() -> None:
-            inputs = self.client.get_run(self.run_id).inputs
-            if inputs is None or not inputs.dataset_inputs:
-                self.client.log_inputs(self.run_id, [used])
-
-        self._put(log)
+        inputs = self.earlier_runs[self.run_id].inputs
+        if inputs is None or not inputs.dataset_inputs:
+            self._put(lambda: self.client.log_inputs(self.run_id, [used]))
 
     def model_exported(self, run: Run, model: onnx.ModelProto) -> None:
-        """Log an arm's selected network in MLflow's ONNX flavour, where the arm's run has not got it.
-
-        Args:
-            run: the arm and seed.
-            model: with its batch axis free.
-        """
-        whole = LoggedOnnx(model, run.name)
-        self._put(lambda: whole.log(self.client, self.artifacts, self.experiment, self._id(run.name)))
+        """Log an arm's selected network, its batch axis free, in MLflow's ONNX flavour where its run lacks it."""
+        self._put(lambda: log_onnx(model, run.name, self.artifacts, self.experiment, self._id(run.name)))
 
     def stage_finished(self, stage: Run, content: dict[str, Any], status: str) -> None:
         """Log what a later stage has come to, end its run, and wait until everything is written."""
-        self._put(self._end_the_rest)
-        self._put(lambda: self.artifacts.put_json(self._id(stage.name), content, f"{stage.name}.json"))
-        self._put(lambda: self.client.set_terminated(self._id(stage.name), status))
-        self.writer.close()
+        self._finish(stage.name, content, f"{stage.name}.json", status)
 
     def finish(self, content: dict[str, Any], metrics: dict[str, float], status: str) -> None:
         """Log comparison.json, end the parent run, and wait until everything is written."""
-        now = milliseconds()
-        batch = [Metric(key, value, now, 0) for key, value in metrics.items()]
-        self._put(self._end_the_rest)
-        self._put(lambda: self.artifacts.put_json(self.run_id, content, "comparison.json"))
-        self._batch(lambda: self.run_id, metrics=batch)
-        self._put(lambda: self.client.set_terminated(self.run_id, status))
+        self._batch(self.run_id, metrics=_metrics(metrics))
+        self._finish(self.run_id, content, "comparison.json", status)
+
+    def _open(self, run: Run, kind: str, params: dict[str, str]) -> None:
+        found = self.earlier_runs.get(run.name)
+        with understood(self.uri):
+            points = self.client.get_metric_history(found.info.run_id, CURVE[-1]) if found else ()
+        self.steps[run.name] = {point.step for point in points}
+        self._create(run.name, self.run_id, kind, params)
+
+    def _log_curve(self, run: Run) -> None:
+        """Log what an arm's curve has more than its run."""
+        known = self.steps[run.name]
+        for passes, *values in run.anytime:
+            step = round(passes)
+            if step not in known:
+                known.add(step)
+                self._log(run.name, _metrics(dict(zip(CURVE, values, strict=True)), step))
+
+    def _finish(self, name: str, content: dict[str, Any], file: str, status: str) -> None:
+        for rest in self.unended:  # trials of an earlier process that this one did not run again
+            self._end(rest, "KILLED")
+        self._put(lambda: self.artifacts.put_json(self._id(name), content, file))
+        self._end(name, status)
         self.writer.close()
+
+
+def _metrics(values: Mapping[str, float], step: int = 0) -> list[Metric]:
+    now = milliseconds()
+    return [Metric(key, value, now, step) for key, value in values.items() if key != "step"]
 
 
 def _params_of(run: Run, trial: Trial) -> dict[str, str]:
@@ -264,3 +193,28 @@ def _params_of(run: Run, trial: Trial) -> dict[str, str]:
         return {"method": trial.method} | trial.about
     params = {"method": trial.method, "index": str(trial.index), "arm": run.arm, "seed": str(run.seed)}
     return params | {f"value/{key}": repr(value) for key, value in trial.values.items()}
+
+
+def _ended_as(trial: Trial) -> str:
+    """The status of a trial's run in MLflow, which has no word of its own for one that was stopped."""
+    return Status.KILLED if trial.status == Status.STOPPED else trial.status
+
+
+def _lacks(run: Logged | None, trial: Trial, params: Mapping[str, str]) -> bool:
+    """Whether a store lacks something of a trial that has ended, or the run of it that is to have such params."""
+    if run is None or run.info.status != _ended_as(trial) or params.keys() - run.data.params.keys():
+        return True
+    outcome = run.data.tags.get("ms_automl.outcome")
+    return outcome != trial.status.lower() or bool(_lacking(run.data.metrics, trial.metrics))
+
+
+def _lacking(logged: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
+    """The wanted metrics that a run has not logged, or not with this value."""
+    there = {key for key, value in wanted.items() if key in logged and _same(logged[key], value)}
+    return {key: value for key, value in wanted.items() if key not in there | {"step"}}
+
+
+def _same(logged: float, value: float) -> bool:
+    if math.isinf(value):  # databases hold the largest number in its place
+        return logged in (value, math.copysign(sys.float_info.max, value))
+    return logged == value or (math.isnan(logged) and math.isnan(value))

@@ -18,7 +18,7 @@ COLUMNS = (
     "metrics.`test/objective`",
     "metrics.`val/objective`",
     "metrics.`delta_m`",
-    "metrics.`sparsity/param`",
+    "metrics.`density`",
     "metrics.`cost/passes`",
     "metrics.`cost/device_seconds`",
 )
@@ -26,22 +26,21 @@ COLUMNS = (
 # no second one of the kind.
 SECTIONS = ("anytime", "test", "sparsity", "cost")
 LINES = ("anytime/objective", "anytime/test_objective")
-BARS = ("test/objective", "sparsity/param", "sparsity/group", "cost/passes", "cost/device_seconds")
+SHARES = ("sparsity/trunk", "sparsity/param", "sparsity/group")
+BARS = ("test/objective", *SHARES, "cost/passes", "cost/device_seconds")
 PLAIN = {"xAxisKey": "step", "lineSmoothness": 0, "useGlobalLineSmoothing": False}
-HIDDEN = ("anytime/wall_seconds",)
+HIDDEN = "anytime/wall_seconds"
+OWN = {"deleted": False, "isGenerated": False, "isReordered": False}
 
 
 def arms_view(name: str, run_id: str, now: int) -> tuple[str, str]:
-    """Key and value of the experiment's tag that holds a comparison's view.
+    """Key and value of the experiment's tag that holds a comparison's view, with its ``?viewStateShareKey=``.
 
-    Args:
-        name: that the page lists it by.
-        run_id: of the parent run; the view is found by it (``?viewStateShareKey=<run_id>``).
-        now: milliseconds since 1970.
+    The page lists it by its name; ``now`` is in milliseconds since 1970.
     """
     arms = f"tags.`ms_automl.comparison` = '{run_id}' and tags.`ms_automl.kind` = 'arm'"
     charts = [_chart("LINE", key, **PLAIN, selectedMetricKeys=[key]) for key in LINES]
-    charts += [_chart("BAR", key) for key in BARS] + [_chart("LINE", key, deleted=True) for key in HIDDEN]
+    charts += [*(_chart("BAR", key) for key in BARS), _chart("LINE", HIDDEN, deleted=True)]
     state = {
         "searchFilter": arms,
         "orderByKey": "metrics.`test/objective`",
@@ -55,7 +54,7 @@ def arms_view(name: str, run_id: str, now: int) -> tuple[str, str]:
         "columnWidths": {},
         "runsHiddenMode": "SHOWALL",
         "compareRunCharts": charts,
-        "compareRunSections": [{"uuid": part, "name": part, "display": True} | _own() for part in SECTIONS],
+        "compareRunSections": [{"uuid": part, "name": part, "display": True} | OWN for part in SECTIONS],
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "arm"}]},
@@ -69,8 +68,4 @@ def arms_view(name: str, run_id: str, now: int) -> tuple[str, str]:
 def _chart(kind: str, metric: str, **more: Any) -> dict[str, Any]:
     section = metric.partition("/")[0]
     chart = {"uuid": metric, "type": kind, "metricKey": metric, "displayName": metric, "metricSectionId": section}
-    return chart | {"runsCountToCompare": 100} | _own() | more
-
-
-def _own() -> dict[str, bool]:
-    return {"deleted": False, "isGenerated": False, "isReordered": False}
+    return chart | {"runsCountToCompare": 100} | OWN | more

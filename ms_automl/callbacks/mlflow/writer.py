@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from mlflow.exceptions import MlflowException
 
-from ms_automl.callbacks.mlflow.opening import short_timeouts
-from ms_automl.callbacks.mlflow.reasons import final, passing, reason
+from ms_automl.callbacks.mlflow.opening import final, passing, reason, short_timeouts
 
 OUTAGE = 600.0
 """Seconds that a store may be away before a write is given up."""
@@ -31,17 +30,12 @@ class UnmadeError(Exception):
 
 
 class Writer:
-    """Runs writes one after another in a thread of its own.
+    """Runs writes one after another in a thread of its own, which ``say`` is called in too.
 
     Where a write fails, a probe tells a store that is away from one that will not take this write: it reads, and
-    writes something fresh. A store that is away, or busy, is waited for, for :data:`OUTAGE` seconds at most; what
-    one that answers refuses again is given up. What could not be written is counted, and :attr:`lost` says why.
-
-    Args:
-        probe: reads from the store and writes to it; None takes a store for away unless it says that it is not.
-        say: told in a line, at once, what is lost and that the store is away; in this thread.
-        outage: seconds that a store may be away before a write is given up.
-        patience: seconds that :meth:`close` waits for the next write to succeed.
+    writes something fresh; without one a store is away unless it says that it is not. A store that is away, or
+    busy, is waited for, for ``outage`` seconds at most; what one that answers refuses again is given up, counted,
+    and :attr:`lost` says why.
     """
 
     def __init__(
@@ -58,7 +52,6 @@ class Writer:
         self.lacks = 0
         self._reasons: Counter[str] = Counter()
         self._trouble: str | None = None  # of the write that is being tried again
-        self._outage_seen = False  # whether a store has stayed away longer than a write waits
         self._queue: queue.Queue[Callable[[int], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
 
@@ -67,52 +60,43 @@ class Writer:
         """Why the store lacks what it does; None where it lacks nothing."""
         if not self.lacks:
             return None
-        reasons = [why for why, _ in self._reasons.most_common(MOST)]
-        more = len(self._reasons) - len(reasons)
-        return "; ".join(reasons) + (f"; and {more} other reasons" if more > 0 else "")
+        more = len(self._reasons) - MOST
+        reasons = "; ".join(why for why, _ in self._reasons.most_common(MOST))
+        return reasons + (f"; and {more} other reasons" if more > 0 else "")
 
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
 
     def put(self, write: Callable[[int], object]) -> None:
-        """Have something written.
-
-        Args:
-            write: called with 0, then with 1, 2, … where it has to be tried again: the store may have taken it
-                and its answer been lost.
-        """
+        """Have something written: called with 0, then with 1, 2, … where the store may have taken it already."""
         self._queue.put(write)
 
     def close(self) -> None:
         """Wait until everything is written, or nothing has been for ``patience`` seconds."""
         self._queue.put(None)
-        done, since = self._done, time.monotonic()
+        done, since = -1, time.monotonic()
         while self._thread.is_alive():
-            self._thread.join(timeout=0.2)
-            if self._done != done:
-                done, since = self._done, time.monotonic()
+            if self.written + self.lacks != done:
+                done, since = self.written + self.lacks, time.monotonic()
             elif time.monotonic() - since > self.patience:
                 silent = f"the store did not answer for {self.patience:g} s"
                 self._lose(f"{silent}: {self._trouble}" if self._trouble else silent, self._queue.qsize())
                 return
-
-    @property
-    def _done(self) -> int:
-        return self.written + self.lacks
+            self._thread.join(timeout=0.2)
 
     def _run(self) -> None:
         with short_timeouts():  # MLflow's own retries last for minutes, and hide that the store is away
             while (write := self._queue.get()) is not None:
                 began = time.perf_counter()
-                problem = self._try(write)
-                self._trouble = None
-                if problem is None:
+                try:
+                    self._write(write)
                     self.written += 1
-                elif isinstance(problem, UnmadeError):
+                except UnmadeError:
                     self.lacks += 1
-                else:
-                    self._lose(reason(problem))
+                except Exception as error:
+                    self._lose(reason(error))
+                self._trouble = None
                 self.seconds += time.perf_counter() - began
 
     def _lose(self, why: str, count: int = 1) -> None:
@@ -121,39 +105,35 @@ class Writer:
         if self._reasons[why] == 1:
             self.say(f"not in MLflow: {why}")
 
-    def _try(self, write: Callable[[int], object]) -> Exception | None:
-        # A store that stayed away once is not waited for again, write by write.
-        outage = 2.0 if self._outage_seen else self.outage
+    def _write(self, write: Callable[[int], object]) -> None:
         began, attempt, refused, announced = time.monotonic(), 0, 0, False
         while True:
             try:
                 write(attempt)
+                return
             except Exception as error:
-                waited = time.monotonic() - began
                 self._trouble = reason(error)
-                standing = self._standing(error)
-                refused += standing is True
-                if standing is None or refused > (FLAPPING if passing(error) else STANDING):
-                    return error
-                if waited > outage:
-                    self._outage_seen = True
-                    return error
-                if not standing and waited > ANNOUNCED_AFTER and not announced:
+                away = self._away(error)
+                refused += away is False
+                if away is None or refused > (FLAPPING if passing(error) else STANDING):
+                    raise
+                waited = time.monotonic() - began
+                if waited > self.outage:
+                    self.outage = 2.0  # a store that stayed away once is not waited for again, write by write
+                    raise
+                if away and waited > ANNOUNCED_AFTER and not announced:
                     self.say(f"MLflow is away, and its records wait: {self._trouble}")
                     announced = True
-                time.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt, max(0.1, outage - waited)))
+                time.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt, max(0.1, self.outage - waited)))
                 attempt += 1
-            else:
-                return None
 
-    def _standing(self, error: Exception) -> bool | None:
-        """Whether the store takes other writes than the one that failed; None where this one is never taken."""
+    def _away(self, error: Exception) -> bool | None:
+        """Whether the store takes no other writes either; None where the one that failed is never taken."""
         if final(error) or not isinstance(error, (MlflowException, OSError)):  # requests' errors are OSErrors
             return None
-        if self.probe is None:
-            return False
         try:
-            self.probe()
+            if self.probe is not None:
+                self.probe()
+            return self.probe is None
         except Exception as other:
-            return None if final(other) else False
-        return True
+            return None if final(other) else True

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ms_automl.callbacks.restore import check_own, copied, wait_for_its_driver
-from ms_automl.comparison.events import FILE, EventLog, Replay, event_of, replay
+from ms_automl.callbacks.backup import check_own, copied, wait_for_its_driver
+from ms_automl.comparison.events import FILE, EventLog, event_of, replay
 from ms_automl.comparison.ledger import INTERRUPTED, Charge
 from ms_automl.comparison.run import Status, Trial
 from ms_automl.config import upgraded
-from ms_automl.driver.transfer.adaptation import Adaptation
+from ms_automl.driver.transfer.experiment import Adaptation
 from ms_automl.driver.transfer.stage import NAME, adaptation_of, finished
 from ms_automl.errors import ConfigError, DataError
 from ms_automl.storage.files import json_lines, mend_lines, write_whole
@@ -30,23 +30,11 @@ FILES = (RECORD, FILE)
 
 
 def fetch(out: Path, storage: Storage, say: Callable[[str], None]) -> None:
-    """Take the stage's files out of its storage where its folder has none; where it has, they must be the newest.
-
-    Args:
-        out: folder of the stage.
-        storage: of the stage.
-        say: told what takes time.
-
-    Raises:
-        ConfigError: where nothing can be read, its driver is at work, or it went on elsewhere.
-        DataError: where the copy is damaged.
-    """
+    """Take the stage's files out of its storage where its folder has none; those it has must be the newest."""
     if any((out / name).exists() for name in (FILE, EARLIER)):
-        record = head_of(out)
-        if "drivers" in record:  # earlier versions kept none
-            check_own(
-                storage, record, "stage", f"Move {out.name} away, and the same command goes on from the copy"
-            )
+        if "drivers" in (record := head_of(out)):  # earlier versions kept none
+            how = f"Move {out.name} away, and the same command goes on from the copy"
+            check_own(storage, record, "stage", how)
         return
     wait_for_its_driver(storage, say)
     for name, part in (copied(storage, (*FILES, EARLIER)) or {}).items():
@@ -54,11 +42,7 @@ def fetch(out: Path, storage: Storage, say: Callable[[str], None]) -> None:
 
 
 def head_of(out: Path) -> dict[str, Any]:
-    """What all adaptations of the stage in a folder share; empty where it has none.
-
-    Raises:
-        DataError: where it is damaged.
-    """
+    """What all adaptations of the stage in a folder share, {} where it has none; DataError where it is damaged."""
     if not (out / RECORD).exists():
         return next(json_lines(out / EARLIER), {})
     try:
@@ -74,18 +58,10 @@ def check_head(
     digests: Collection[str],
     where: str,
 ) -> None:
-    """Refuse to go on with what is another comparison's, or had other settings.
+    """Raise ConfigError where the head that was ``recorded`` is another comparison's, or had other settings.
 
-    Args:
-        head: of the stage now: ``format``, ``comparison`` and ``settings``.
-        recorded: the head as it was found; empty where nothing was found.
-        adapted: digests of the models that have adapted there.
-        digests: of the comparison's models. Where MLflow had lost it and it got another run, they say that what is
-            there is its own.
-        where: it was found.
-
-    Raises:
-        ConfigError: where something differs.
+    Where MLflow had lost the comparison and it got another run, the ``digests`` of its models say that what they
+    have ``adapted`` is its own.
     """
     if not recorded:
         return
@@ -116,26 +92,23 @@ def rows_in(out: Path) -> list[dict[str, Any]]:
 
 def digests_in(out: Path) -> set[str]:
     """Digests of the models that the stage in a folder has adapted."""
+    return {str(row["digest"]) for row in rows_in(out)} | {adaptation_of(trial).digest for trial in _trials(out)}
+
+
+def _trials(out: Path) -> list[Trial]:
+    """The trials in the log of a stage; none where it has no log yet."""
     if not (out / FILE).exists():
-        return {str(row["digest"]) for row in rows_in(out)}
-    return {adaptation_of(trial).digest for trial in _trials(replay(out, models=False))}
-
-
-def _trials(replayed: Replay) -> list[Trial]:
+        return []
+    replayed = replay(out, models=False)
     return [entry.trial for entry in (*replayed.ended, *replayed.pending.values())]
 
 
 def log_of(out: Path, recorded: Sequence[Mapping[str, Any]] = ()) -> EventLog:
-    """The log of the stage, with what it lacks of the folder's earlier journal and of what is recorded elsewhere.
+    """The log of the stage, with what it lacks of the folder's earlier journal and of recorded rows.
 
     The journal has a row for each attempt; a recorded row says what all attempts at an adaptation had cost.
-
-    Args:
-        out: folder of the stage.
-        recorded: rows of ``transfer.json``.
     """
-    path = out / FILE
-    trials = _trials(replay(out, models=False)) if path.exists() else []
+    path, trials = out / FILE, _trials(out)
     events: list[dict[str, Any]] = []
     index = len(trials)
     done, logged = finished(trials), {adaptation_of(trial) for trial in trials}
@@ -144,20 +117,19 @@ def log_of(out: Path, recorded: Sequence[Mapping[str, Any]] = ()) -> EventLog:
             adaptation, ended = Adaptation.of(row), row["status"] == Status.FINISHED
             if adaptation in done or (adaptation in logged and not attempts and not ended):
                 continue
-            events += _events(_trial(adaptation, row, index), row)
+            events += _events(adaptation, row, index)
             index += 1
             logged.add(adaptation)
             if ended:
                 done.add(adaptation)
-    if not path.exists():  # whole or not at all: from here on nobody looks for the journal
+    if path.exists():
+        EventLog(out).append(*events)
+    else:  # whole or not at all: from here on nobody looks for the journal
         write_whole(path, "".join(json.dumps(event) + "\n" for event in events).encode())
-        return EventLog(out)
-    log = EventLog(out)
-    log.append(*events)
-    return log
+    return EventLog(out)
 
 
-def _trial(adaptation: Adaptation, row: Mapping[str, Any], index: int) -> Trial:
+def _events(adaptation: Adaptation, row: Mapping[str, Any], index: int) -> Iterator[dict[str, Any]]:
     suggestion = adaptation.suggestion
     trial = Trial(f"earlier/{index}", NAME, index, suggestion.method, suggestion.values, suggestion.params)
     trial.title, trial.about = suggestion.title, suggestion.about
@@ -169,15 +141,11 @@ def _trial(adaptation: Adaptation, row: Mapping[str, Any], index: int) -> Trial:
     trial.metrics |= {f"cost/{key}": value for key, value in costs.items()}
     trial.course = {int(step): {"": _number(value)} for step, value in row["curve"]}
     trial.reports = len(trial.course)
-    return trial
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _events(trial: Trial, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     paid = Charge(trial.payer, trial.name, 0, 0, "train", trial.passes, trial.device_seconds)
     lost = Charge(trial.payer, trial.name, 0, 0, INTERRUPTED, row.get("lost_passes", 0.0))
     yield from ({"event": "charge", **asdict(charge)} for charge in (paid, lost) if charge.passes)
     yield event_of(trial, 0.0)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.hypergradients.forward import Forward
 from ms_automl.meta.hypergradients.forward_exact import ForwardExact
 from ms_automl.meta.hypergradients.implicit_cg import ImplicitCG
@@ -34,13 +33,14 @@ class Estimator:
 
     Attributes:
         settings: its class of settings.
-        build: makes one of its settings, the groups, the λ that each layer uses, and the training step.
+        build: makes one of its settings, the groups, the λ that each layer uses, and the training step
+            (:class:`~ms_automl.meta.dynamics.Dynamics`), where it needs that.
         products: Hessian-vector products of a run of so many sparsifying steps with so many free λ, each on one
             training batch.
     """
 
     settings: type[GradientSettings]
-    build: Callable[[Any, Groups, Ties, Dynamics], Hypergradient]
+    build: Callable[[Any, Groups, Ties, Any], Hypergradient]
     products: Callable[[Any, int, int], int] = lambda settings, steps, lambdas: 0
 
 

@@ -50,15 +50,15 @@ class ForwardExact:
             self.tangents = (zero, [zero for _ in point.moments])
         else:
             self.tangents = self._carry(last, step)
-        self.last = Record(point, shrinkage.threshold, step.batch, step.lr)
+        self.last = Record(point, shrinkage.threshold, step.batch(), step.one_lr)
 
     def _carry(self, last: Record, step: TrainingStep) -> Tangents:
         def onward(parameters: Tensors, moments: list[Tensors], shift: Tensor) -> Tangents:
             shrunk = self.replay.prox(parameters, self.ties.moved(last.threshold, shift))
-            after = self.dynamics.step(last.point.at(shrunk, moments), step.batch, step.lr)
+            after = self.dynamics.step(last.point.at(shrunk, moments), step.batch(), step.one_lr)
             return after.parameters, after.moments
 
-        self.dynamics.charge(step.batch, self.ties.count)
+        self.dynamics.charge(step.batch(), self.ties.count)
         carried, moments = self._along_each(onward, (last.point.parameters, last.point.moments), self.tangents)
         # Contiguous, as they come back from disk: rounding depends on the memory layout.
         return [t.contiguous() for t in carried], [[t.contiguous() for t in moment] for moment in moments]

@@ -55,7 +55,7 @@ class ImplicitCG:
     @torch.no_grad()
     def slope(self, cotangent: Sequence[Tensor]) -> Tensor:
         """[R] from one solve for all λ at once."""
-        self.dynamics.charge(self.step.batch, self.iterations)
+        self.dynamics.charge(self.step.batch(), self.iterations)
         solution = conjugate_gradients(self._system(), self._living(cotangent), self.iterations)
         by_layer = self.shrinkage.slope(self.groups, self.groups.weights, self.replay.penalised(solution))
         return self.ties.collect(by_layer / self.step.lr)
@@ -72,7 +72,7 @@ class ImplicitCG:
         bend = torch.where(self.shrinkage.answers, strength, 0.0)
 
         def product(direction: list[Tensor]) -> list[Tensor]:
-            result = self.dynamics.hessian_product(direction, self.step.batch)
+            result = self.dynamics.hessian_product(direction, self.step.batch())
             torch._foreach_add_(result, direction, alpha=self.damping)
             curved, moved = self.replay.penalised(result), self.replay.penalised(direction)
             along = groups.inner(moved, groups.weights) / lengths / lengths

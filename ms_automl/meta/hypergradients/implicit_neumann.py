@@ -50,10 +50,10 @@ class ImplicitNeumann:
         groups, lr = self.groups, self.step.lr
         carried = [tensor.clone() for tensor in cotangent]
         total = self.shrinkage.slope(groups, groups.weights, self.replay.penalised(carried))
-        self.dynamics.charge(self.step.batch, self.terms - 1)
+        self.dynamics.charge(self.step.batch(), self.terms - 1)
         for _ in range(self.terms - 1):
             self.shrinkage.carry_(groups, groups.weights, self.replay.penalised(carried))
-            curved = self.dynamics.hessian_product(carried, self.step.batch)
+            curved = self.dynamics.hessian_product(carried, self.step.batch())
             torch._foreach_sub_(carried, torch._foreach_mul(curved, lr))
             total += self.shrinkage.slope(groups, groups.weights, self.replay.penalised(carried))
         return self.ties.collect(total)

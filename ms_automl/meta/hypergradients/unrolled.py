@@ -43,7 +43,7 @@ class Unrolled:
 
     def advance(self, step: TrainingStep, shrinkage: Shrinkage) -> None:
         """Record the step."""
-        self.window.append(Record(self.dynamics.point(), shrinkage.threshold, step.batch, step.lr))
+        self.window.append(Record(self.dynamics.point(), shrinkage.threshold, step.batch(), step.one_lr))
 
     def slope(self, cotangent: Sequence[Tensor]) -> Tensor:
         """[R] by reverse mode through the replayed window."""

@@ -40,7 +40,7 @@ class UnrolledFirstOrder:
     def advance(self, step: TrainingStep, shrinkage: Shrinkage) -> None:
         """Record z, the prox and the step's decay."""
         weights = [weight.detach().clone() for weight in self.groups.weights]
-        self.window.append((weights, shrinkage, 1 - step.lr * self.weight_decay))
+        self.window.append((weights, shrinkage, 1 - step.one_lr * self.weight_decay))
 
     @torch.no_grad()
     def slope(self, cotangent: Sequence[Tensor]) -> Tensor:

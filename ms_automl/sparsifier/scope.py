@@ -1,0 +1,199 @@
+"""Any model as the core knows networks: a trunk that λ acts on, and heads that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ms_automl.errors import ConfigError, NetworkError
+from ms_automl.models import MultiTaskNet
+from ms_automl.models.leaves import leaves
+from ms_automl.models.penalised import tried
+
+Chosen = Callable[[str], bool] | Collection[str]
+
+WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside of ``DistributedDataParallel``, ``DataParallel``, an average and ``torch.compile``."""
+    while True:
+        inner = model._modules.get("module" if isinstance(model, WRAPPERS) else "_orig_mod")
+        if inner is None:
+            return model
+        model = inner
+
+
+def as_network(model: nn.Module, removable: Collection[str] = ()) -> MultiTaskNet:
+    """The model as it is where it is a MultiTaskNet; else a view of it, all of it trunk."""
+    return model if isinstance(model, MultiTaskNet) else MultiTaskNet(model, {"output": nn.Identity()}, removable)
+
+
+def image_shape_of(example: Tensor) -> tuple[int, int, int]:
+    """(channels, H, W) of the images that a model takes.
+
+    Args:
+        example: [B, channels, H, W].
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if not isinstance(example, Tensor) or example.ndim != 4:
+        found = (
+            f"a tensor of shape {tuple(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
+        )
+        raise ConfigError(f"`example` must be images [B, channels, H, W], such as images[:1], but got {found}")
+    if (
+        not example.is_floating_point()
+        or example.is_meta
+        or not example.numel()
+        or not bool(example.isfinite().all())
+    ):
+        raise ConfigError(
+            f"`example` must hold at least one image of finite floats, but is {example.dtype} of shape "
+            f"{tuple(example.shape)} on {example.device}"
+        )
+    channels, height, width = example.shape[1:]
+    return channels, height, width
+
+
+def kept_layers(
+    network: MultiTaskNet,
+    image_shape: tuple[int, int, int],
+    keep: Chosen | str,
+    only: Chosen | str | None,
+    trained: Collection[Tensor],
+    *,
+    ends: bool,
+) -> Mapping[str, str]:
+    """Convolutions of the trunk that λ shall leave alone, and why, by name.
+
+    Args:
+        network: as :func:`as_network` gives it.
+        image_shape: (channels, H, W).
+        keep: layers to leave alone: a predicate on names, or names of modules, which stand for all in them.
+        only: the layers to take and no others; None takes all.
+        trained: the parameters that an optimiser has.
+        ends: whether what the trunk gives is the model's own output, whose layers are left alone.
+
+    Raises:
+        NetworkError: for a name that no module has, or a model that does not run.
+    """
+    modules = {name for name, _ in network.trunk.named_modules(remove_duplicate=False)}
+    kept, taken = _chooser(keep, modules, "keep"), None if only is None else _chooser(only, modules, "only")
+    held = {id(value) for value in trained}
+    last = _ends(network, image_shape) if ends else set()
+    found, users = {}, _users(network)
+    for name, conv in network.convolutions().items():
+        names = users.get(id(conv._parameters.get("weight")), [name])  # a weight of several is one thing
+        if any(map(kept, names)):
+            found[name] = "it is in `keep`"
+        elif taken is not None and not any(map(taken, names)):
+            found[name] = "it is not in `only`"
+        elif last.intersection(names):
+            found[name] = "its outputs are the model's own"
+        elif (
+            conv._parameters.get("weight") is not None
+            and conv.weight.requires_grad
+            and id(conv.weight) not in held
+        ):
+            found[name] = "no optimizer that was given trains it"
+    return found
+
+
+def _users(network: MultiTaskNet) -> dict[int, list[str]]:
+    """By id of a weight, the convolutions of the trunk that have it."""
+    found: dict[int, list[str]] = {}
+    for name, conv in network.convolutions().items():
+        found.setdefault(id(conv._parameters.get("weight")), []).append(name)
+    return {key: names for key, names in found.items() if key != id(None)}
+
+
+def _chooser(chosen: Chosen | str, modules: Collection[str], argument: str) -> Callable[[str], bool]:
+    if callable(chosen) and not isinstance(chosen, nn.Module):
+        return chosen
+    if isinstance(chosen, nn.Module) or not isinstance(chosen, Collection):
+        raise ConfigError(f"`{argument}` takes names of modules or a predicate, but got a {type(chosen).__name__}")
+    wanted = [chosen] if isinstance(chosen, str) else list(chosen)
+    if unknown := [one for one in wanted if one not in modules]:
+        raise NetworkError(f"`{argument}` names {', '.join(map(repr, unknown))}, which the model does not have")
+    return lambda name: any(name == one or name.startswith(f"{one}.") for one in wanted)
+
+
+def _ends(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> set[str]:
+    """Names of the convolutions whose outputs are the model's own."""
+
+    def look(twin: MultiTaskNet, images: Tensor) -> set[str]:
+        twin.float().requires_grad_(True).eval()
+        images.requires_grad_()
+        with torch.enable_grad():
+            weights = output_weights(images, twin.trunk(images))
+        return {name for name, conv in twin.convolutions().items() if id(conv.weight) in weights}
+
+    images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    return tried(look, network, images, "the model fails")
+
+
+MIXING = ("Convolution", "Mkldnn", "Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Cdist")
+"""Beginnings of the names of operations in autograd's graph that mix channels by weights."""
+
+
+def output_weights(images: Tensor, outputs: Any) -> set[int]:
+    """Ids of the parameters of the layers that make outputs, with no other layer behind them.
+
+    A layer is an operation that mixes channels, one of whose inputs comes of the images and another of parameters
+    alone, as they are or computed.
+
+    Args:
+        images: what a forward was given; they require a gradient.
+        outputs: what it gave, tensors, nested at will.
+    """
+    found: set[int] = set()
+    ends = [leaf.grad_fn for leaf in leaves(outputs) if leaf.grad_fn is not None]
+    following = _graph(ends)
+    live = _leading_to(images, following)
+    waiting = [node for node in ends if node in live]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        weights = [one for one in following[node] if one not in live]
+        if node.name().startswith(MIXING) and weights:
+            inner = _graph(weights)
+            found |= {id(one.variable) for one in inner if hasattr(one, "variable")}
+            continue
+        ahead = {one for one in following[node] if one in live} - seen
+        seen |= ahead
+        waiting += ahead
+    return found
+
+
+def _graph(starts: Sequence[Any]) -> dict[Any, list[Any]]:
+    """Every node that can be reached, and what comes after it."""
+    found: dict[Any, list[Any]] = {}
+    waiting = list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = [one for one, _ in node.next_functions if one is not None]
+            waiting += found[node]
+    return found
+
+
+def _leading_to(images: Tensor, following: Mapping[Any, Sequence[Any]]) -> set[Any]:
+    """The nodes from which the images can be reached."""
+    before: dict[Any, list[Any]] = {}
+    for node, ahead in following.items():
+        for one in ahead:
+            before.setdefault(one, []).append(node)
+    found: set[Any] = set()
+    waiting = [node for node in following if getattr(node, "variable", None) is images]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += before.get(node, [])
+    return found

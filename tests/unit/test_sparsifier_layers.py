@@ -1,0 +1,110 @@
+"""Which layers of a model a sparsifier takes, and which it leaves alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import ms_automl
+from ms_automl.errors import NetworkError
+from ms_automl.sparsifier import Sparsifier
+from tests.unit.loops import adamw, classifier, example
+
+LAYERS = ("stem.0", "body.0", "down")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        ({}, LAYERS),
+        ({"keep": ["body"]}, ("stem.0", "down")),
+        ({"keep": "stem.0"}, ("body.0", "down")),
+        ({"keep": lambda name: name.startswith("b")}, ("stem.0", "down")),
+        ({"only": ["body", "stem.0"]}, ("stem.0", "body.0")),
+        ({"only": ["body", "down"], "keep": ["down"]}, ("body.0",)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:λ can act on")
+def test_layers_are_chosen_by_name_or_predicate(arguments, taken):
+    model = classifier()
+    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.05, **arguments)
+    assert sparsifier.groups.names == taken
+
+
+def test_a_name_that_no_module_has_is_refused():
+    model = classifier()
+    with pytest.raises(NetworkError, match="`keep` names 'trunk', which the model does not have"):
+        Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1, keep=["trunk"])
+
+
+@pytest.mark.parametrize(
+    "tail", [nn.Identity(), nn.AvgPool2d(2), nn.Sequential(nn.BatchNorm2d(5), nn.Upsample(scale_factor=2))]
+)
+@pytest.mark.parametrize("grouping", ["input_channel", "output_channel", "coupled"])
+def test_a_layer_whose_outputs_are_the_models_own_is_left_alone(tail, grouping):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), tail)
+    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1, grouping=grouping)
+    assert "4" not in sparsifier.groups.names
+    assert sparsifier.groups.left_out["4"] == "its outputs are the model's own"
+
+
+def test_a_layer_that_no_optimizer_trains_is_left_alone():
+    model = classifier()
+    optimizer = torch.optim.SGD([*model.stem.parameters(), *model.down.parameters()], lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, example=example(), steps=10, target=0.1)
+    assert sparsifier.groups.left_out == {"body.0": "no optimizer that was given trains it"}
+
+
+def test_of_a_multi_task_network_the_trunk_alone_is_thinned_out(tiny_network, tiny_data):
+    network = tiny_network()
+    images = tiny_data.train.batch(torch.arange(1)).images
+    sparsifier = ms_automl.Sparsifier(network, adamw(network), example=images, steps=10, target=0.5)
+    assert sparsifier.groups.total < sum(value.numel() for value in network.trunk.parameters())
+    assert sparsifier.groups.share == pytest.approx(
+        sparsifier.groups.total / sum(value.numel() for value in network.trunk.parameters())
+    )
+
+
+def test_less_than_half_of_the_weights_in_reach_is_said_before_anything_trains():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 50), nn.Linear(50, 4))
+    with pytest.warns(UserWarning, match=r"λ can act on 0\.5\d* % of the model's weights"):
+        Sparsifier(model, adamw(model), example=example(), steps=10, target=0.002)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)),
+        lambda: Cosine(8, 4),
+        lambda: Einsum(8, 4),
+        lambda: nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.Linear(6, 4)),
+    ],
+)
+def test_the_last_convolution_in_front_of_a_head_of_any_kind_is_thinned_out(head):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head()
+    )
+    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1)
+    assert sparsifier.groups.names == ("0", "2")
+
+
+class Cosine(nn.Linear):
+    def forward(self, features):
+        return F.linear(F.normalize(features), F.normalize(self.weight))
+
+
+class Einsum(nn.Linear):
+    def forward(self, features):
+        return torch.einsum("bc,kc->bk", features, self.weight)
+
+
+def test_a_weight_of_two_layers_is_kept_under_either_name():
+    for name in ("body.0", "body.3"):
+        model = classifier()
+        twin = nn.Conv2d(12, 12, 3, padding=1)
+        twin.weight = model.body[0].weight
+        model.body.append(twin)
+        sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, keep=[name], target=0.1)
+        assert sparsifier.groups.names == ("stem.0", "down")
