@@ -1,13 +1,15 @@
-"""Bounds of λ that nobody has to find by a sweep: read off the weights, their steps and the learning rate."""
+"""The largest λ, and the λ of the groups that stay: given, or read off the weights and the optimiser's steps."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ms_automl.meta.diagnostics import at_bounds
 from ms_automl.sparsity import Groups
 
 REST = 0.2
@@ -16,7 +18,96 @@ HIGH = 60.0
 """The largest λ takes a typical group to zero in a 60th of the sparsifying phase."""
 
 
-class MeasuredBounds:
+class Bounds(ABC):
+    """What a waterfill keeps its λ to.
+
+    Attributes:
+        rest: λ of the groups that stay; [L] where layers differ in it.
+        remedy: what to change where the largest λ was too small.
+        measures: whether it asks how far the optimiser moves the weights.
+    """
+
+    rest: float | Tensor = 0.0
+    remedy: str
+    measures: bool = False
+
+    @abstractmethod
+    def observe(self, lr: float | Tensor, moved: Sequence[Tensor] | None, stays: Tensor) -> None:
+        """A step of the optimiser.
+
+        Args:
+            lr: η; [G] where groups differ in it.
+            moved: L tensors, by how much it has changed the weights, where that was measured.
+            stays: [G] 1 for the groups that stay, 0 for the others, of which many no longer move.
+        """
+
+    @abstractmethod
+    def highest(self, lr: float | Tensor, largest: float | Tensor) -> float | Tensor:
+        """The largest λ; [L] where layers differ in it.
+
+        Args:
+            lr: η; [L], the smallest of each layer, where groups differ in it.
+            largest: the largest η.
+        """
+
+    @abstractmethod
+    def course_rest(self) -> float | tuple[float, ...]:
+        """λ of the groups that stay, as one number a layer at most for the whole course."""
+
+    def warnings(self, names: Sequence[str], lambdas: Tensor) -> list[str]:
+        """Where λ has stayed at a bound that somebody chose."""
+        return []
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+
+
+class GivenBounds(Bounds):
+    """Numbers that a sweep or a user has found.
+
+    Args:
+        high: the largest λ.
+        rest: λ of the groups that stay.
+    """
+
+    def __init__(self, high: float, rest: float = 0.0) -> None:
+        self.high, self.rest = high, rest
+        self.remedy = f"raise lambda.high (now {high:g}) or training.steps"
+
+    @classmethod
+    def between(cls, low: float, high: float, place: float) -> GivenBounds:
+        """With the λ of the groups that stay at a place between two bounds: low^(1 - place) · high^place, or 0."""
+        return cls(high, low ** (1 - place) * high**place if place > 0 else 0.0)
+
+    def observe(self, lr: float | Tensor, moved: Sequence[Tensor] | None, stays: Tensor) -> None:
+        """Measure nothing."""
+
+    def highest(self, lr: float | Tensor, largest: float | Tensor) -> float:
+        """The one given."""
+        return self.high
+
+    def course_rest(self) -> float:
+        """The one given."""
+        return float(self.rest)
+
+    def warnings(self, names: Sequence[str], lambdas: Tensor) -> list[str]:
+        """Where λ has stayed at the largest. There is no smallest: λ is 0 where nothing is taken from a layer."""
+        return at_bounds(names, lambdas, (0.0, self.high))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
+
+
+class MeasuredBounds(Bounds):
     """λ of the groups that stay follows the optimiser's steps, the largest λ the length of the weights.
 
     With u_l the root mean square of what one step of the optimiser adds to the weights of layer l's groups that
@@ -39,24 +130,21 @@ class MeasuredBounds:
         high: the largest λ; by the largest learning rate so far.
     """
 
+    remedy = "train for more steps"
+    measures = True
+
     def __init__(self, groups: Groups, steps: int) -> None:
         squares = groups.layer_sum(groups.norms().square()) / groups.layer_sum(groups.size)
         self.groups, self.steps = groups, steps
         self.rms = float(torch.quantile(squares.sqrt(), 0.5))
         self.peak: float | Tensor = 0.0
         self.moved = torch.zeros_like(squares)  # [L] u_l
-        self.rest = torch.zeros_like(squares)
+        self.rest: Tensor = torch.zeros_like(squares)
         self.high: float | Tensor = 0.0
         self.rest_sum, self.observed = torch.zeros_like(squares), 0  # over the steps so far; how many
 
     def observe(self, lr: float | Tensor, moved: Sequence[Tensor] | None, stays: Tensor) -> None:
-        """A step of the optimiser.
-
-        Args:
-            lr: η; [G] where groups differ in it.
-            moved: L tensors, by how much it has changed the weights, where that was measured.
-            stays: [G] 1 for the groups that stay, 0 for the others, of which many no longer move.
-        """
+        """Measure; the λ of the groups that stay and the largest follow."""
         groups = self.groups
         if moved is not None:
             squares = groups.layer_sum(stays * groups.sum([change.square() for change in moved]))
@@ -73,9 +161,14 @@ class MeasuredBounds:
         self.high = HIGH * self.rms / (self.peak * self.steps)
         self.rest_sum, self.observed = self.rest_sum + self.rest, self.observed + 1
 
-    @property
-    def mean_rest(self) -> tuple[float, ...]:
-        """λ of the groups that stay by layer, over the steps so far."""
+    def highest(self, lr: float | Tensor, largest: float | Tensor) -> float | Tensor:
+        """By the largest learning rate: a layer that learns slower has a larger unit of λ."""
+        if not isinstance(lr, Tensor):
+            return self.high
+        return self.high * largest / lr.clamp(min=torch.finfo(lr.dtype).tiny)
+
+    def course_rest(self) -> tuple[float, ...]:
+        """The mean of each layer over the steps so far."""
         return tuple((self.rest_sum / max(1, self.observed)).tolist())
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,7 +184,6 @@ class MeasuredBounds:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.rms, self.peak = state["rms"], state["peak"]
-        if "moved" in state:  # earlier versions did not measure it
-            device = self.moved.device
-            self.moved, self.rest_sum = state["moved"].to(device), state["rest_sum"].to(device)
-            self.observed = state["observed"]
+        device = self.moved.device
+        self.moved, self.rest_sum = state["moved"].to(device), state["rest_sum"].to(device)
+        self.observed = state["observed"]

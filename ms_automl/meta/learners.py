@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ms_automl.errors import ConfigError, unknown_name
+from ms_automl.meta.bounds import GivenBounds
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Estimator, Ties, updates
@@ -125,9 +126,8 @@ def _waterfill(settings: WaterfillSettings, given: LearnerInputs) -> Learner:
     if given.objective.kind == "tradeoff":
         price = given.objective.price
         level = PricedLevel(price, given.reference, guess=settings.guess, doubt=settings.doubt)
-    (low, high), place = given.bounds, settings.rest
-    rest = low ** (1 - place) * high**place if place > 0 else 0.0
-    return WaterfillLearner(given.groups, level, bounds=given.bounds, every=10, rest=rest, decay=settings.decay)
+    bounds = GivenBounds.between(*given.bounds, settings.rest)
+    return WaterfillLearner(given.groups, level, bounds=bounds, decay=settings.decay)
 
 
 def _removal(settings: RemovalSettings, given: LearnerInputs) -> Learner:

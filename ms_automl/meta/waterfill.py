@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ms_automl.meta.bounds import MeasuredBounds
-from ms_automl.meta.diagnostics import at_bounds
+from ms_automl.meta.bounds import Bounds
 from ms_automl.meta.level import Level
 from ms_automl.meta.rule import Learner
 from ms_automl.meta.schedule import LambdaSchedule, record
@@ -42,10 +40,8 @@ class WaterfillLearner(Learner):
     Args:
         groups: the groups.
         level: share of the weights to be zero in the end.
-        bounds: (λ_min, λ_max), of which the upper one alone binds λ: it is 0 in a layer that nothing is taken
-            from. Or what measures λ_max and the λ of the groups that stay.
-        every: steps between two updates of μ, and of what is measured.
-        rest: λ of the groups that stay, with bounds that are given.
+        bounds: λ_max, and the λ of the groups that stay.
+        every: steps between two updates of μ, and of what the bounds measure.
         begin: progress of the phase at which the ramp begins.
         decay: of the costs' moving average, per step.
     """
@@ -55,19 +51,16 @@ class WaterfillLearner(Learner):
         groups: Groups,
         level: Level,
         *,
-        bounds: tuple[float, float] | MeasuredBounds,
+        bounds: Bounds,
         every: int = 10,
-        rest: float = 0.0,
         begin: float = 0.0,
         decay: float = 0.99,
     ) -> None:
         self.groups = groups
         self.level = level
-        self.measured = bounds if isinstance(bounds, MeasuredBounds) else None
-        self.highest: float | Tensor = math.inf if isinstance(bounds, MeasuredBounds) else bounds[1]
+        self.bounds = bounds
         self.every = every
-        self.measures_every = every if self.measured is not None else 0
-        self.rest: float | Tensor = rest  # [L] where it is measured
+        self.measures_every = every if bounds.measures else 0
         self.begin = begin
         self.importance = TaylorImportance(groups, decay)
         self.chosen = torch.zeros_like(groups.layer, dtype=torch.bool)  # [G] c_g < μ
@@ -86,14 +79,12 @@ class WaterfillLearner(Learner):
         """Update the level where due, then one prox; in the phase's last step the level's groups go for good."""
         last = now.phase >= 1
         self.importance.observe(now.gradients())
-        if self.measured is not None:
-            self.measured.observe(now.lr, now.moved, (~self.chosen).to(self.groups.size.dtype))
-            self.rest, self.highest = self.measured.rest, self.measured.high
+        self.bounds.observe(now.lr, now.moved, (~self.chosen).to(self.groups.size.dtype))
         if now.index % self.every == 0 or last:
             self.chosen = self.importance.lowest(self._share(now.phase), self.gone) | self.gone
         norms = self.groups.norms()
         self.lambda_ = self._lambda_now(norms, now.lr)
-        threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, self.chosen, self.rest)
+        threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, self.chosen, self.bounds.rest)
         factors = torch.where(self.gone, 0.0, shrink_factors(self.groups, norms, threshold))
         if last:
             self.forced = float(self.groups.size[self.chosen & (factors > 0)].sum()) / self.groups.total
@@ -112,16 +103,11 @@ class WaterfillLearner(Learner):
         """Whether λ_max held the prox back, once the phase is over."""
         lines = []
         if self.forced > 0.05:
-            remedy = "train for more steps"
-            if self.measured is None:
-                remedy = f"raise lambda.high (now {self.highest:g}) or training.steps"
             lines.append(
                 f"{100 * self.forced:.0f} % of the weights were not at zero when the sparsifying phase ended and "
-                f"went at once: {remedy}"
+                f"went at once: {self.bounds.remedy}"
             )
-        if self.measured is not None:
-            return lines
-        return lines + at_bounds(self.groups.names, self.lambda_, (0.0, float(self.highest)))
+        return lines + self.bounds.warnings(self.groups.names, self.lambda_)
 
     def _share(self, phase: float) -> float:
         """s(x)."""
@@ -136,15 +122,13 @@ class WaterfillLearner(Learner):
         zeros = torch.zeros_like(self.lambda_)
         longest = zeros.scatter_reduce(0, self.groups.layer, going, "amax")
         size = zeros.scatter_reduce(0, self.groups.layer, self.groups.size, "amax")
-        highest: float | Tensor = self.highest
+        largest = lr
         if isinstance(lr, Tensor):  # the smallest of a layer, so that it suffices
             largest = lr.max()
             lr = torch.full_like(zeros, torch.inf).scatter_reduce(0, self.groups.layer, lr, "amin")
-            if self.measured is not None:  # by the largest learning rate: what learns slower has a larger unit
-                highest = self.highest * largest / lr.clamp(min=torch.finfo(lr.dtype).tiny)
         # A hair more than the norm, so that rounding leaves no remainder.
         needed = longest * (1 + 1e-5) / (lr * size.sqrt() + torch.finfo(size.dtype).tiny)
-        return needed.clamp(max=highest)
+        return needed.clamp(max=self.bounds.highest(lr, largest))
 
     def _shares(self) -> Tensor:
         """[L] share of the layer's groups that λ acts on or has brought to zero."""
@@ -154,8 +138,7 @@ class WaterfillLearner(Learner):
     def schedule(self) -> LambdaSchedule:
         """The course of λ and of the shares it touched, as knots that ``fixed_lambda`` accepts."""
         values, shares = tuple(map(tuple, self.course)), tuple(map(tuple, self.shares))
-        rest = float(self.rest) if self.measured is None else self.measured.mean_rest
-        return LambdaSchedule(self.groups.names, values, shares, rest)
+        return LambdaSchedule(self.groups.names, values, shares, self.bounds.course_rest())
 
     def state_dict(self) -> dict[str, Any]:
         """Costs, level, shares, λ and the course so far."""
@@ -168,7 +151,8 @@ class WaterfillLearner(Learner):
             "forced": self.forced,
             "course": list(self.course),
             "shares": list(self.shares),
-        } | ({} if self.measured is None else {"measured": self.measured.state_dict()})
+            "bounds": self.bounds.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
@@ -176,7 +160,6 @@ class WaterfillLearner(Learner):
         self.level.load_state_dict(state["level"])
         for tensor, name in ((self.chosen, "chosen"), (self.gone, "gone"), (self.lambda_, "lambda")):
             tensor.copy_(state[name])
-        if self.measured is not None:
-            self.measured.load_state_dict(state["measured"])
+        self.bounds.load_state_dict(state.get("bounds", {}))  # older states have none, as those given have nothing
         self.forced = state["forced"]
         self.course, self.shares = list(state["course"]), list(state["shares"])

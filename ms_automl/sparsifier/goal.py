@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ms_automl.errors import ConfigError, unknown_name
-from ms_automl.meta.bounds import MeasuredBounds
+from ms_automl.meta.bounds import Bounds, GivenBounds, MeasuredBounds
 from ms_automl.meta.early import EarlyReference
 from ms_automl.meta.hypergradients import Ties
 from ms_automl.meta.learners import LearnerInputs, choose, of_penalised
@@ -101,12 +101,10 @@ class Goal:
 
     def _waterfill(self, groups: Groups, prox_steps: int, settings: WaterfillSettings) -> Rule:
         level, begin = self._level(groups, prox_steps, settings)
-        if self.bounds is None:
-            measured = MeasuredBounds(groups, prox_steps)
-            return WaterfillLearner(groups, level, bounds=measured, begin=begin, decay=settings.decay)
-        low, high = self.bounds
-        rest = low ** (1 - settings.rest) * high**settings.rest if settings.rest > 0 else 0.0
-        return WaterfillLearner(groups, level, bounds=(low, high), rest=rest, begin=begin, decay=settings.decay)
+        bounds: Bounds = MeasuredBounds(groups, prox_steps)
+        if self.bounds is not None:
+            bounds = GivenBounds.between(*self.bounds, settings.rest)
+        return WaterfillLearner(groups, level, bounds=bounds, begin=begin, decay=settings.decay)
 
     def _level(self, groups: Groups, prox_steps: int, settings: WaterfillSettings) -> tuple[Level, float]:
         """The share of the penalised weights to be zero, and when the ramp to it begins."""

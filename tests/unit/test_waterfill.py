@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ms_automl.meta import KNOTS
+from ms_automl.meta.bounds import GivenBounds
 from ms_automl.meta.level import AskedLevel, PricedLevel
 from ms_automl.meta.step import Evaluation
 from ms_automl.meta.waterfill import WaterfillLearner
@@ -20,7 +21,7 @@ def waterfill(
     groups: ChannelGroups, target: float, steps: int = 60, lambda_max: float = 1e4, rest: float = 0.0
 ) -> WaterfillLearner:
     """Trains nothing: random gradients, and a little noise that moves every group a bit."""
-    learned = WaterfillLearner(groups, AskedLevel(target), bounds=(1e-4, lambda_max), every=10, rest=rest)
+    learned = WaterfillLearner(groups, AskedLevel(target), bounds=GivenBounds(lambda_max, rest), every=10)
     generator = torch.Generator().manual_seed(3)
     for index in range(steps):
         gradients = [torch.randn(weight.shape, generator=generator) for weight in groups.weights]
@@ -46,7 +47,7 @@ def test_waterfill_reaches_its_target_and_overshoots_by_less_than_a_group(
 
 def test_waterfill_shrinks_the_cheapest_groups_only_however_long_they_are(make_groups: MakeGroups) -> None:
     groups = make_groups([(12, 6, 1), (8, 9, 3)], removable=(0, 1))
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=1, rest=0.0)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(1e4), every=1)
     generator, steps = torch.Generator().manual_seed(0), 0
     for index in range(10):
         norms = groups.norms()
@@ -64,7 +65,7 @@ def test_a_group_that_has_reached_zero_stays_there_whatever_its_gradient_says(
     make_groups: MakeGroups,
 ) -> None:
     groups = make_groups([(12, 6, 1), (8, 9, 3)], removable=(0, 1))
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=1, rest=0.0)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(1e4), every=1)
     dead = torch.zeros(len(groups.layer), dtype=torch.bool)
     for index in range(12):
         generator = torch.Generator().manual_seed(index)  # the ranking is another one at every step
@@ -82,7 +83,7 @@ def test_a_group_that_has_reached_zero_stays_there_whatever_its_gradient_says(
 def test_waterfill_takes_nothing_and_needs_no_lambda_at_the_start(make_groups: MakeGroups) -> None:
     groups = make_groups(SHAPES)
     before = [weight.clone() for weight in groups.weights]
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=10, rest=0.0)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(1e4), every=10)
     learned.step(at(0, 0.0, 0.01, gradients=ones(groups)))
     assert learned.lambdas().tolist() == [0, 0, 0]
     assert all(torch.equal(a, b) for a, b in zip(before, groups.weights, strict=True))
@@ -93,7 +94,7 @@ def test_waterfills_lambda_is_what_removes_its_longest_chosen_group_up_to_the_bo
 ) -> None:
     groups = make_groups([(6, 4, 1)], removable=(0,))
     for bound, expected in ((1e4, None), (2.0, 2.0)):
-        learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, bound), every=1, rest=0.0)
+        learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(bound), every=1)
         learned.importance = TaylorImportance(groups)
         norms = groups.norms()
         learned.step(at(1, 0.85, 0.01, gradients=ones(groups)))
@@ -122,7 +123,7 @@ def test_the_groups_that_stay_feel_the_rest_alone_and_are_never_zeroed_by_it(
     make_groups: MakeGroups, rest: float
 ) -> None:
     groups = make_groups([(12, 6, 1), (8, 9, 3)], removable=(0, 1))
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=1, rest=rest)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(1e4, rest), every=1)
     for index in range(8):
         norms = groups.norms()
         cost = torch.arange(len(norms)) + 1.0  # the first groups of the first layer go first
@@ -149,7 +150,7 @@ def test_no_rest_is_needed_to_reach_the_level_and_a_huge_one_takes_nothing_more(
 def test_the_ramp_follows_a_level_that_rises_and_stands_still_where_it_falls(make_groups: MakeGroups) -> None:
     groups = make_groups([(40, 6, 1), (30, 9, 1)], removable=(0, 1))
     level = AskedLevel(0.2)
-    learned = WaterfillLearner(groups, level, bounds=(1e-4, 1e6), every=1, rest=0.0)
+    learned = WaterfillLearner(groups, level, bounds=GivenBounds(1e6), every=1)
     generator = torch.Generator().manual_seed(0)
     highest = 0.0
     for index in range(21):
@@ -166,20 +167,18 @@ def test_the_ramp_follows_a_level_that_rises_and_stands_still_where_it_falls(mak
 
 def test_a_report_reaches_the_level_and_a_loss_that_rises_lowers_it(make_groups: MakeGroups) -> None:
     level = PricedLevel(1.0, REFERENCE)
-    learned = WaterfillLearner(make_groups(SHAPES), level, bounds=(1e-4, 1e4), every=10, rest=0.0)
+    learned = WaterfillLearner(make_groups(SHAPES), level, bounds=GivenBounds(1e4), every=10)
     before = level.share
     assert learned.observe(Evaluation(10, 0.5, {"task": 1.6}, 0.5)) == []
     assert level.share < before
-    again = WaterfillLearner(
-        make_groups(SHAPES), PricedLevel(1.0, REFERENCE), bounds=(1e-4, 1e4), every=10, rest=0.0
-    )
+    again = WaterfillLearner(make_groups(SHAPES), PricedLevel(1.0, REFERENCE), bounds=GivenBounds(1e4), every=10)
     again.load_state_dict(learned.state_dict())
     assert again.level.share == level.share
 
 
 def test_costs_are_watched_at_every_step_and_not_only_where_the_level_is_set(make_groups: MakeGroups) -> None:
     groups = make_groups(SHAPES)
-    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=(1e-4, 1e4), every=10, rest=0.0)
+    learned = WaterfillLearner(groups, AskedLevel(0.5), bounds=GivenBounds(1e4), every=10)
     learned.step(at(0, 0.0, 0.01, gradients=zeros(groups)))
     learned.step(at(1, 0.1, 0.01, gradients=ones(groups)))
     assert float(learned.importance.cost().max()) > 0
