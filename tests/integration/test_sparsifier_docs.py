@@ -49,7 +49,7 @@ def test_the_notebook_runs_and_the_compact_model_is_as_good():
     """A MobileNetV3 of torchvision's on real digits, with fewer steps than the page has."""
     path = ROOT / "docs" / "mobilenet.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[1].source = notebook.cells[1].source.replace("STEPS, BATCH = 400, 32", "STEPS, BATCH = 60, 16")
+    notebook.cells[1].source = notebook.cells[1].source.replace("STEPS, BATCH = 1500, 32", "STEPS, BATCH = 60, 16")
     assert "60, 16" in notebook.cells[1].source
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
     printed = "".join(
