@@ -157,6 +157,17 @@ SERVED: dict[str, Callable[[], nn.Module]] = {
         lambda x, c, d: c(x) + c(d(x).relu()), c=conv(WIDTH, WIDTH), d=conv(WIDTH, WIDTH)
     ),
     "upsampled": lambda: Middle(lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")),
+    "group norm": lambda: Middle(lambda x, n: n(x), n=nn.GroupNorm(2, WIDTH)),
+    "group norm without weights": lambda: Middle(lambda x, n: n(x).relu(), n=nn.GroupNorm(2, WIDTH, affine=False)),
+    "groups": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, WIDTH, groups=2)),
+    "two filters a channel": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, 2 * WIDTH, groups=WIDTH)),
+    "transposed": lambda: Middle(lambda x, c: c(x), c=nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)),
+    "one axis": lambda: Middle(
+        lambda x, c: c(x.flatten(2)).unflatten(2, (SIDE, SIDE)), c=nn.Conv1d(WIDTH, WIDTH, 3, padding=1)
+    ),
+    "three axes": lambda: Middle(
+        lambda x, c: c(x[:, :, None]).relu().squeeze(2), c=nn.Conv3d(WIDTH, WIDTH, 3, padding=1)
+    ),
     "mirrored borders": lambda: Middle(
         lambda x, c: c(x), c=nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="reflect")
     ),
@@ -181,12 +192,6 @@ STAY: dict[str, Callable[[], nn.Module]] = {
     "roll over channels": lambda: Middle(lambda x: x.roll(3, 1)),
     "einsum": lambda: Middle(lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None]),
     "an expanded gate": lambda: Middle(lambda x, gate: x * gate(x).sigmoid().expand_as(x), gate=conv(WIDTH, 1)),
-    "group norm": lambda: Middle(lambda x, n: n(x), n=nn.GroupNorm(2, WIDTH)),
-    "groups": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, WIDTH, groups=2)),
-    "transposed": lambda: Middle(lambda x, c: c(x), c=nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)),
-    "one axis": lambda: Middle(
-        lambda x, c: c(x.flatten(2)).unflatten(2, (SIDE, SIDE)), c=nn.Conv1d(WIDTH, WIDTH, 3, padding=1)
-    ),
     "attention": lambda: Middle(attention, q=conv(WIDTH, 4, 1), k=conv(WIDTH, 4, 1), v=conv(WIDTH, WIDTH, 1)),
     "ConvNeXt": lambda: Middle(
         mlp_over_last, norm=nn.LayerNorm(WIDTH), up=nn.Linear(WIDTH, 16), down=nn.Linear(16, WIDTH)
@@ -217,9 +222,10 @@ def halved(network: MultiTaskNet, axis: int, seed: int) -> MultiTaskNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.trunk.modules():
-            if isinstance(module, nn.Conv2d):
-                gone = torch.rand(module.weight.shape[axis], generator=generator) < 0.5
-                module.weight[(slice(None),) * axis + (gone,)] = 0
+            if isinstance(module, nn.modules.conv._ConvNd):
+                weight = module.weight.transpose(0, 1) if module.transposed else module.weight
+                gone = torch.rand(weight.shape[axis], generator=generator) < 0.5
+                weight[(slice(None),) * axis + (gone,)] = 0
                 if axis == 0 and seed % 2 and module.bias is not None:
                     module.bias[gone] = 0
     return network

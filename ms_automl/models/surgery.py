@@ -18,6 +18,14 @@ from ms_automl.errors import NetworkError
 from ms_automl.models.weights import has_own_weight
 
 Kept = dict[str, list[int]]
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 @dataclass(frozen=True)
@@ -182,10 +190,11 @@ def _fold(norm: nn.Module, conv: nn.Module) -> None:
 
 def plain(module: nn.Module) -> bool:
     """Whether a layer computes what its class in torch, or here, does, and nothing else."""
-    known = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, SelectedConv2d, EmptyConv2d)
+    known = (*CONVOLUTIONS, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, SelectedConv2d, EmptyConv2d)
     own = type(module).forward in {kind.forward for kind in known} and "forward" not in vars(module)
-    inner = not isinstance(module, nn.Conv2d) or type(module)._conv_forward is nn.Conv2d._conv_forward
-    return own and inner and not module._forward_hooks and not module._forward_pre_hooks
+    inner = getattr(type(module), "_conv_forward", None)
+    own = own and inner in (None, nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
+    return own and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
@@ -230,27 +239,44 @@ def _conv(network: nn.Module, name: str) -> nn.Conv2d:
 
 @torch.no_grad()
 def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None) -> None:
-    """Keep entries of a module's tensors along the first axis (``outputs``) and the second (``inputs``)."""
-    reads = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    """Keep entries of a module's tensors: along the axis of what it writes, and of what its weight reads."""
+    convolves = isinstance(module, nn.modules.conv._ConvNd)
+    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
+    reads = isinstance(module, nn.Linear) or (convolves and not grouped)
+    turned = isinstance(module, nn.modules.conv._ConvTransposeNd)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.ndim or (isinstance(module, nn.PReLU) and tensor.numel() == 1):
             continue  # batch norm's counter; one slope for all channels
-        kept = tensor.detach() if outputs is None else tensor.detach()[outputs]
+        weighs = turned and name == "weight"
+        kept = tensor.detach()
+        if outputs is not None:
+            kept = kept[:, outputs] if weighs else kept[outputs]
         if reads and inputs is not None and name == "weight":
-            kept = kept[:, inputs]
+            kept = kept[inputs] if weighs else kept[:, inputs]
         setattr(module, name, nn.Parameter(kept.clone()) if isinstance(tensor, nn.Parameter) else kept.clone())
-    sizes = {
-        "out_channels": outputs,
-        "out_features": outputs,
-        "num_features": outputs,
-        "num_parameters": outputs if getattr(module, "num_parameters", 1) > 1 else None,
-        "in_channels": inputs if reads else outputs,
-        "in_features": inputs,
-        "groups": None if reads else outputs,
-    }
-    for name, channels in sizes.items():
-        if channels is not None and hasattr(module, name):
-            setattr(module, name, len(channels))
+    for name, size in _sizes(module, outputs, inputs, grouped).items():
+        if hasattr(module, name):
+            setattr(module, name, size)
+
+
+def _sizes(
+    module: nn.Module, outputs: list[int] | None, inputs: list[int] | None, grouped: bool
+) -> dict[str, int]:
+    """What a module that has been cut says of itself."""
+    sizes: dict[str, int] = {}
+    if outputs is not None:
+        count = len(outputs)
+        sizes |= {"out_channels": count, "out_features": count, "num_features": count}
+        if getattr(module, "num_parameters", 1) > 1:
+            sizes["num_parameters"] = count
+        if isinstance(module, nn.GroupNorm):
+            sizes |= {"num_channels": count, "num_groups": module.num_groups * count // module.num_channels}
+        if grouped and isinstance(module, nn.modules.conv._ConvNd):
+            groups = module.groups * count // module.out_channels
+            sizes |= {"groups": groups, "in_channels": module.in_channels // module.groups * groups}
+    if inputs is not None and not grouped:
+        sizes |= {"in_channels": len(inputs), "in_features": len(inputs)}
+    return sizes
 
 
 def _pair(value: tuple[int, ...]) -> tuple[int, int]:

@@ -34,9 +34,10 @@ class Cutting:
     def __init__(self, network: nn.Module, convs: list[str], images: Tensor, strict: bool = False) -> None:
         self.network, self.convs, self.images, self.strict = network, convs, images, strict
         tensors = [*network.named_parameters(), *network.named_buffers()]
-        self.tensors = {name: tensor.detach() for name, tensor in tensors}
         self.names = {id(tensor): name for name, tensor in tensors}
         self.found = trace(network, images, strict=strict)
+        self.tensors = {name: tensor.detach() for name, tensor in tensors}  # weights as [out, in, …]
+        self.tensors |= {name: self.tensors[name].transpose(0, 1) for name in self.found.turned}
         channels = self.found.channels
         self.written = {name: channels.find(ids) for name, ids in self.found.rows.items()}
         self.read = {name: channels.find(ids) for name, ids in self.found.columns.items()}
@@ -98,10 +99,12 @@ class Cutting:
             weight[:, column] = 0
 
     def _surgery(self) -> Surgery:
-        rows, columns = self._kept()
+        rows, columns, norms = self._kept()
         outputs: Kept = {}
         inputs: Kept = {}
         for name, module in self.network.named_modules():
+            if name in norms and not norms[name].all():
+                outputs[name] = norms[name].nonzero()[0].tolist()
             for key, kept in ((key, rows[key]) for key in self._own(module) if key in rows):
                 if not kept.all():
                     outputs[name] = kept.nonzero()[0].tolist()
@@ -126,18 +129,20 @@ class Cutting:
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         return (self.names[id(tensor)] for _, tensor in sorted(own, key=lambda one: one[0] != "weight"))
 
-    def _kept(self) -> tuple[dict[str, Mask], dict[str, Mask]]:
+    def _kept(self) -> tuple[dict[str, Mask], dict[str, Mask], dict[str, Mask]]:
         """By tensor, which entries stay; where one keeps a channel, all that share it and its readers do too."""
         alive = ~self.gone
         for table in self.written.values():
             if not alive[table].any():
                 alive[table[0]] = True  # a tensor needs a channel; nobody reads this one
-        return ({n: alive[t] for n, t in self.written.items()}, {n: alive[t] for n, t in self.read.items()})
+        tables = (self.written, self.read, {n: self.found.channels.find(t) for n, t in self.found.norms.items()})
+        rows, columns, norms = ({name: alive[ids] for name, ids in table.items()} for table in tables)
+        return rows, columns, norms
 
 
 def _pays(weight: Tensor, reads: Mask) -> bool:
     """Whether a convolution saves more by leaving inputs out than picking the others costs."""
-    saved = int((~reads).sum()) * weight.shape[0] * weight.shape[2] * weight.shape[3]
+    saved = int((~reads).sum()) * weight.shape[0] * weight[0, 0].numel()
     return saved > PICKING * int(reads.sum())
 
 

@@ -75,23 +75,50 @@ def _axis(axis: int, ndim: int) -> int:
 
 
 def convolution(tracer: Tracer, call: Call) -> Mark | None:
-    """Ungrouped: reads all channels and writes others; one filter a channel: hands them on."""
+    """Ungrouped: reads all channels and writes others. Grouped: what a group reads and writes is one channel."""
     value, mark = only(tracer, call)
-    weight, axis, groups = call["weight"], value.ndim - 3, call["groups"]
-    by_channel = 1 < groups == weight.shape[0] == value.shape[axis]
-    rows = tracer.rows(weight) if groups == 1 or by_channel else None
-    if tracer.depends(weight) or (mark is not None and mark.axis != axis):
+    weight, groups, turned = call["weight"], call["groups"], "transpose" in call.name
+    axis = value.ndim - weight.ndim + 1
+    if tracer.depends(weight) or (mark is not None and mark.axis != axis) or (turned and groups > 1):
         return None
+    rows = tracer.rows(weight, int(turned))
     if rows is None:
         return computed(tracer, call, mark, axis) if groups == 1 else None
-    alive = (weight != 0).flatten(2).any(2).numpy()
+    alive = (weight.transpose(0, 1) if turned else weight).ne(0).flatten(2).any(2).numpy()
+    if turned:
+        tracer.found.turned.add(tracer.names[id(weight)])
     if groups == 1:
         same = mixing(tracer, call, value, mark, alive)
+    elif tracer.holder([weight]) is None:
+        return None
     else:
-        tracer.channels.join(rows, ABSENT if mark is None else mark.ids, OWN)  # type: ignore[arg-type]
-        same = ~alive[:, 0] | (False if mark is None else mark.same)
+        same = by_group(tracer, mark, rows, alive, groups)
     biased(tracer, call, rows)
     return Mark(axis, rows, same)
+
+
+def by_group(tracer: Tracer, mark: Mark | None, rows: Ids, alive: Mask, groups: int) -> Mask:
+    """Join what each group of a convolution reads and writes, so that it goes as one.
+
+    Args:
+        tracer: whose channels they are.
+        mark: the channels that are read.
+        rows: [out] those that are written.
+        alive: [out, in / groups] where the weight is not zero.
+        groups: how many.
+
+    Returns:
+        [out] whether an output is the same for every image.
+    """
+    written = rows.reshape(groups, -1)
+    tracer.channels.join(written, written[:, :1], OWN)
+    if mark is None:
+        tracer.channels.fix(rows, "the images")
+        return np.asarray(~alive.any(1))
+    read = mark.ids.reshape(groups, -1)
+    tracer.channels.join(read, written[:, :1], OWN)
+    still = mark.same.reshape(groups, -1).repeat(written.shape[1], 0)  # [out, in / groups]
+    return np.asarray((~alive | still).all(1))
 
 
 def computed(tracer: Tracer, call: Call, mark: Mark | None, axis: int) -> Mark:
@@ -118,7 +145,7 @@ def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: 
         [out] whether an output is the same for every image: where it reads nothing but zeros.
     """
     weight = call["weight"]
-    columns = tracer.columns(weight)
+    columns = tracer.columns(weight, int("transpose" not in call.name))
     assert columns is not None
     tracer.used(weight)
     if mark is None:
@@ -172,6 +199,24 @@ def norm(tracer: Tracer, call: Call) -> Mark | None:
         tracer.channels.join(mark.ids, one, OWN)  # type: ignore[arg-type]
     flat = np.zeros_like(mark.same) if call["weight"] is None else (call["weight"] == 0).numpy()
     return replace(mark, same=mark.same | flat)
+
+
+def group_norm(tracer: Tracer, call: Call) -> Mark | None:
+    """Statistics of some channels together: these go as one, so that those of the others are what they were."""
+    value, mark = only(tracer, call)
+    own = [call[name] for name in ("weight", "bias") if call[name] is not None]
+    place = tracer.holder(own)
+    entries = [tracer.rows(one) for one in own]
+    if mark is None or mark.axis != 1 or place is None or any(one is None for one in entries):
+        return None
+    for one in entries:
+        tracer.channels.join(mark.ids, one, OWN)  # type: ignore[arg-type]
+    together = mark.ids.reshape(call["num_groups"], -1)
+    tracer.channels.join(together, together[:, :1], OWN)
+    tracer.found.norms[place] = mark.ids
+    nothing = zeros(value, mark).reshape(together.shape).all(1).repeat(together.shape[1])
+    flat = np.zeros_like(mark.same) if call["weight"] is None else (call["weight"] == 0).numpy()
+    return replace(mark, same=nothing | flat)
 
 
 def prelu(tracer: Tracer, call: Call) -> Mark | None:
@@ -245,6 +290,7 @@ ELEMENTWISE = """
     selu sigmoid sign silu sin sinh softplus softshrink sqrt square sub tan tanh threshold to _to_copy trunc
     type_as where zero zero_
 """
+CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
 ALIKE = "zeros_like ones_like empty_like full_like"
 PIXELS = """
     max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
@@ -256,9 +302,10 @@ REDUCTIONS = "mean amax amin max.dim min.dim sum var std prod.dim_int logsumexp 
 COMPUTING: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE.split(), elementwise),
     **dict.fromkeys(ALIKE.split(), alike),
-    "conv2d": convolution,
+    **dict.fromkeys(CONVOLUTIONS.split(), convolution),
     "linear": linear,
     **dict.fromkeys(("batch_norm", "instance_norm"), norm),
+    "group_norm": group_norm,
     "prelu": prelu,
     "layer_norm": layer_norm,
     **dict.fromkeys(PIXELS.split(), pixels),

@@ -30,7 +30,14 @@ Mask = NDArray[np.bool_]
 OWN = "a parameter of its own"
 COMPUTED = "a weight that is computed"
 PER_CHANNEL = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-CUT = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
+CUT = (
+    nn.modules.conv._ConvNd,
+    nn.Linear,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.PReLU,
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,11 @@ class Trace:
 
     Attributes:
         channels: the numbers.
-        rows: by name of a parameter or buffer, [its length] the channel of each entry along its first axis.
+        rows: by name of a parameter or buffer, [its length] the channel of each entry along its first axis; of a
+            transposed convolution's weight along its second.
         columns: by name of a weight that mixes channels, [in] the channel that each input reads.
+        turned: names of transposed convolutions' weights [in, out, …].
+        norms: by name of a group norm, [channels] theirs.
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
         seen: numbers of the channels that reach the module's own output.
@@ -68,6 +78,8 @@ class Trace:
     channels: Channels = field(default_factory=Channels)
     rows: dict[str, Ids] = field(default_factory=dict)
     columns: dict[str, Ids] = field(default_factory=dict)
+    turned: set[str] = field(default_factory=set)
+    norms: dict[str, Ids] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     heard: set[int] = field(default_factory=set)
@@ -83,7 +95,7 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rules, self.strict = rules, strict
-        self.found = Trace() if known is None else Trace(known.channels, known.rows, known.columns)
+        self.found = Trace() if known is None else Trace(known.channels, known.rows, known.columns, known.turned)
         self.channels = self.found.channels
         self.stack: list[tuple[str, nn.Module]] = [("", module)]
         self.plain = {name for name, part in module.named_modules() if plain(part)}
@@ -139,13 +151,13 @@ class Tracer(TorchDispatchMode):
                     if name in table:
                         self.channels.fix(table[name], why)
 
-    def rows(self, tensor: Tensor) -> Ids | None:
+    def rows(self, tensor: Tensor, axis: int = 0) -> Ids | None:
         """The numbers of a parameter's entries along its first axis; None where it is none, or cannot be cut."""
-        return self._entries(tensor, self.found.rows, 0)
+        return self._entries(tensor, self.found.rows, axis)
 
-    def columns(self, tensor: Tensor) -> Ids | None:
+    def columns(self, tensor: Tensor, axis: int = 1) -> Ids | None:
         """The same along its second axis."""
-        return self._entries(tensor, self.found.columns, 1)
+        return self._entries(tensor, self.found.columns, axis)
 
     def _entries(self, tensor: Tensor, table: dict[str, Ids], axis: int) -> Ids | None:
         name = self.names.get(id(tensor))
@@ -163,6 +175,12 @@ class Tracer(TorchDispatchMode):
         place, _ = self.stack[-1]
         if name != f"{place}.weight".lstrip(".") or place not in self.plain:
             self.found.foreign.add(name)
+
+    def holder(self, tensors: Iterable[Tensor]) -> str | None:
+        """The module that runs, where these are its own and its forward is its class's; None elsewhere."""
+        place, module = self.stack[-1]
+        own = {id(one) for one in [*module.parameters(recurse=False), *module.buffers(recurse=False)]}
+        return place if place in self.plain and all(id(one) in own for one in tensors) else None
 
     def give(self, weight: Tensor, values: NDArray[np.float64]) -> None:
         """Note the values of a weight's inputs; those that differ from call to call are none."""

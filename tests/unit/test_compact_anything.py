@@ -38,10 +38,11 @@ def test_channels_that_nobody_can_feel_go(name):
     sparse = network(SERVED[name]())
     with torch.no_grad():
         for module in sparse.trunk.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
                 module.weight.fill_(0.1)
-                if module.weight.shape[1] == WIDTH:
-                    module.weight[:, 1:] = 0
+                weight = module.weight.transpose(0, 1) if getattr(module, "transposed", False) else module.weight
+                if weight.shape[1] == WIDTH:
+                    weight[:, 1:] = 0
         sparse.trunk.b.weight[:, 1 + (name == "channels of zeros") :] = 0  # there the first is one of zeros
     small, _ = compact(sparse, SHAPE)
     assert small.trunk.a.weight.shape[0] < WIDTH

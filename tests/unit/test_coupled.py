@@ -219,8 +219,7 @@ class Unused(nn.Module):
 @pytest.mark.parametrize(
     ("middle", "words"),
     [
-        (nn.GroupNorm(2, 4), r"cannot be coupled through 'middle' \(GroupNorm\)"),
-        (conv(4, 4, groups=2), r"cannot be coupled through 'middle' \(Conv2d\)"),
+        (nn.Softmax(1), r"cannot be coupled through 'middle' \(Softmax\)"),
         (Shift(), "cannot be coupled through a parameter of its own"),
         (nn.Sigmoid(), "a channel whose group is zero is still felt"),
     ],
@@ -243,7 +242,7 @@ class Grouped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.inner, self.outer = nn.GroupNorm(2, 4), conv(4, 4), conv(4, 4)
+        self.norm, self.inner, self.outer = nn.Softmax(1), conv(4, 4), conv(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.inner(x)
@@ -252,7 +251,7 @@ class Grouped(nn.Module):
 
 
 def test_a_remedy_is_named_only_where_it_helps() -> None:
-    with pytest.raises(NetworkError, match=r"through 'middle.norm' \(GroupNorm\)$"):
+    with pytest.raises(NetworkError, match=r"through 'middle.norm' \(Softmax\)$"):
         build_groups(MultiTaskNet(Refused(Grouped()), {"d": nn.Identity()}), "coupled", SHAPE)
 
 
@@ -287,6 +286,13 @@ def test_a_trunk_of_layers_that_work_channel_by_channel_is_coupled(middle: nn.Mo
     groups = build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
     assert groups.names == ("first", "last")
     assert groups.counts == [4, 2]
+
+
+@pytest.mark.parametrize("middle", [nn.GroupNorm(2, 4), conv(4, 4, groups=2)])
+def test_channels_that_are_normalised_or_convolved_together_are_one(middle: nn.Module) -> None:
+    groups = build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
+    assert groups.names == ("first", "last")
+    assert groups.counts == [2, 2]
 
 
 def test_coupling_leaves_network_gradients_and_buffers_as_they_are() -> None:
