@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from ms_automl.models import MultiTaskNet
@@ -168,6 +169,12 @@ SERVED: dict[str, Callable[[], nn.Module]] = {
     "three axes": lambda: Middle(
         lambda x, c: c(x[:, :, None]).relu().squeeze(2), c=nn.Conv3d(WIDTH, WIDTH, 3, padding=1)
     ),
+    "a parameter by channel": lambda: Middle(lambda x, p: x * p.value + p.fixed, p=Holder(1, WIDTH, 1, 1)),
+    "positions": lambda: Middle(lambda x, p: x + p.fixed, p=Holder(1, WIDTH, SIDE, SIDE)),
+    "an embedding": lambda: Middle(
+        lambda x, e: x + e(torch.zeros(len(x), dtype=torch.int64))[:, :, None, None], e=nn.Embedding(3, WIDTH)
+    ),
+    "frozen batch norm": lambda: Middle(lambda x, n: n(x), n=FrozenBatchNorm2d(WIDTH)),
     "mirrored borders": lambda: Middle(
         lambda x, c: c(x), c=nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="reflect")
     ),
@@ -177,13 +184,22 @@ SERVED: dict[str, Callable[[], nn.Module]] = {
 }
 """Channels are followed through these: where all of them may go but one, they do."""
 
-STAY: dict[str, Callable[[], nn.Module]] = {
-    "a parameter by channel": lambda: Middle(lambda x, p: x * p.value + p.fixed, p=Holder(1, WIDTH, 1, 1)),
-    "positions": lambda: Middle(lambda x, p: x + p.fixed, p=Holder(1, WIDTH, SIDE, SIDE)),
-    "an embedding": lambda: Middle(
-        lambda x, e: x + e(torch.zeros(len(x), dtype=torch.int64))[:, :, None, None], e=nn.Embedding(3, WIDTH)
+NORMALISED: dict[str, Callable[[], nn.Module]] = {
+    "ConvNeXt": lambda: Middle(
+        mlp_over_last, norm=nn.LayerNorm(WIDTH), up=nn.Linear(WIDTH, 16), down=nn.Linear(16, WIDTH)
     ),
-    "frozen batch norm": lambda: Middle(lambda x, n: n(x), n=FrozenBatchNorm2d(WIDTH)),
+    "root mean squares": lambda: Middle(
+        lambda x, n: n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=nn.RMSNorm(WIDTH)
+    ),
+    "layer norm without weights": lambda: Middle(
+        lambda x, n: n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).relu(),
+        n=nn.LayerNorm(WIDTH, elementwise_affine=False),
+    ),
+    "layer norm over the first axis": lambda: Middle(lambda x, n: n(x).relu(), n=LayerNorm2d(WIDTH)),
+}
+"""A statistic is taken over all channels: those go that are zero in front of it."""
+
+STAY: dict[str, Callable[[], nn.Module]] = {
     "spatial attention": lambda: Middle(spatial_attention, gate=conv(2, 1)),
     "largest channel": lambda: Middle(lambda x: x * x.amax(1, True).sigmoid()),
     "softmax over channels": lambda: Middle(lambda x: x.softmax(1)),
@@ -193,9 +209,6 @@ STAY: dict[str, Callable[[], nn.Module]] = {
     "einsum": lambda: Middle(lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None]),
     "an expanded gate": lambda: Middle(lambda x, gate: x * gate(x).sigmoid().expand_as(x), gate=conv(WIDTH, 1)),
     "attention": lambda: Middle(attention, q=conv(WIDTH, 4, 1), k=conv(WIDTH, 4, 1), v=conv(WIDTH, WIDTH, 1)),
-    "ConvNeXt": lambda: Middle(
-        mlp_over_last, norm=nn.LayerNorm(WIDTH), up=nn.Linear(WIDTH, 16), down=nn.Linear(16, WIDTH)
-    ),
     "a slice (Ghost)": lambda: Middle(lambda x: torch.cat([x, x.relu()], 1)[:, :10]),
     "pieces of fixed sizes": lambda: Middle(lambda x: torch.add(*x.split(4, 1))),
     "assigned slices": lambda: Middle(assigned),

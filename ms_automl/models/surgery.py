@@ -38,6 +38,8 @@ class Surgery:
         selected: of convolutions, those of the channels given to it that it reads, after ``inputs``.
         empty: convolutions without any weight left: their output is their bias.
         folded: batch norms that became part of the convolution before them, and its name.
+        own: of parameters and buffers that stand by themselves, their axis and the entries that stay.
+        counted: layer norms that go on counting the zeros that were cut, and the axis of their channels.
     """
 
     outputs: Kept = field(default_factory=dict)
@@ -45,6 +47,8 @@ class Surgery:
     selected: Kept = field(default_factory=dict)
     empty: tuple[str, ...] = ()
     folded: dict[str, str] = field(default_factory=dict)
+    own: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -64,9 +68,14 @@ class Surgery:
                 raise TypeError("`empty` must list names")
             if not isinstance(folded, dict) or not all(isinstance(name, str) for name in folded.values()):
                 raise TypeError("`folded` must have names by name")
+            own, counted = values.get("own", {}), values.get("counted", {})  # compact models of old have none
+            if not isinstance(own, dict) or not isinstance(counted, dict):
+                raise TypeError("`own` and `counted` must be by name")
+            own = {str(name): (int(axis), [int(i) for i in kept]) for name, (axis, kept) in own.items()}
+            counted = {str(name): int(axis) for name, axis in counted.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise NetworkError(f"the description of the compact network is damaged ({error!r})") from error
-        return cls(outputs, inputs, selected, tuple(empty), folded)
+        return cls(outputs, inputs, selected, tuple(empty), folded, own, counted)
 
 
 def _kept(value: object) -> Kept:
@@ -137,6 +146,36 @@ class EmptyConv2d(nn.Module):
         return view.clone(memory_format=torch.contiguous_format)  # what comes next may work in place
 
 
+class CountedLayerNorm(nn.Module):
+    """A layer norm that counts channels of zeros which are no longer there; mean and variance are what they were.
+
+    With x the c channels that are left and n how many there were: μ = Σ x / n, σ² = (Σ (x - μ)² + (n - c) μ²) / n,
+    and γ (x - μ) / sqrt(σ² + ε) + β.
+
+    Args:
+        norm: gives γ [c], β [c] and ε.
+        count: n.
+        axis: of the channels.
+    """
+
+    def __init__(self, norm: nn.LayerNorm, count: int, axis: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.count, self.missing, self.axis = count, count - norm.normalized_shape[0], axis
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape, with c entries along the axis."""
+        mean = input.sum(self.axis, keepdim=True) / self.count
+        centred = input - mean
+        square = (centred.square().sum(self.axis, keepdim=True) + self.missing * mean.square()) / self.count
+        output: Tensor = centred * (square + self.eps).rsqrt()
+        shape = [-1 if axis == self.axis else 1 for axis in range(input.ndim)]
+        if self.weight is not None:
+            output = output * self.weight.view(shape)
+        return output if self.bias is None else output + self.bias.view(shape)
+
+
 def operate(network: nn.Module, surgery: Surgery) -> None:
     """Cut a network in place.
 
@@ -148,8 +187,13 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
         NetworkError: where a name or an index is not there.
     """
     try:
+        counts = {name: _counts(network.get_submodule(name)) for name in surgery.counted}
         for name in dict.fromkeys([*surgery.outputs, *surgery.inputs]):
             _cut(network.get_submodule(name), surgery.outputs.get(name), surgery.inputs.get(name))
+        for name, (axis, kept) in surgery.own.items():
+            _cut_own(network, name, axis, kept)
+        for name, axis in surgery.counted.items():
+            _count(network, name, counts[name], axis)
         for name, selected in surgery.selected.items():
             conv = _conv(network, name)
             conv.weight = nn.Parameter(conv.weight.detach()[:, selected].clone())
@@ -162,6 +206,38 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
             _replace(network, name, nn.Identity())
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
+
+
+def _counts(norm: nn.Module) -> int:
+    if not isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+        raise AttributeError(f"a {type(norm).__name__} takes no mean over channels")
+    return int(norm.normalized_shape[0])
+
+
+@torch.no_grad()
+def _count(network: nn.Module, name: str, count: int, axis: int) -> None:
+    """Have a norm that has been cut compute the statistics of as many channels as there were."""
+    norm = network.get_submodule(name)
+    if isinstance(norm, nn.LayerNorm):
+        _replace(network, name, CountedLayerNorm(norm, count, axis))
+    elif isinstance(norm, nn.RMSNorm):  # Σ x² / n + ε = c/n (Σ x² / c + ε n/c)
+        more = count / norm.normalized_shape[0]
+        weight = torch.ones(norm.normalized_shape) if norm.weight is None else norm.weight.detach()
+        norm.weight = nn.Parameter(weight * more**0.5)
+        norm.eps = more * (torch.finfo(weight.dtype).eps if norm.eps is None else norm.eps)
+
+
+@torch.no_grad()
+def _cut_own(network: nn.Module, name: str, axis: int, kept: list[int]) -> None:
+    """Keep entries of a parameter or buffer along an axis, wherever it stands."""
+    place, _, key = name.rpartition(".")
+    old = getattr(network.get_submodule(place), key)
+    new = old.detach().index_select(axis, torch.tensor(kept, device=old.device))
+    new = nn.Parameter(new) if isinstance(old, nn.Parameter) else new
+    for module in network.modules():
+        for own in (module._parameters, module._buffers):
+            for other in [other for other, tensor in own.items() if tensor is old]:
+                own[other] = new
 
 
 def _replace(network: nn.Module, name: str, new: nn.Module) -> None:
@@ -269,6 +345,8 @@ def _sizes(
         sizes |= {"out_channels": count, "out_features": count, "num_features": count}
         if getattr(module, "num_parameters", 1) > 1:
             sizes["num_parameters"] = count
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            module.normalized_shape = (count,)
         if isinstance(module, nn.GroupNorm):
             sizes |= {"num_channels": count, "num_groups": module.num_groups * count // module.num_channels}
         if grouped and isinstance(module, nn.modules.conv._ConvNd):

@@ -55,9 +55,13 @@ class CoupledGroups(Groups):
         super().__init__(coupling.streams, weights, coupling.counts, memberships, coupling.removable)
         parameters = dict(network.trunk.named_parameters())
         self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]
-        self._shapes = [(-1, *[1] * (parameter.ndim - 1)) for parameter in self.companions]
-        self._lengths = [len(parameter) for parameter in self.companions]
-        index = torch.cat([*coupling.companions.values(), torch.empty(0, dtype=torch.int64)]).to(device)
+        axes, numbers = zip(*coupling.companions.values(), strict=True) if coupling.companions else ((), ())
+        self._shapes = [
+            tuple(-1 if other == axis else 1 for other in range(parameter.ndim))
+            for axis, parameter in zip(axes, self.companions, strict=True)
+        ]
+        self._lengths = [len(index) for index in numbers]
+        index = torch.cat([*numbers, torch.empty(0, dtype=torch.int64)]).to(device)
         self._index = torch.where(index < 0, count, index)
 
     def masks(self, alive: Tensor) -> list[tuple[Tensor, Tensor]]:

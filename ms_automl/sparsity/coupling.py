@@ -42,8 +42,8 @@ class Coupling:
             head reads it.
         outputs: by penalised convolution, [out] the group of each channel it writes.
         inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
-        companions: by name of a parameter that is not penalised, [its length] the group of each entry along its
-            first axis, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
+        companions: by name of a parameter that is not penalised, an axis of it, and the group of each entry along
+            that, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
 
     A channel that something frozen or computed writes has no group: it is ABSENT, too.
     """
@@ -53,7 +53,7 @@ class Coupling:
     removable: tuple[bool, ...]
     outputs: dict[str, Tensor]
     inputs: dict[str, Tensor]
-    companions: dict[str, Tensor]
+    companions: dict[str, tuple[int, Tensor]]
 
 
 def couple(
@@ -136,6 +136,8 @@ def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], found: Trace)
     trunk = network.trunk
     loud = set(unmovable(trunk, convs, _passing(trunk, found)))
     entries = [found.channels.find(ids) for name, ids in found.rows.items() if name.rpartition(".")[0] in loud]
+    trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
+    entries += [found.channels.find(mark.ids) for name, mark in found.own.items() if name not in trained]
     fixed = {int(root) for ids in entries for root in ids}
     group: dict[int, int] = {}
     counts: dict[str, int] = {}
@@ -157,12 +159,15 @@ def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], found: Trace)
     }
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
+    written = {name: (int(name in found.turned), ids) for name, ids in found.rows.items()}
+    written |= {name: (mark.axis, mark.ids) for name, mark in found.own.items()}
     for name, parameter in trunk.named_parameters():
         penalised = name.removesuffix(".weight") in convs
-        if name in found.rows and parameter.requires_grad and not penalised and id(parameter) not in slopes:
-            index = index_of(found.rows[name], len(parameter))
+        if name in written and name in trained and not penalised and id(parameter) not in slopes:
+            axis, ids = written[name]
+            index = index_of(ids, len(ids))
             if bool((index != ABSENT).any()):
-                companions[name] = index
+                companions[name] = axis, index
     must_stay = {group.get(int(root), ABSENT) for root in found.channels.find(np.array([STAYS, *found.seen]))}
     must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
     streams = torch.repeat_interleave(
@@ -186,9 +191,9 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
         trunk.load_state_dict(start)
         gone = torch.arange(sum(coupling.counts) + 1) % 2 == parity
         gone[ABSENT] = False
-        rows = {f"{name}.weight": index for name, index in coupling.outputs.items()} | coupling.companions
-        for name, index in rows.items():
-            parameters[name][gone[index]] = 0
+        rows = {f"{name}.weight": (0, index) for name, index in coupling.outputs.items()} | coupling.companions
+        for name, (axis, index) in rows.items():
+            parameters[name].transpose(0, axis)[gone[index]] = 0
         before = leaves(trunk(images))
         for name, index in coupling.inputs.items():
             parameters[f"{name}.weight"][:, gone[index]] *= -2

@@ -41,7 +41,9 @@ class Cutting:
         channels = self.found.channels
         self.written = {name: channels.find(ids) for name, ids in self.found.rows.items()}
         self.read = {name: channels.find(ids) for name, ids in self.found.columns.items()}
-        everything = np.concatenate([np.zeros(1, np.int64), *self.written.values(), *self.read.values()])
+        self.own = {name: channels.find(mark.ids) for name, mark in self.found.own.items()}
+        tables = [*self.written.values(), *self.read.values(), *self.own.values()]
+        everything = np.concatenate([np.zeros(1, np.int64), *tables])
         self.gone = np.zeros(int(everything.max()) + 1, np.bool_)
         self.stays = channels.fixed(np.arange(len(self.gone)))
         self.stays[channels.find(np.fromiter({ABSENT, *self.found.seen, *self.found.heard}, np.int64))] = True
@@ -67,6 +69,8 @@ class Cutting:
             needed = self.stays.copy()
             for name, table in self.read.items():
                 needed[table[used(self.tensors[name][~self.gone[self.written[name]]])]] = True
+            for one in self.found.statistics.values():
+                needed[self.found.channels.find(one.ids[~one.zero])] = True
             self.gone |= ~needed
 
     def _drop_constant(self) -> bool:
@@ -99,12 +103,15 @@ class Cutting:
             weight[:, column] = 0
 
     def _surgery(self) -> Surgery:
-        rows, columns, norms = self._kept()
+        rows, columns, norms, own = self._kept()
+        counted = {}
         outputs: Kept = {}
         inputs: Kept = {}
         for name, module in self.network.named_modules():
             if name in norms and not norms[name].all():
                 outputs[name] = norms[name].nonzero()[0].tolist()
+                if name in self.found.statistics:
+                    counted[name] = self.found.statistics[name].axis
             for key, kept in ((key, rows[key]) for key in self._own(module) if key in rows):
                 if not kept.all():
                     outputs[name] = kept.nonzero()[0].tolist()
@@ -122,22 +129,26 @@ class Cutting:
                 empty.append(name)
             elif _pays(weight, reads):
                 selected[name] = reads.nonzero()[0].tolist()
-        return Surgery(outputs, inputs, selected, tuple(empty))
+        cut = {
+            n: (self.found.own[n].axis, kept.nonzero()[0].tolist()) for n, kept in own.items() if not kept.all()
+        }
+        return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted)
 
     def _own(self, module: nn.Module) -> Iterator[str]:
         """Names of a module's own tensors, the weight first; one name for a tensor of several modules."""
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         return (self.names[id(tensor)] for _, tensor in sorted(own, key=lambda one: one[0] != "weight"))
 
-    def _kept(self) -> tuple[dict[str, Mask], dict[str, Mask], dict[str, Mask]]:
+    def _kept(self) -> tuple[dict[str, Mask], ...]:
         """By tensor, which entries stay; where one keeps a channel, all that share it and its readers do too."""
         alive = ~self.gone
-        for table in self.written.values():
+        for table in (*self.written.values(), *self.own.values()):
             if not alive[table].any():
                 alive[table[0]] = True  # a tensor needs a channel; nobody reads this one
-        tables = (self.written, self.read, {n: self.found.channels.find(t) for n, t in self.found.norms.items()})
-        rows, columns, norms = ({name: alive[ids] for name, ids in table.items()} for table in tables)
-        return rows, columns, norms
+        norms = self.found.norms | {name: one.ids for name, one in self.found.statistics.items()}
+        norms = {name: self.found.channels.find(ids) for name, ids in norms.items()}
+        tables = (self.written, self.read, norms, self.own)
+        return tuple({name: alive[ids] for name, ids in table.items()} for table in tables)
 
 
 def _pays(weight: Tensor, reads: Mask) -> bool:

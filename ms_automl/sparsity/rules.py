@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.tracer import COMPUTED, OWN, Call, Mark, Mask, Rule, Tracer, leaves, only
+from ms_automl.sparsity.tracer import COMPUTED, OWN, Call, Mark, Mask, Rule, Statistic, Tracer, leaves, only
 
 STEADY = 1e-6
 """How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
@@ -35,6 +35,10 @@ def zeros(value: Tensor, mark: Mark) -> Mask:
 def elementwise(tracer: Tracer, call: Call) -> Mark | None:
     """out[i] depends on the entries [i] of the arguments, which broadcast."""
     out = leaves(call.out)[0]
+    for one in call.tensors:
+        if tracer.depends(one) and (mark := tracer.mark(one)) is not None:
+            for other in call.tensors:
+                tracer.beside(other, mark.axis - one.ndim)
     marks = [(one, tracer.mark(one)) for one in call.tensors]
     axes = {
         mark.axis - one.ndim
@@ -232,12 +236,33 @@ def prelu(tracer: Tracer, call: Call) -> Mark | None:
 
 
 def layer_norm(tracer: Tracer, call: Call) -> Mark | None:
-    """Over the last axes: each channel by itself where they are not among them."""
+    """Over the last axes: each channel by itself where they are not among them, else statistics over all."""
     value, mark = only(tracer, call)
-    if mark is None or mark.axis >= value.ndim - len(call["normalized_shape"]):
+    own = [call[name] for name in ("weight", "bias") if call.given.get(name) is not None]
+    if mark is None:
         return None
-    tracer.fix([one for one in (call["weight"], call["bias"]) if one is not None], OWN)
-    return replace(mark, same=np.zeros_like(mark.same))
+    if mark.axis < value.ndim - len(call["normalized_shape"]):
+        tracer.fix(own, OWN)
+        return replace(mark, same=np.zeros_like(mark.same))
+    (place, module, axis), entries = tracer.stack[-1], [tracer.rows(one) for one in own]
+    ours = {id(one) for one in module.parameters(recurse=False)}
+    if len(call["normalized_shape"]) != 1 or not isinstance(module, nn.LayerNorm | nn.RMSNorm) or axis is None:
+        return None
+    if {id(one) for one in own} != ours or any(one is None for one in entries) or place in tracer.hooked:
+        return None
+    for one in entries:
+        tracer.channels.join(mark.ids, one, OWN)  # type: ignore[arg-type]
+    tracer.statistics(place, Statistic(mark.ids, zeros(value, mark), axis))
+    flat = np.zeros_like(mark.same) if call["weight"] is None else (call["weight"] == 0).numpy()
+    return replace(mark, same=flat)
+
+
+def embedding(tracer: Tracer, call: Call) -> Mark | None:
+    """Rows of a table by number."""
+    mark = tracer.mark(call["weight"])
+    if mark is None or mark.axis != 1:
+        return None
+    return replace(mark, axis=call.out.ndim - 1, same=np.zeros_like(mark.same))
 
 
 def pixels(tracer: Tracer, call: Call) -> Mark | None:
@@ -307,7 +332,8 @@ COMPUTING: dict[str, Rule] = {
     **dict.fromkeys(("batch_norm", "instance_norm"), norm),
     "group_norm": group_norm,
     "prelu": prelu,
-    "layer_norm": layer_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "embedding": embedding,
     **dict.fromkeys(PIXELS.split(), pixels),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(REDUCTIONS.split(), reduction),

@@ -48,8 +48,9 @@ def _named(module: nn.Module, tracer: Tracer) -> Iterator[None]:
     with ExitStack() as undo:
         for name, part in module.named_modules():
 
-            def enter(found: nn.Module, _: object, name: str = name) -> None:
-                tracer.stack.append((name, found))
+            def enter(found: nn.Module, given: tuple[object, ...], name: str = name) -> None:
+                mark = tracer.mark(given[0]) if given and isinstance(given[0], Tensor) else None
+                tracer.stack.append((name, found, None if mark is None else mark.axis))
                 tracer.found.reached.add(name)
 
             def leave(*_: object) -> None:

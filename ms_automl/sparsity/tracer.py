@@ -36,8 +36,11 @@ CUT = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
     nn.PReLU,
 )
+"""Layers that are cut as what they are; of others it is their parameters, one by one."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class Mark:
     same: Mask
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """Channels that a layer norm takes a mean over: one of zeros may go, if it is counted on.
+
+    Attributes:
+        ids: [channels] their numbers.
+        zero: [channels] which are 0 for every image, because of the weights.
+        axis: of the channels in what the layer is given.
+    """
+
+    ids: Ids
+    zero: Mask
+    axis: int
+
+
 @dataclass
 class Trace:
     """What one forward showed.
@@ -67,6 +85,8 @@ class Trace:
         columns: by name of a weight that mixes channels, [in] the channel that each input reads.
         turned: names of transposed convolutions' weights [in, out, …].
         norms: by name of a group norm, [channels] theirs.
+        statistics: by name of a layer norm, what it normalises.
+        own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
         seen: numbers of the channels that reach the module's own output.
@@ -80,6 +100,8 @@ class Trace:
     columns: dict[str, Ids] = field(default_factory=dict)
     turned: set[str] = field(default_factory=set)
     norms: dict[str, Ids] = field(default_factory=dict)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    own: dict[str, Mark] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     heard: set[int] = field(default_factory=set)
@@ -95,16 +117,22 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rules, self.strict = rules, strict
-        self.found = Trace() if known is None else Trace(known.channels, known.rows, known.columns, known.turned)
+        self.found = (
+            Trace()
+            if known is None
+            else Trace(known.channels, known.rows, known.columns, known.turned, own=known.own)
+        )
         self.channels = self.found.channels
-        self.stack: list[tuple[str, nn.Module]] = [("", module)]
+        self.stack: list[tuple[str, nn.Module, int | None]] = [("", module, None)]  # the axis of what it is given
         self.plain = {name for name, part in module.named_modules() if plain(part)}
+        self.hooked = {n for n, part in module.named_modules() if part._forward_hooks or part._forward_pre_hooks}
         self.names = {id(tensor): name for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
         self.alive = [*module.parameters(), *module.buffers()]  # so that their ids stay theirs
         self.memory = {one.untyped_storage().data_ptr(): self.names[id(one)] for one in self.alive}
         self.rigid = set(_rigid(module))  # by id: a tensor may have several modules
+        self.loose = {id(one) for one in self.alive if one.ndim} - {id(one) for one in _of_layers(module)}
         self.locked: dict[str, str] = {}
-        # Only what depends on the images is a key with a mark or None; weights and constants are free.
+        # By tensor its mark or None: of what depends on the images, and of what weights and constants alone give.
         self.marks: Any = WeakTensorKeyDictionary()
         self.free: Any = WeakTensorKeyDictionary()
 
@@ -135,8 +163,26 @@ class Tracer(TorchDispatchMode):
 
     def mark(self, value: Tensor) -> Mark | None:
         """The channels of a tensor, or None."""
-        found: Mark | None = self.marks.get(value)
+        found: Mark | None = self.marks.get(value) or self.free.get(value) or self._own(value)
         return found
+
+    def beside(self, value: Tensor, axis: int) -> None:
+        """Have a parameter's channels lie along an axis (-1 is its last), where it stands by itself and is new."""
+        if id(value) in self.loose and value.ndim >= -axis and value.shape[axis] > 1:
+            self._own(value, value.ndim + axis)
+
+    def _own(self, value: Tensor, axis: int | None = None) -> Mark | None:
+        """The channels of a parameter that no layer of a known kind holds; by default along its last axis."""
+        axes = [axis for axis, size in enumerate(value.shape) if size > 1]
+        if id(value) not in self.loose or not axes:
+            return None
+        name, axis = self.names[id(value)], axes[-1] if axis is None else axis
+        if name not in self.found.own:
+            ids = self.channels.new(value.shape[axis])
+            self.found.own[name] = Mark(axis, ids, np.ones(len(ids), np.bool_))
+            if name in self.locked:
+                self.channels.fix(ids, self.locked[name])
+        return self.found.own[name]
 
     def fix(self, tensors: Iterable[Tensor], why: str) -> None:
         """The channels of these stay, and so do the entries of those that are parameters."""
@@ -150,6 +196,8 @@ class Tracer(TorchDispatchMode):
                 for table in (self.found.rows, self.found.columns):
                     if name in table:
                         self.channels.fix(table[name], why)
+                if name in self.found.own:
+                    self.channels.fix(self.found.own[name].ids, why)
 
     def rows(self, tensor: Tensor, axis: int = 0) -> Ids | None:
         """The numbers of a parameter's entries along its first axis; None where it is none, or cannot be cut."""
@@ -172,15 +220,22 @@ class Tracer(TorchDispatchMode):
     def used(self, weight: Tensor) -> None:
         """Note whether the module that holds a weight is the one that uses it, by its class's own forward."""
         name = self.names[id(weight)]
-        place, _ = self.stack[-1]
+        place, _, _ = self.stack[-1]
         if name != f"{place}.weight".lstrip(".") or place not in self.plain:
             self.found.foreign.add(name)
 
     def holder(self, tensors: Iterable[Tensor]) -> str | None:
         """The module that runs, where these are its own and its forward is its class's; None elsewhere."""
-        place, module = self.stack[-1]
+        place, module, _ = self.stack[-1]
         own = {id(one) for one in [*module.parameters(recurse=False), *module.buffers(recurse=False)]}
         return place if place in self.plain and all(id(one) in own for one in tensors) else None
+
+    def statistics(self, place: str, found: Statistic) -> None:
+        """Note what a layer normalises; what is not zero in one of its calls is not."""
+        before = self.found.statistics.get(place, found)
+        if before.axis != found.axis:
+            self.channels.fix(found.ids, self.place("a mean"))
+        self.found.statistics[place] = Statistic(found.ids, before.zero & found.zero, found.axis)
 
     def give(self, weight: Tensor, values: NDArray[np.float64]) -> None:
         """Note the values of a weight's inputs; those that differ from call to call are none."""
@@ -196,7 +251,7 @@ class Tracer(TorchDispatchMode):
 
     def place(self, operation: str) -> str:
         """Where something happens, in words."""
-        name, module = self.stack[-1]
+        name, module, _ = self.stack[-1]
         if name and not any(True for _ in module.children()):
             return f"'{name}' ({type(module).__name__})"
         return f"{operation} in '{name}'" if name else operation
@@ -217,6 +272,18 @@ def _rigid(module: nn.Module) -> Iterator[int]:
         tensors = dict([*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)])
         if not isinstance(part, CUT) or not tensors.keys() <= PER_CHANNEL or hasattr(part, "parametrizations"):
             yield from map(id, tensors.values())
+
+
+def _of_layers(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers of the layers of known kinds, and of those whose weights are computed."""
+    for part in module.modules():
+        if (
+            isinstance(part, CUT)
+            or hasattr(part, "parametrizations")
+            or "parametrizations" in type(part).__module__
+        ):
+            yield from part.parameters()
+            yield from part.buffers()
 
 
 Rule = Callable[[Tracer, "Call"], Mark | list[Mark] | None]
@@ -275,9 +342,13 @@ def apply(tracer: Tracer, call: Call) -> None:
 
 def free(tracer: Tracer, call: Call) -> None:
     """Of weights and constants alone."""
-    tracer.fix(call.tensors, OWN)
-    for leaf in leaves(call.out):
-        tracer.free[leaf] = True
+    marked = call.rule is not None and any(tracer.mark(one) is not None for one in call.tensors)
+    marks = call.rule(tracer, call) if marked and call.rule is not None else None
+    if marks is None:
+        tracer.fix(call.tensors, OWN)
+    for one, mark in zip(call.out, marks, strict=True) if isinstance(marks, list) else [(call.out, marks)]:
+        for leaf in leaves(one):
+            tracer.free[leaf] = mark
 
 
 def only(tracer: Tracer, call: Call) -> tuple[Tensor, Mark | None]:

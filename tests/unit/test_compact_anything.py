@@ -9,9 +9,9 @@ from torch import nn
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.sparsity.compact import compact, randomised
 from ms_automl.sparsity.equality import check_equal, probes
-from tests.networks import SERVED, SHAPE, STAY, WIDTH, halved, network
+from tests.networks import NORMALISED, SERVED, SHAPE, STAY, WIDTH, halved, network
 
-ALL = SERVED | STAY
+ALL = SERVED | NORMALISED | STAY
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,32 @@ def test_channels_that_nobody_can_feel_go(name):
         sparse.trunk.b.weight[:, 1 + (name == "channels of zeros") :] = 0  # there the first is one of zeros
     small, _ = compact(sparse, SHAPE)
     assert small.trunk.a.weight.shape[0] < WIDTH
+
+
+@pytest.mark.parametrize("name", list(NORMALISED))
+def test_channels_that_are_zero_go_and_are_counted_on(name):
+    sparse = network(NORMALISED[name]())
+    gone = torch.arange(WIDTH) % 2 == 1
+    with torch.no_grad():
+        for module in sparse.trunk.modules():
+            for key, value in module.named_parameters(recurse=False):
+                if module is not sparse.trunk.b and len(value) == WIDTH:
+                    value[gone] = 0
+                if key == "weight" and value.ndim > 1 and value.shape[1] == WIDTH:
+                    value[:, gone] = 0
+    small, _ = compact(sparse, SHAPE)
+    assert small.trunk.a.weight.shape[0] == WIDTH // 2
+
+
+@pytest.mark.parametrize("name", list(NORMALISED))
+def test_channels_of_a_mean_stay_unless_they_are_zero(name):
+    sparse = network(NORMALISED[name]())
+    with torch.no_grad():
+        for module in sparse.trunk.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear) and module is not sparse.trunk.a:
+                module.weight[:, 1:] = 0
+    small, _ = compact(sparse, SHAPE)
+    assert small.trunk.a.weight.shape[0] == WIDTH
 
 
 @pytest.mark.parametrize("name", list(STAY))
