@@ -48,9 +48,12 @@ class CoupledGroups(Groups):
                 f"convolution): no coupled channel can go; {INSTEAD}"
             )
         weights: list[Tensor] = [convs[name].weight for name in indices]
-        device, count = weights[0].device, sum(coupling.counts)
+        device, count, shapes = weights[0].device, sum(coupling.counts), [weight.shape for weight in weights]
         memberships = [
-            IndexedMembership(axis, [both[axis].to(device) for both in indices.values()], count) for axis in (0, 1)
+            IndexedMembership(
+                [axis] * len(weights), shapes, [both[axis].to(device) for both in indices.values()], count
+            )
+            for axis in (0, 1)
         ]
         super().__init__(coupling.streams, weights, coupling.counts, memberships, coupling.removable)
         parameters = dict(network.trunk.named_parameters())

@@ -179,8 +179,8 @@ class ChannelGroups(Groups):
 
     def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
         names, weights, removable = _layers(network, convs)
-        counts = [weight.shape[1] for weight in weights]
-        super().__init__(names, weights, counts, [AxisMembership(1, counts)], removable)
+        membership = AxisMembership([1] * len(weights), [weight.shape for weight in weights])
+        super().__init__(names, weights, membership.counts, [membership], removable)
 
 
 class FilterGroups(Groups):
@@ -195,8 +195,8 @@ class FilterGroups(Groups):
 
     def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
         names, weights, removable = _layers(network, convs)
-        counts = [weight.shape[0] for weight in weights]
-        super().__init__(names, weights, counts, [AxisMembership(0, counts)], removable)
+        membership = AxisMembership([0] * len(weights), [weight.shape for weight in weights])
+        super().__init__(names, weights, membership.counts, [membership], removable)
 
 
 class WeightGroups(Groups):
