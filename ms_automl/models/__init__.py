@@ -10,7 +10,7 @@ from ms_automl.models.network import MultiTaskNet, head_specs
 from ms_automl.models.overparam import FactoredConv2d, contract, overparameterise
 from ms_automl.models.penalised import Penalised, find_penalised
 from ms_automl.models.resnet import small_resnet
-from ms_automl.models.weights import names_of_modules, plain_convolution, shared_weights
+from ms_automl.models.weights import Layer, names_of_modules, plain_convolution, shared_weights
 
 NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {
     "small_resnet": small_resnet,
@@ -20,6 +20,7 @@ NETWORKS: dict[str, Callable[..., MultiTaskNet]] = {
 __all__ = [
     "NETWORKS",
     "FactoredConv2d",
+    "Layer",
     "MultiTaskNet",
     "Penalised",
     "check_network",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models.copying import copied, first_line
 from ms_automl.models.network import MultiTaskNet
-from ms_automl.models.penalised import cheap, check_weights, find_penalised, tried
+from ms_automl.models.penalised import NOTHING_TO_PENALISE, cheap, check_weights, find_penalised, tried
 from ms_automl.tasks import Task
 
 
@@ -24,8 +24,8 @@ def check_network(network: nn.Module, image_shape: tuple[int, int, int], tasks: 
         raise NetworkError(
             f"the network factory must return a MultiTaskNet, but returned {type(network).__name__}"
         )
-    if not network.convolutions():
-        raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
+    if not network.layers():
+        raise NetworkError(NOTHING_TO_PENALISE)
     missing = [task.name for task in tasks if task.name not in network.heads]
     if missing:
         raise NetworkError(f"no head for {', '.join(missing)}; heads: {', '.join(network.heads) or 'none'}")

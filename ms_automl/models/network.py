@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models.heads import Heads, place
-from ms_automl.models.weights import names_of_modules, why_not_penalised
+from ms_automl.models.weights import Layer, mixes, names_of_modules, why_not_penalised
 from ms_automl.tasks import HeadSpec, Task
 
 
@@ -20,9 +20,9 @@ class MultiTaskNet(nn.Module):
     Args:
         trunk: images [B, channels, H, W] to features of any shape the heads agree on.
         heads: by task name; features to [B, C, H, W] (dense) or [B, C].
-        removable: names (inside the trunk) of convolutions with a skip around them. They may lose every
-            group; in any other one group survives, because the signal must pass. Any name of a convolution
-            will do; the attribute holds its first.
+        removable: names (inside the trunk) of layers with a skip around them. They may lose every group; in any
+            other one group survives, because the signal must pass. Any name of a layer will do; the attribute
+            holds its first.
 
     Attributes:
         precision: of the arithmetic of a forward; the weights are float32.
@@ -33,13 +33,13 @@ class MultiTaskNet(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.heads = Heads(heads)
-        known = self.convolutions()
+        known = self.layers()
         first = {alias: names[0] for module, names in names_of_modules(trunk).items() for alias in names}
         self.removable = frozenset(first.get(name, name) for name in removable)
         self.precision: Literal["float32", "bfloat16"] = "float32"
         self.uncertainty: nn.ParameterDict | None = None
         if unknown := self.removable - set(known):
-            raise NetworkError(f"`removable` names {sorted(unknown)}, which are no convolutions of the trunk")
+            raise NetworkError(f"`removable` names {sorted(unknown)}, which are no layers of the trunk")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name, float32 whatever they were computed in."""
@@ -63,23 +63,19 @@ class MultiTaskNet(nn.Module):
         spread: Tensor = self.uncertainty[place(task)]
         return spread
 
-    def convolutions(self) -> dict[str, nn.Conv2d]:
-        """Every ungrouped convolution of the trunk by its first name, in order."""
-        return {
-            name: module
-            for name, module in self.trunk.named_modules()
-            if isinstance(module, nn.Conv2d) and module.groups == 1
-        }
+    def layers(self) -> dict[str, Layer]:
+        """What mixes channels in the trunk, by its first name, in order: ungrouped convolutions, linear layers."""
+        return {name: module for name, module in self.trunk.named_modules() if mixes(module)}
 
-    def penalised(self) -> dict[str, nn.Conv2d]:
-        """The convolutions whose weights may go to zero: those that have one of their own, and train it.
+    def penalised(self) -> dict[str, Layer]:
+        """The layers whose weights may go to zero: those that have one of their own, and train it.
 
         A weight that several share is there once, under the first of their names. What a forward shows is not
         looked at here: :func:`~ms_automl.models.penalised.find_penalised` leaves out more.
         """
-        found = {name: conv for name, conv in self.convolutions().items() if not why_not_penalised(conv)}
-        by_weight = {conv.weight: name for name, conv in reversed(found.items())}
-        return {name: conv for name, conv in found.items() if by_weight[conv.weight] == name}
+        found = {name: layer for name, layer in self.layers().items() if not why_not_penalised(layer)}
+        by_weight = {layer.weight: name for name, layer in reversed(found.items())}
+        return {name: layer for name, layer in found.items() if by_weight[layer.weight] == name}
 
 
 def head_specs(tasks: Sequence[Task]) -> dict[str, HeadSpec]:

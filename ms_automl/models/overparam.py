@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -131,8 +131,8 @@ def _first_convs(network: MultiTaskNet) -> Iterator[tuple[str, nn.Conv2d]]:
             yield name, conv
 
 
-def _plain(conv: nn.Conv2d) -> bool:
-    return plain_convolution(conv) and conv.groups == 1 and conv.weight.requires_grad
+def _plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return plain_convolution(layer) and layer.groups == 1 and layer.weight.requires_grad
 
 
 def _geometry(conv: nn.Conv2d) -> dict[str, Any]:

@@ -19,14 +19,18 @@ from ms_automl.models.network import MultiTaskNet
 from ms_automl.models.overparam import FactoredConv2d
 from ms_automl.models.probe import zeros_silence
 from ms_automl.models.weights import (
+    Layer,
     overlapping_weights,
-    plain_convolution,
+    plain_layer,
     uninitialised,
     why_not_penalised,
 )
 
 T = TypeVar("T")
 
+NOTHING_TO_PENALISE = (
+    "the trunk has no ungrouped convolution and no linear layer, so no channel can be driven to zero"
+)
 CHEAP = 1e10
 """Parameters times pixels up to which a network is run with values: to run one without needs seconds to begin."""
 
@@ -36,19 +40,19 @@ class Penalised:
     """What may go to zero, and what may not.
 
     Attributes:
-        convs: convolutions of the trunk by name, each weight once.
-        left_out: why not, of every other ungrouped convolution.
+        layers: of the trunk by name, each weight once.
+        left_out: why not, of every other layer that mixes channels.
         parameters: of the trunk, how many numbers; factors count as the weight that they are contracted to.
     """
 
-    convs: Mapping[str, nn.Conv2d]
+    layers: Mapping[str, Layer]
     left_out: Mapping[str, str]
     parameters: int
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of a convolution: the shape of what it is given, and whether a gradient reaches its weight."""
+    """Of a layer: the shape of what it is given, and whether a gradient reaches its weight."""
 
     shape: torch.Size
     learns: bool
@@ -69,16 +73,17 @@ def find_penalised(
     *,
     single: bool = False,
 ) -> Penalised:
-    """Find the convolutions of a trunk whose zeros mean something; leaves the network as it is.
+    """Find the layers of a trunk whose zeros mean something; leaves the network as it is.
 
     Left out are those whose weight is computed or frozen; those that evaluation does not reach, or that no
-    gradient reaches, which would go to zero for nothing; and those that do more than Conv2d and answer a channel
-    whose weights are zero. A trunk that does not run is judged without that; ``check_network`` refuses it.
+    gradient reaches, which would go to zero for nothing; and those that do more than their kind does and answer
+    a channel whose weights are zero. A trunk that does not run is judged without that; ``check_network`` refuses
+    it.
 
     Args:
         network: its trunk is run on random images, without values where that is much.
         image_shape: (channels, H, W).
-        kept: by name, why a convolution is left out besides.
+        kept: by name, why a layer is left out besides.
         single: whether single weights or filters go to zero, and not the weights of input channels.
 
     Raises:
@@ -86,22 +91,22 @@ def find_penalised(
             is computed by a hook.
     """
     check_weights(network)
-    convolutions = network.convolutions()
-    if not convolutions:
-        raise NetworkError("the trunk has no ungrouped Conv2d, so no channel can be driven to zero")
-    left_out = {name: why for name, conv in convolutions.items() if (why := why_not_penalised(conv))}
-    left_out |= {name: why for name, why in kept.items() if name in convolutions}
-    convs = {name: conv for name, conv in network.penalised().items() if name not in left_out}
-    if convs:
+    layers = network.layers()
+    if not layers:
+        raise NetworkError(NOTHING_TO_PENALISE)
+    left_out = {name: why for name, layer in layers.items() if (why := why_not_penalised(layer))}
+    left_out |= {name: why for name, why in kept.items() if name in layers}
+    taken = {name: layer for name, layer in network.penalised().items() if name not in left_out}
+    if taken:
         images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
         with suppress(_FailsError):
-            seen = tried(lambda twin, images: _looked_at(twin.trunk, list(convs), images), network, images, "")
-            whys = {name: _why_not(conv, seen.get(name), single) for name, conv in convs.items()}
+            seen = tried(lambda twin, images: _looked_at(twin.trunk, list(taken), images), network, images, "")
+            whys = {name: _why_not(layer, seen.get(name), single) for name, layer in taken.items()}
             left_out |= {name: why for name, why in whys.items() if why}
-            convs = {name: conv for name, conv in convs.items() if not whys[name]}
-    if not convs:
+            taken = {name: layer for name, layer in taken.items() if not whys[name]}
+    if not taken:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
-    return Penalised(convs, left_out, _parameters(network.trunk))
+    return Penalised(taken, left_out, _parameters(network.trunk))
 
 
 def _parameters(trunk: nn.Module) -> int:
@@ -110,18 +115,18 @@ def _parameters(trunk: nn.Module) -> int:
     return sum(parameter.numel() for parameter in trunk.parameters() if id(parameter) not in factors)
 
 
-def _why_not(conv: nn.Conv2d, seen: _Seen | None, single: bool) -> str:
+def _why_not(layer: Layer, seen: _Seen | None, single: bool) -> str:
     if seen is None:
         return "evaluation does not reach it"
     if not seen.learns:
         return "no gradient reaches it"
-    if plain_convolution(conv) or zeros_silence(conv, seen.shape, single):
+    if plain_layer(layer) or zeros_silence(layer, seen.shape, single):
         return ""
-    return f"zeros of a {type(conv).__name__} are not seen to silence a channel"
+    return f"zeros of a {type(layer).__name__} are not seen to silence a channel"
 
 
 def told(left_out: Mapping[str, str]) -> str:
-    """The convolutions that are left out, by reason, in a line."""
+    """The layers that are left out, by reason, in a line."""
     by_reason: dict[str, list[str]] = {}
     for name, why in left_out.items():
         by_reason.setdefault(why, []).append(f"'{name}'")
@@ -192,9 +197,9 @@ def tried(work: Callable[[MultiTaskNet, Tensor], T], network: MultiTaskNet, imag
 
 
 def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, _Seen]:
-    """By name, what is seen of the convolutions that evaluation reaches."""
+    """By name, what is seen of the layers that evaluation reaches."""
     trunk.requires_grad_(True)
-    convs = {name: trunk.get_submodule(name) for name in names}
+    layers = {name: trunk.get_submodule(name) for name in names}
     shapes: dict[str, torch.Size] = {}
 
     def see(name: str, inputs: tuple[object, ...]) -> None:
@@ -202,8 +207,8 @@ def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, 
             shapes[name] = inputs[0].shape
 
     hooks = [
-        conv.register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs))
-        for name, conv in convs.items()
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs))
+        for name, layer in layers.items()
     ]
     with torch.no_grad():
         trunk.eval()(images.clone())
@@ -214,6 +219,6 @@ def _looked_at(trunk: nn.Module, names: list[str], images: Tensor) -> dict[str, 
             found = [leaf for leaf in leaves(trunk.train()(images.clone())) if leaf.requires_grad]
             if found:
                 torch.autograd.backward([leaf.sum() for leaf in found])
-        if all(convs[name].weight.grad is not None for name in shapes):
+        if all(layers[name].weight.grad is not None for name in shapes):
             break
-    return {name: _Seen(shape, convs[name].weight.grad is not None) for name, shape in shapes.items()}
+    return {name: _Seen(shape, layers[name].weight.grad is not None) for name, shape in shapes.items()}

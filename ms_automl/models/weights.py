@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeGuard, get_args
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+Layer = (
+    nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
+)
+"""What mixes channels by a weight [out, in, …], a transposed convolution by one of [in, out, …]."""
+LAYERS: tuple[type[nn.Module], ...] = get_args(Layer)
+
+
+def mixes(module: nn.Module) -> TypeGuard[Layer]:
+    """Whether a module reads all channels for each that it writes: of convolutions an ungrouped one."""
+    return isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1
+
+
+def turned(module: nn.Module) -> bool:
+    """Whether the weight of a layer is [in, out, …]."""
+    return isinstance(module, nn.modules.conv._ConvTransposeNd)
+
+
+def channel_axis(layer: Layer) -> int:
+    """Of the channels in what a layer is given and gives."""
+    return -1 if isinstance(layer, nn.Linear) else 1 - layer.weight.ndim
 
 
 def names_of_modules(network: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
@@ -51,12 +73,18 @@ def _extent(tensor: Tensor) -> tuple[str, int, int]:
     return str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
-def plain_convolution(module: nn.Module) -> bool:
-    """Whether a module is nothing but the convolution of its `weight`: another Conv2d may stand in its place.
+def plain_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is nothing but the convolution of its `weight`: another Conv2d may stand in its place."""
+    return isinstance(module, nn.Conv2d) and plain_layer(module)
+
+
+def plain_layer(module: nn.Module) -> bool:
+    """Whether a module is nothing but the convolution or the product of its `weight`.
 
     A subclass is plain where it brings neither a forward nor hooks of its own, and its weight is a parameter.
     """
     ways = ("forward", "_conv_forward", "__call__")
+    kind = next((kind for kind in LAYERS if isinstance(module, kind)), None)
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
@@ -64,8 +92,8 @@ def plain_convolution(module: nn.Module) -> bool:
         module._backward_pre_hooks,
     )
     return (
-        isinstance(module, nn.Conv2d)
-        and all(getattr(type(module), way) is getattr(nn.Conv2d, way) for way in ways)
+        kind is not None
+        and all(getattr(type(module), way, None) is getattr(kind, way, None) for way in ways)
         and not set(ways) & set(vars(module))
         and not any(hooks)
         and has_own_weight(module)
@@ -83,8 +111,8 @@ def uninitialised(network: nn.Module) -> list[str]:
     return [name for name, tensor in tensors if is_lazy(tensor)]
 
 
-def why_not_penalised(conv: nn.Conv2d) -> str:
-    """Why the weight of a convolution cannot go to zero; empty where it can."""
-    if not has_own_weight(conv):
+def why_not_penalised(layer: Layer) -> str:
+    """Why the weight of a layer cannot go to zero; empty where it can."""
+    if not has_own_weight(layer):
         return "its weight is computed from other parameters, zeros would not stay"
-    return "" if conv.weight.requires_grad else "it is frozen (requires_grad=False)"
+    return "" if layer.weight.requires_grad else "it is frozen (requires_grad=False)"

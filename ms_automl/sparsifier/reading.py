@@ -65,7 +65,7 @@ def _pixels(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> dict[st
         def see(name: str, output: Tensor) -> None:
             found[name] = found.get(name, 0) + output.shape[-2] * output.shape[-1]
 
-        for name, conv in twin.convolutions().items():
+        for name, conv in twin.layers().items():
             conv.register_forward_hook(lambda _, inputs, output, name=name: see(name, output))
         with torch.no_grad():
             twin.eval().trunk(images)

@@ -70,7 +70,7 @@ def kept_layers(
     *,
     ends: bool,
 ) -> Mapping[str, str]:
-    """Convolutions of the trunk that λ shall leave alone, and why, by name.
+    """Layers of the trunk that λ shall leave alone, and why, by name.
 
     Args:
         network: as :func:`as_network` gives it.
@@ -88,7 +88,7 @@ def kept_layers(
     held = {id(value) for value in trained}
     last = _ends(network, image_shape) if ends else set()
     found, users = {}, _users(network)
-    for name, conv in network.convolutions().items():
+    for name, conv in network.layers().items():
         names = users.get(id(conv._parameters.get("weight")), [name])  # a weight of several is one thing
         if any(map(kept, names)):
             found[name] = "it is in `keep`"
@@ -106,9 +106,9 @@ def kept_layers(
 
 
 def _users(network: MultiTaskNet) -> dict[int, list[str]]:
-    """By id of a weight, the convolutions of the trunk that have it."""
+    """By id of a weight, the layers of the trunk that have it."""
     found: dict[int, list[str]] = {}
-    for name, conv in network.convolutions().items():
+    for name, conv in network.layers().items():
         found.setdefault(id(conv._parameters.get("weight")), []).append(name)
     return {key: names for key, names in found.items() if key != id(None)}
 
@@ -125,14 +125,14 @@ def _chooser(chosen: Chosen | str, modules: Collection[str], argument: str) -> C
 
 
 def _ends(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> set[str]:
-    """Names of the convolutions whose outputs are the model's own."""
+    """Names of the layers whose outputs are the model's own."""
 
     def look(twin: MultiTaskNet, images: Tensor) -> set[str]:
         twin.float().requires_grad_(True).eval()
         images.requires_grad_()
         with torch.enable_grad():
             weights = output_weights(images, twin.trunk(images))
-        return {name for name, conv in twin.convolutions().items() if id(conv.weight) in weights}
+        return {name for name, conv in twin.layers().items() if id(conv.weight) in weights}
 
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     return tried(look, network, images, "the model fails")

@@ -53,7 +53,7 @@ class Sparsifier(GroupSparsifier):
 
     Args:
         model: trained in place; it may be wrapped in ``DistributedDataParallel`` or compiled. λ acts on its
-            ungrouped ``Conv2d``, of a MultiTaskNet on those of its trunk.
+            ungrouped convolutions and linear layers, of a MultiTaskNet on those of its trunk.
         optimizer: what trains it; several as a sequence.
         example: [B, channels, H, W] images as the model takes them.
         steps: optimiser steps of the whole training.
@@ -69,7 +69,7 @@ class Sparsifier(GroupSparsifier):
         keep: layers to leave alone: names of modules, which stand for all in them, or a predicate on names.
             Layers whose outputs are the model's own are always left alone.
         only: the layers to take and no others.
-        removable: names of convolutions with a skip around them, which may lose every channel.
+        removable: names of layers with a skip around them, which may lose every channel.
         prox_share: share of the steps that the sparsifying phase takes.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
         prox_metric: of a given λ's proximal step, a key of :data:`~ms_automl.sparsity.PROX_METRICS`.
@@ -166,7 +166,9 @@ class Sparsifier(GroupSparsifier):
 
     @property
     def _left_out(self) -> str:
-        return told(self.groups.left_out) or "layers that are no ungrouped Conv2d"
+        return (
+            told(self.groups.left_out) or "parameters of other layers than ungrouped convolutions and linear ones"
+        )
 
     def step(self) -> None:
         """To be called after each optimiser step; without one since the last call it does nothing.

@@ -146,7 +146,7 @@ def _proved(
 
 def _cut_out(masked: MultiTaskNet, images: Tensor, strict: bool) -> tuple[MultiTaskNet, Surgery]:
     cut = copy.deepcopy(masked).eval()
-    surgery = Cutting(cut, [f"trunk.{name}" for name in cut.convolutions()], images, strict).run()
+    surgery = Cutting(cut, [f"trunk.{name}" for name in cut.layers()], images, strict).run()
     operate(cut, surgery)
     return cut, surgery
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity.coupling import ABSENT, INSTEAD, couple
-from ms_automl.sparsity.groups import Convs, Groups
+from ms_automl.sparsity.groups import Groups, Layers, axes_of
 from ms_automl.sparsity.memberships import IndexedMembership
 
 
@@ -28,7 +28,7 @@ class CoupledGroups(Groups):
     Args:
         network: its trunk is traced; it is referred to, not copied.
         image_shape: (channels, H, W) of the images it takes.
-        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given. Where each channel
+        layers: which of its convolutions are grouped; all ``penalised()`` ones where not given. Where each channel
             of one is written by something that is frozen or computed, it is left out.
 
     Raises:
@@ -36,22 +36,25 @@ class CoupledGroups(Groups):
     """
 
     def __init__(
-        self, network: MultiTaskNet, image_shape: tuple[int, int, int], convs: Convs | None = None
+        self, network: MultiTaskNet, image_shape: tuple[int, int, int], layers: Layers | None = None
     ) -> None:
-        convs = network.penalised() if convs is None else convs
-        coupling = couple(network, image_shape, convs)
-        indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in convs}
+        layers = network.penalised() if layers is None else layers
+        coupling = couple(network, image_shape, layers)
+        indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in layers}
         indices = {name: both for name, both in indices.items() if bool((torch.cat(both) != ABSENT).any())}
         if not indices:
             raise NetworkError(
                 "something frozen or computed writes into every channel of the trunk (a bias, a batch norm, a "
                 f"convolution): no coupled channel can go; {INSTEAD}"
             )
-        weights: list[Tensor] = [convs[name].weight for name in indices]
+        weights: list[Tensor] = [layers[name].weight for name in indices]
         device, count, shapes = weights[0].device, sum(coupling.counts), [weight.shape for weight in weights]
         memberships = [
             IndexedMembership(
-                [axis] * len(weights), shapes, [both[axis].to(device) for both in indices.values()], count
+                axes_of(network, indices, axis),
+                shapes,
+                [both[axis].to(device) for both in indices.values()],
+                count,
             )
             for axis in (0, 1)
         ]

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
-from ms_automl.models import MultiTaskNet, shared_weights
+from ms_automl.models import Layer, MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
+from ms_automl.models.weights import turned
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised
@@ -57,7 +58,7 @@ class Coupling:
 
 
 def couple(
-    network: MultiTaskNet, image_shape: tuple[int, int, int], convs: Mapping[str, nn.Conv2d] | None = None
+    network: MultiTaskNet, image_shape: tuple[int, int, int], layers: Mapping[str, Layer] | None = None
 ) -> Coupling:
     """Find the coupled channels of a network's trunk; leaves the network as it is.
 
@@ -66,21 +67,21 @@ def couple(
     Args:
         network: its trunk is traced on random images.
         image_shape: (channels, H, W).
-        convs: which of its convolutions are coupled; all ``penalised()`` ones where not given.
+        layers: which of its convolutions are coupled; all ``penalised()`` ones where not given.
 
     Raises:
         NetworkError: where the trunk cannot be traced, where a channel passes through something that is not
             followed, where a channel whose group is zero would still be felt, or where coupled layers share a
             weight.
     """
-    convs = network.penalised() if convs is None else convs
+    layers = network.penalised() if layers is None else layers
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
         trunk = copied(network.trunk).cpu().eval()
         found = trace(trunk, images)
         _refuse_sharing(network, _passing(trunk, found))
-        _refuse(convs, found)
-        coupling = _number(network, convs, found)
+        _refuse(layers, found)
+        coupling = _number(network, layers, found)
         _check(trunk, coupling, images)
     except NetworkError as error:
         raise NetworkError(f"{error}{_instead(network, image_shape)}") from error
@@ -117,9 +118,9 @@ def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
     return f"; {INSTEAD}"
 
 
-def _refuse(convs: Mapping[str, nn.Conv2d], found: Trace) -> None:
+def _refuse(layers: Mapping[str, Layer], found: Trace) -> None:
     """Raise where a channel that a convolution writes passes through something that is not followed."""
-    for name, conv in convs.items():
+    for name, conv in layers.items():
         if name not in found.reached:
             continue
         ids = found.rows.get(f"{name}.weight")
@@ -132,9 +133,9 @@ def _refuse(convs: Mapping[str, nn.Conv2d], found: Trace) -> None:
                 raise NetworkError(f"the trunk's channels cannot be coupled through {why}")
 
 
-def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], found: Trace) -> Coupling:
+def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) -> Coupling:
     trunk = network.trunk
-    loud = set(unmovable(trunk, convs, _passing(trunk, found)))
+    loud = set(unmovable(trunk, layers, _passing(trunk, found)))
     entries = [found.channels.find(ids) for name, ids in found.rows.items() if name.rpartition(".")[0] in loud]
     trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
     entries += [found.channels.find(mark.ids) for name, mark in found.own.items() if name not in trained]
@@ -146,23 +147,22 @@ def _number(network: MultiTaskNet, convs: Mapping[str, nn.Conv2d], found: Trace)
         roots = [STAYS] * size if ids is None else found.channels.find(ids).tolist()
         return torch.tensor([group.get(root, ABSENT) for root in roots])
 
-    for name in convs:
+    for name in layers:
         ids = found.rows.get(f"{name}.weight")
         roots = dict.fromkeys([] if ids is None else found.channels.find(ids[~found.channels.fixed(ids)]).tolist())
         new = [root for root in roots if root not in group and root not in fixed]
         group |= {root: len(group) + index for index, root in enumerate(new)}
         if new:
             counts[name] = len(new)
-    outputs = {name: index_of(found.rows.get(f"{name}.weight"), len(conv.weight)) for name, conv in convs.items()}
-    inputs = {
-        name: index_of(found.columns.get(f"{name}.weight"), conv.weight.shape[1]) for name, conv in convs.items()
-    }
+    sizes = {name: [*layer.weight.shape[:2]][:: -1 if turned(layer) else 1] for name, layer in layers.items()}
+    outputs = {name: index_of(found.rows.get(f"{name}.weight"), size[0]) for name, size in sizes.items()}
+    inputs = {name: index_of(found.columns.get(f"{name}.weight"), size[1]) for name, size in sizes.items()}
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
     written = {name: (int(name in found.turned), ids) for name, ids in found.rows.items()}
     written |= {name: (mark.axis, mark.ids) for name, mark in found.own.items()}
     for name, parameter in trunk.named_parameters():
-        penalised = name.removesuffix(".weight") in convs
+        penalised = name.removesuffix(".weight") in layers
         if name in written and name in trained and not penalised and id(parameter) not in slopes:
             axis, ids = written[name]
             index = index_of(ids, len(ids))
@@ -183,6 +183,10 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
     """Raise where the trunk's output answers what is read from channels whose groups are zero."""
     generator = torch.Generator().manual_seed(1)
     parameters = dict(trunk.named_parameters(remove_duplicate=False))
+
+    def axis(name: str) -> int:
+        return int(turned(trunk.get_submodule(name)))
+
     for parameter in trunk.parameters():
         scale = max(1, parameter[0].numel() if parameter.ndim else 1) ** -0.5
         parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
@@ -191,12 +195,13 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
         trunk.load_state_dict(start)
         gone = torch.arange(sum(coupling.counts) + 1) % 2 == parity
         gone[ABSENT] = False
-        rows = {f"{name}.weight": (0, index) for name, index in coupling.outputs.items()} | coupling.companions
-        for name, (axis, index) in rows.items():
-            parameters[name].transpose(0, axis)[gone[index]] = 0
+        rows = {f"{name}.weight": (axis(name), index) for name, index in coupling.outputs.items()}
+        rows |= coupling.companions
+        for name, (side, index) in rows.items():
+            parameters[name].transpose(0, side)[gone[index]] = 0
         before = leaves(trunk(images))
         for name, index in coupling.inputs.items():
-            parameters[f"{name}.weight"][:, gone[index]] *= -2
+            parameters[f"{name}.weight"].transpose(0, 1 - axis(name))[gone[index]] *= -2
         for one, other in zip(before, leaves(trunk(images)), strict=True):
             if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
                 raise NetworkError("in this trunk a channel whose group is zero is still felt by others")

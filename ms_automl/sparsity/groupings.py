@@ -9,13 +9,13 @@ from ms_automl.errors import unknown_name
 from ms_automl.models import MultiTaskNet, find_penalised
 from ms_automl.models.penalised import told
 from ms_automl.sparsity.coupled import CoupledGroups
-from ms_automl.sparsity.groups import ChannelGroups, Convs, FilterGroups, Groups, WeightGroups
+from ms_automl.sparsity.groups import ChannelGroups, FilterGroups, Groups, Layers, WeightGroups
 
-GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Convs], Groups]] = {
-    "input_channel": lambda network, _, convs: ChannelGroups(network, convs),
-    "output_channel": lambda network, _, convs: FilterGroups(network, convs),
+GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Layers], Groups]] = {
+    "input_channel": lambda network, _, layers: ChannelGroups(network, layers),
+    "output_channel": lambda network, _, layers: FilterGroups(network, layers),
     "coupled": CoupledGroups,
-    "weight": lambda network, _, convs: WeightGroups(network, convs),
+    "weight": lambda network, _, layers: WeightGroups(network, layers),
 }
 
 
@@ -41,7 +41,7 @@ def build_groups(
     if grouping not in GROUPINGS:
         raise unknown_name("grouping", grouping, list(GROUPINGS))
     found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
-    groups = GROUPINGS[grouping](network, image_shape, found.convs)
+    groups = GROUPINGS[grouping](network, image_shape, found.layers)
     groups.share, groups.left_out = groups.total / found.parameters, found.left_out
     return groups
 

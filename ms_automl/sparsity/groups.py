@@ -8,18 +8,19 @@ weight stands in one group (or, where channels are coupled, in two), and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ms_automl.models import MultiTaskNet
+from ms_automl.models import Layer, MultiTaskNet
+from ms_automl.models.weights import turned
 from ms_automl.sparsity.memberships import AxisMembership, Blocks, ElementMembership, Members, Membership
 
-Convs = Mapping[str, nn.Conv2d]
-"""Convolutions of a trunk by name."""
+Layers = Mapping[str, Layer]
+"""Layers of a trunk by name."""
 
 
 class Groups:
@@ -174,12 +175,12 @@ class ChannelGroups(Groups):
 
     Args:
         network: it is referred to, not copied.
-        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given.
+        layers: which of its layers are grouped; all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
-        names, weights, removable = _layers(network, convs)
-        membership = AxisMembership([1] * len(weights), [weight.shape for weight in weights])
+    def __init__(self, network: MultiTaskNet, layers: Layers | None = None) -> None:
+        names, weights, removable = _layers(network, layers)
+        membership = AxisMembership(axes_of(network, names, 1), [weight.shape for weight in weights])
         super().__init__(names, weights, membership.counts, [membership], removable)
 
 
@@ -190,12 +191,12 @@ class FilterGroups(Groups):
 
     Args:
         network: it is referred to, not copied.
-        convs: which of its convolutions are grouped; all ``penalised()`` ones where not given.
+        layers: which of its layers are grouped; all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
-        names, weights, removable = _layers(network, convs)
-        membership = AxisMembership([0] * len(weights), [weight.shape for weight in weights])
+    def __init__(self, network: MultiTaskNet, layers: Layers | None = None) -> None:
+        names, weights, removable = _layers(network, layers)
+        membership = AxisMembership(axes_of(network, names, 0), [weight.shape for weight in weights])
         super().__init__(names, weights, membership.counts, [membership], removable)
 
 
@@ -204,19 +205,24 @@ class WeightGroups(Groups):
 
     Args:
         network: it is referred to, not copied.
-        convs: of which of its convolutions; of all ``penalised()`` ones where not given.
+        layers: of which of its layers; of all ``penalised()`` ones where not given.
     """
 
-    def __init__(self, network: MultiTaskNet, convs: Convs | None = None) -> None:
-        names, weights, removable = _layers(network, convs)
+    def __init__(self, network: MultiTaskNet, layers: Layers | None = None) -> None:
+        names, weights, removable = _layers(network, layers)
         membership = ElementMembership(weights)
         super().__init__(names, weights, membership.counts, [membership], removable)
 
 
-def _layers(network: MultiTaskNet, convs: Convs | None) -> tuple[list[str], list[Tensor], list[bool]]:
-    convs = network.penalised() if convs is None else convs
-    weights: list[Tensor] = [conv.weight for conv in convs.values()]
-    return list(convs), weights, [_may_go(network, weight) for weight in weights]
+def _layers(network: MultiTaskNet, layers: Layers | None) -> tuple[list[str], list[Tensor], list[bool]]:
+    layers = network.penalised() if layers is None else layers
+    weights: list[Tensor] = [layer.weight for layer in layers.values()]
+    return list(layers), weights, [_may_go(network, weight) for weight in weights]
+
+
+def axes_of(network: MultiTaskNet, names: Iterable[str], axis: int) -> list[int]:
+    """By layer, where the axis of its weight [out, in, …] lies."""
+    return [1 - axis if turned(network.trunk.get_submodule(name)) else axis for name in names]
 
 
 def _may_go(network: MultiTaskNet, weight: Tensor) -> bool:

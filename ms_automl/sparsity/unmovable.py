@@ -6,35 +6,38 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
+from ms_automl.models import Layer
+from ms_automl.models.weights import mixes
 
-def unmovable(trunk: nn.Module, convs: Mapping[str, nn.Conv2d], known: Collection[str]) -> list[str]:
+
+def unmovable(trunk: nn.Module, layers: Mapping[str, Layer], known: Collection[str]) -> list[str]:
     """Names of modules in whose output channels a frozen or computed value stays when their group is zero.
 
-    A channel is silent once all that writes it is zero: the rows of penalised convolutions, and biases and batch
+    A channel is silent once all that writes it is zero: the rows of penalised layers, and biases and batch
     norm's γ and β, which are zeroed with them. Where one of those is frozen, where it is no parameter, or where a
-    convolution that is not penalised writes too, the channel says something all the same.
+    layer that is not penalised writes too, the channel says something all the same.
 
     Args:
         trunk: as it trains.
-        convs: its penalised convolutions.
+        layers: those of its layers that are penalised.
         known: names of the modules that write coupled channels, or pass them on.
     """
-    modules, weights = dict(trunk.named_modules()), {id(conv.weight) for conv in convs.values()}
+    modules, weights = dict(trunk.named_modules()), {id(layer.weight) for layer in layers.values()}
     return [
         name for name in known if not _silent(one := modules[name], id(one._parameters.get("weight")) in weights)
     ]
 
 
 def _silent(module: nn.Module, penalised: bool) -> bool:
-    depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
-    if penalised or depthwise:  # zero weights, or zeros given: only the bias is left
+    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
+    if penalised or grouped:  # zero weights, or zeros given: only the bias is left
         return _zeroable(module, "bias")
     if isinstance(module, nn.PReLU):
         return True
     if isinstance(module, nn.modules.batchnorm._NormBase):
         # Running averages outlive the channel: without γ they are still subtracted.
         return (module.affine or not module.track_running_stats) and _zeroable(module, "weight", "bias")
-    if isinstance(module, nn.Conv2d):
+    if mixes(module):
         return False
     return _zeroable(module, "weight", "bias")
 

@@ -87,7 +87,7 @@ def test_depthwise_convolutions_are_no_groups_and_cannot_be_removable() -> None:
     trunk = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
     assert list(MultiTaskNet(trunk, {}, ["1"]).penalised()) == ["1"]
     for unknown in ("0", "2", "trunk.1", ""):
-        with pytest.raises(NetworkError, match=rf"`removable` names \['{unknown}'\], which are no conv"):
+        with pytest.raises(NetworkError, match=rf"`removable` names \['{unknown}'\], which are no layers"):
             MultiTaskNet(trunk, {}, [unknown, "1"])
 
 
@@ -146,7 +146,7 @@ def test_a_head_that_gives_no_tensor_is_named() -> None:
 def test_a_network_of_another_class_or_without_convolutions_is_refused() -> None:
     with pytest.raises(NetworkError, match="must return a MultiTaskNet, but returned Conv2d"):
         check_network(nn.Conv2d(3, 1, 1), SHAPE, TASKS)
-    with pytest.raises(NetworkError, match="no ungrouped Conv2d"):
+    with pytest.raises(NetworkError, match="no ungrouped convolution and no linear layer"):
         check_network(MultiTaskNet(nn.Flatten(), {}), SHAPE, TASKS)
 
 

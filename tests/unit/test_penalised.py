@@ -47,26 +47,28 @@ def test_what_evaluation_or_no_gradient_reaches_is_left_out(grouping: str) -> No
 
 
 class Patches(nn.Module):
-    """A small ViT: a patch embedding, and what λ cannot act on."""
+    """A small mixer: a patch embedding, and a table of positions that λ cannot act on."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: int) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(3, 16, 4, 4)
-        self.block = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True)
+        self.embed, self.mix = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 16)
+        self.positions = nn.Parameter(torch.zeros(positions, 16))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.embed(images)
-        return self.block(x.flatten(2).mT).mT.unflatten(2, x.shape[2:])
+        tokens = x.flatten(2).mT
+        return self.mix(tokens + self.positions[: tokens.shape[1]]).mT.unflatten(2, x.shape[2:])
 
 
 def test_it_is_said_where_lambda_acts_on_less_than_half_of_the_trunk_or_leaves_something_out() -> None:
     whole = build_groups(chain(conv(8, 8)), "input_channel", SHAPE)
     assert whole.share > 0.9
     assert remark(whole) == ""
-    trunk = Patches()
+    assert remark(build_groups(MultiTaskNet(Patches(16), {"d": nn.Identity()}), "input_channel", SHAPE)) == ""
+    trunk = Patches(200)
     groups = build_groups(MultiTaskNet(trunk, {"d": nn.Identity()}), "input_channel", SHAPE)
     parameters = sum(parameter.numel() for parameter in trunk.parameters())
-    assert groups.share == 16 * 3 * 16 / parameters
+    assert groups.share == (16 * 3 * 16 + 16 * 16) / parameters
     assert remark(groups) == (
         f"λ can act on {100 * groups.share:.3g} % of the trunk's parameters, and no more of them can go to zero"
     )

@@ -200,6 +200,7 @@ def test_frozen_and_computed_weights_are_left_alone_and_said():
     assert sparsifier.groups.left_out == {
         "stem.0": "it is frozen (requires_grad=False)",
         "body.0": "its weight is computed from other parameters, zeros would not stay",
+        "head": "its outputs are the model's own",
     }
 
 
