@@ -35,8 +35,8 @@ class Surgery:
     Attributes:
         outputs: entries along the first axis of a module's parameters: output channels, features, a batch norm's.
         inputs: input channels or features of convolutions and linear layers.
-        selected: of convolutions, those of the channels given to it that it reads, after ``inputs``.
-        empty: convolutions without any weight left: their output is their bias.
+        selected: of convolutions and linear layers, the channels given to them that they read, after ``inputs``.
+        empty: those without any weight left: their output is their bias.
         folded: batch norms that became part of the convolution before them, and its name.
         own: of parameters and buffers that stand by themselves, their axis and the entries that stay.
         counted: layer norms that go on counting the zeros that were cut, and the axis of their channels.
@@ -114,6 +114,47 @@ class SelectedConv2d(nn.Conv2d):
         """[B, channels, H, W] to [B, out, H', W']."""
         output: Tensor = self._conv_forward(input.index_select(1, self.selected), self.weight, self.bias)
         return output
+
+
+class SelectedLinear(nn.Linear):
+    """A linear layer that reads some of the features it is given; others read the rest.
+
+    Args:
+        linear: gives weight [out, len(selected)] and bias.
+        selected: the features it reads.
+    """
+
+    selected: Tensor
+
+    def __init__(self, linear: nn.Linear, selected: Tensor) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.register_buffer("selected", selected)
+        self.train(linear.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., features] to [..., out]."""
+        return nn.functional.linear(input.index_select(-1, self.selected), self.weight, self.bias)
+
+
+class EmptyLinear(nn.Module):
+    """A linear layer of which only the bias is left, whatever it reads.
+
+    Args:
+        linear: gives the bias.
+    """
+
+    bias: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        bias = torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+        self.register_buffer("bias", bias.clone())
+        self.train(linear.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., features] to [..., out]."""
+        return self.bias.to(input.dtype).expand(*input.shape[:-1], -1).clone()  # what comes next may work in place
 
 
 class EmptyConv2d(nn.Module):
@@ -195,12 +236,9 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
         for name, axis in surgery.counted.items():
             _count(network, name, counts[name], axis)
         for name, selected in surgery.selected.items():
-            conv = _conv(network, name)
-            conv.weight = nn.Parameter(conv.weight.detach()[:, selected].clone())
-            conv.in_channels = len(selected)
-            _replace(network, name, SelectedConv2d(conv, torch.tensor(selected)))
+            _replace(network, name, _selected(network.get_submodule(name), selected))
         for name in surgery.empty:
-            _replace(network, name, EmptyConv2d(_conv(network, name)))
+            _replace(network, name, _empty(network.get_submodule(name)))
         for name, before in surgery.folded.items():
             _fold(network.get_submodule(name), network.get_submodule(before))
             _replace(network, name, nn.Identity())
@@ -266,7 +304,16 @@ def _fold(norm: nn.Module, conv: nn.Module) -> None:
 
 def plain(module: nn.Module) -> bool:
     """Whether a layer computes what its class in torch, or here, does, and nothing else."""
-    known = (*CONVOLUTIONS, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, SelectedConv2d, EmptyConv2d)
+    known = (
+        *CONVOLUTIONS,
+        nn.Linear,
+        nn.BatchNorm2d,
+        nn.GroupNorm,
+        SelectedConv2d,
+        EmptyConv2d,
+        SelectedLinear,
+        EmptyLinear,
+    )
     own = type(module).forward in {kind.forward for kind in known} and "forward" not in vars(module)
     inner = getattr(type(module), "_conv_forward", None)
     own = own and inner in (None, nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
@@ -306,11 +353,26 @@ def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
     return {name: conv for name, conv in once.items() if list(once.values()).count(conv) == 1}
 
 
-def _conv(network: nn.Module, name: str) -> nn.Conv2d:
-    conv = network.get_submodule(name)
-    if not isinstance(conv, nn.Conv2d):
-        raise AttributeError(f"'{name}' is a {type(conv).__name__}")
-    return conv
+@torch.no_grad()
+def _selected(layer: nn.Module, selected: list[int]) -> nn.Module:
+    """A layer that reads these of its inputs."""
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
+        raise AttributeError(f"a {type(layer).__name__} cannot leave inputs out")
+    layer.weight = nn.Parameter(layer.weight.detach()[:, selected].clone())
+    if isinstance(layer, nn.Linear):
+        layer.in_features = len(selected)
+        return SelectedLinear(layer, torch.tensor(selected))
+    layer.in_channels = len(selected)
+    return SelectedConv2d(layer, torch.tensor(selected))
+
+
+def _empty(layer: nn.Module) -> nn.Module:
+    """A layer that reads nothing."""
+    if isinstance(layer, nn.Linear):
+        return EmptyLinear(layer)
+    if isinstance(layer, nn.Conv2d):
+        return EmptyConv2d(layer)
+    raise AttributeError(f"a {type(layer).__name__} cannot be left out")
 
 
 @torch.no_grad()

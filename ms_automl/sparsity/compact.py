@@ -146,7 +146,8 @@ def _proved(
 
 def _cut_out(masked: MultiTaskNet, images: Tensor, strict: bool) -> tuple[MultiTaskNet, Surgery]:
     cut = copy.deepcopy(masked).eval()
-    surgery = Cutting(cut, [f"trunk.{name}" for name in cut.layers()], images, strict).run()
+    layers = [f"trunk.{name}" for name, one in cut.layers().items() if isinstance(one, nn.Conv2d | nn.Linear)]
+    surgery = Cutting(cut, layers, images, strict).run()
     operate(cut, surgery)
     return cut, surgery
 

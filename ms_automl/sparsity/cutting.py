@@ -21,7 +21,7 @@ class Cutting:
 
     Args:
         network: in evaluation mode; constants are moved between its weights.
-        convs: names of the convolutions that may be replaced by ones that read less.
+        layers: names of those that may be replaced by ones that read less.
         images: [B, channels, H, W], for the trace.
         strict: as of :func:`~ms_automl.sparsity.trace.trace`.
 
@@ -31,8 +31,8 @@ class Cutting:
         gone: [channels] whether it goes.
     """
 
-    def __init__(self, network: nn.Module, convs: list[str], images: Tensor, strict: bool = False) -> None:
-        self.network, self.convs, self.images, self.strict = network, convs, images, strict
+    def __init__(self, network: nn.Module, layers: list[str], images: Tensor, strict: bool = False) -> None:
+        self.network, self.layers, self.images, self.strict = network, layers, images, strict
         tensors = [*network.named_parameters(), *network.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
         self.found = trace(network, images, strict=strict)
@@ -119,10 +119,10 @@ class Cutting:
                     inputs[name] = columns[key].nonzero()[0].tolist()
         selected: Kept = {}
         empty: list[str] = []
-        for name in self.convs:
+        for name in self.layers:
             key = next(self._own(self.network.get_submodule(name)), "")
             if key not in columns or key in self.found.foreign:
-                continue  # not reached, or something else than a convolution
+                continue  # not reached, or used by something else than its own forward
             weight = self.tensors[key][rows[key]][:, columns[key]]
             reads = used(weight)
             if self.gone[self.written[key]].all() or not reads.any():
