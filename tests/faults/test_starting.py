@@ -50,7 +50,8 @@ def test_trials_that_die_of_memory_say_so_and_no_others_went_on(tmp_path):
 
 def test_a_comparison_outlives_its_terminal(tmp_path):
     here, there = pty.openpty()
-    sets = [part for setting in TINY for part in ("--set", setting)]
+    long = [*TINY, "training.steps=200", "training.report_every=2"]  # so that the table shows a trial, however slow
+    sets = [part for setting in long for part in ("--set", setting)]
     process = subprocess.Popen(
         ["setsid", "--ctty", "--wait", sys.executable, "-m", "ms_automl.search", "--preset", "smoke", "--arms",
          "fixed", "--out", "out", *sets],
@@ -58,8 +59,9 @@ def test_a_comparison_outlives_its_terminal(tmp_path):
         stdin=there, stdout=there, stderr=there,
     )  # fmt: skip
     os.close(there)
-    while b"step" not in os.read(here, 10_000):  # of the live table: a trial runs
-        pass
+    shown = b""
+    while b"step" not in shown:  # of the live table: a trial runs
+        shown += os.read(here, 10_000)
     os.close(here)
     assert process.wait(500) == 0
     ended = Ended(tmp_path)
