@@ -39,6 +39,7 @@ class Surgery:
         empty: those without any weight left: their output is their bias.
         folded: batch norms that became part of the convolution before them, and its name.
         own: of parameters and buffers that stand by themselves, their axis and the entries that stay.
+        sizes: of modules, the attributes that say into how many parts they divide channels, such as heads.
         counted: layer norms that go on counting the zeros that were cut, and the axis of their channels.
     """
 
@@ -49,6 +50,7 @@ class Surgery:
     folded: dict[str, str] = field(default_factory=dict)
     own: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -68,14 +70,15 @@ class Surgery:
                 raise TypeError("`empty` must list names")
             if not isinstance(folded, dict) or not all(isinstance(name, str) for name in folded.values()):
                 raise TypeError("`folded` must have names by name")
-            own, counted = values.get("own", {}), values.get("counted", {})  # compact models of old have none
-            if not isinstance(own, dict) or not isinstance(counted, dict):
-                raise TypeError("`own` and `counted` must be by name")
+            own, counted, sizes = (values.get(name, {}) for name in ("own", "counted", "sizes"))  # new since 0.1
+            if not isinstance(own, dict) or not isinstance(counted, dict) or not isinstance(sizes, dict):
+                raise TypeError("`own`, `counted` and `sizes` must be by name")
+            sizes = {str(name): {str(key): int(size) for key, size in one.items()} for name, one in sizes.items()}
             own = {str(name): (int(axis), [int(i) for i in kept]) for name, (axis, kept) in own.items()}
             counted = {str(name): int(axis) for name, axis in counted.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise NetworkError(f"the description of the compact network is damaged ({error!r})") from error
-        return cls(outputs, inputs, selected, tuple(empty), folded, own, counted)
+        return cls(outputs, inputs, selected, tuple(empty), folded, own, counted, sizes)
 
 
 def _kept(value: object) -> Kept:
@@ -233,6 +236,9 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
             _cut(network.get_submodule(name), surgery.outputs.get(name), surgery.inputs.get(name))
         for name, (axis, kept) in surgery.own.items():
             _cut_own(network, name, axis, kept)
+        for name, sizes in surgery.sizes.items():
+            for key, size in sizes.items():
+                setattr(network.get_submodule(name), key, size)
         for name, axis in surgery.counted.items():
             _count(network, name, counts[name], axis)
         for name, selected in surgery.selected.items():

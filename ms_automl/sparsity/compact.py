@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,10 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.surgery import Surgery, foldable, operate
+from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
+from ms_automl.sparsity.tracer import SHRINKING, Shrinking
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,7 @@ def compact(
         masked = contract(network).cpu().float().eval()
         batches = probes(image_shape, images)
         real = [] if images is None else [images.float()]
-        try:
-            return _proved(masked, batches, real, strict=False)
-        except Exception:  # sizes that are written in the code, perhaps
-            return _proved(masked, batches, real, strict=True)
+        return _proved(masked, batches, real)
     except NetworkError:
         raise
     except Exception as error:  # a stranger's network may do anything
@@ -90,10 +90,7 @@ def prove(network: MultiTaskNet, batches: Sequence[Tensor]) -> None:
     Raises:
         Exception: where an output differs, or whatever a stranger's network raises.
     """
-    try:
-        _check(network, _cut_out(network, batches[0], strict=False)[0], batches)
-    except Exception:
-        _check(network, _cut_out(network, batches[0], strict=True)[0], batches)
+    _check(network, settled(network, batches)[0], batches)
 
 
 def randomised(network: MultiTaskNet, seed: int = 0, *, zeros: bool = True) -> MultiTaskNet:
@@ -126,12 +123,11 @@ def randomised(network: MultiTaskNet, seed: int = 0, *, zeros: bool = True) -> M
 
 
 def _proved(
-    masked: MultiTaskNet, batches: Sequence[Tensor], real: Sequence[Tensor], strict: bool
+    masked: MultiTaskNet, batches: Sequence[Tensor], real: Sequence[Tensor]
 ) -> tuple[MultiTaskNet, Surgery]:
     """The compact network, its batch norms folded where nothing else needs what they take in."""
-    random = randomised(masked)
-    _check(random, _cut_out(random, batches[0], strict)[0], batches[:1])
-    cut, surgery = _cut_out(masked, batches[0], strict)
+    shrinking = settled(randomised(masked), batches[:1])[2]
+    cut, surgery, _ = settled(masked, batches[:1], shrinking)
     folded, result = foldable(cut, batches[0]), copy.deepcopy(cut).eval()
     if folded:
         operate(result, Surgery(folded=folded))
@@ -144,12 +140,31 @@ def _proved(
     return cut, surgery
 
 
-def _cut_out(masked: MultiTaskNet, images: Tensor, strict: bool) -> tuple[MultiTaskNet, Surgery]:
-    cut = copy.deepcopy(masked).eval()
-    layers = [f"trunk.{name}" for name, one in cut.layers().items() if isinstance(one, nn.Conv2d | nn.Linear)]
-    surgery = Cutting(cut, layers, images, strict).run()
-    operate(cut, surgery)
-    return cut, surgery
+def settled(
+    masked: MultiTaskNet,
+    batches: Sequence[Tensor],
+    shrinking: Shrinking = MappingProxyType({}),
+) -> tuple[MultiTaskNet, Surgery, Shrinking]:
+    """The network cut so that it works, and what shrinks in which class for that.
+
+    Where what is cut fails or computes something else, sizes are written in some class's code: another part of its
+    axes shrinks instead, or nothing that passes through it.
+    """
+    while True:
+        cut = copy.deepcopy(masked).eval()
+        layers = [f"trunk.{name}" for name, one in cut.layers().items() if isinstance(one, nn.Conv2d | nn.Linear)]
+        cutting = Cutting(cut, layers, batches[0], shrinking)
+        surgery = cutting.run()
+        try:
+            operate(cut, surgery)
+            _check(masked, cut, batches)
+            return cut, surgery, shrinking
+        except Exception:
+            kind = culprit(masked, cut, batches[0], cutting.kept_of_outputs())
+            tried = SHRINKING.index(shrinking.get(kind, SHRINKING[0])) if kind is not None else len(SHRINKING)
+            if kind is None or tried + 1 == len(SHRINKING):
+                raise
+            shrinking = {**shrinking, kind: SHRINKING[tried + 1]}
 
 
 def _check(

@@ -43,10 +43,11 @@ class CoupledGroups(Groups):
         indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in layers}
         indices = {name: both for name, both in indices.items() if bool((torch.cat(both) != ABSENT).any())}
         if not indices:
-            raise NetworkError(
-                "something frozen or computed writes into every channel of the trunk (a bias, a batch norm, a "
-                f"convolution): no coupled channel can go; {INSTEAD}"
+            whys = "; ".join(dict.fromkeys(coupling.whole.values()))
+            whys = (
+                whys or "something frozen or computed writes into all of them: a bias, a batch norm, a convolution"
             )
+            raise NetworkError(f"no coupled channel of the trunk can go ({whys}); {INSTEAD}")
         weights: list[Tensor] = [layers[name].weight for name in indices]
         device, count, shapes = weights[0].device, sum(coupling.counts), [weight.shape for weight in weights]
         memberships = [
@@ -59,6 +60,7 @@ class CoupledGroups(Groups):
             for axis in (0, 1)
         ]
         super().__init__(coupling.streams, weights, coupling.counts, memberships, coupling.removable)
+        self.left_out = {name: f"it ends in {why}" for name, why in coupling.whole.items() if name not in indices}
         parameters = dict(network.trunk.named_parameters())
         self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]
         axes, numbers = zip(*coupling.companions.values(), strict=True) if coupling.companions else ((), ())

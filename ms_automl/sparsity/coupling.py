@@ -20,10 +20,10 @@ from ms_automl.models.leaves import leaves
 from ms_automl.models.weights import turned
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
-from ms_automl.sparsity.compact import prove, randomised
+from ms_automl.sparsity.compact import prove, randomised, settled
 from ms_automl.sparsity.groups import ChannelGroups
 from ms_automl.sparsity.trace import trace
-from ms_automl.sparsity.tracer import COMPUTED, Trace
+from ms_automl.sparsity.tracer import Shrinking, Trace
 from ms_automl.sparsity.unmovable import unmovable
 
 ABSENT = -1
@@ -45,8 +45,10 @@ class Coupling:
         inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
         companions: by name of a parameter that is not penalised, an axis of it, and the group of each entry along
             that, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
+        whole: by layer, why none of the channels that it writes has a group.
 
-    A channel that something frozen or computed writes has no group: it is ABSENT, too.
+    A channel that something frozen or computed writes has no group, nor has one that passes through what is not
+    followed: it is ABSENT, too.
     """
 
     streams: tuple[str, ...]
@@ -55,6 +57,7 @@ class Coupling:
     outputs: dict[str, Tensor]
     inputs: dict[str, Tensor]
     companions: dict[str, tuple[int, Tensor]]
+    whole: dict[str, str]
 
 
 def couple(
@@ -62,26 +65,30 @@ def couple(
 ) -> Coupling:
     """Find the coupled channels of a network's trunk; leaves the network as it is.
 
-    A convolution that the trunk does not reach in evaluation has no groups.
+    A layer that the trunk does not reach in evaluation has no groups, and a channel that passes through something
+    that is not followed has none.
 
     Args:
         network: its trunk is traced on random images.
         image_shape: (channels, H, W).
-        layers: which of its convolutions are coupled; all ``penalised()`` ones where not given.
+        layers: which of its layers are coupled; all ``penalised()`` ones where not given.
 
     Raises:
-        NetworkError: where the trunk cannot be traced, where a channel passes through something that is not
-            followed, where a channel whose group is zero would still be felt, or where coupled layers share a
-            weight.
+        NetworkError: where the trunk cannot be traced, where a channel whose group is zero would still be felt, or
+            where coupled layers share a weight.
     """
     layers = network.penalised() if layers is None else layers
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
         trunk = copied(network.trunk).cpu().eval()
-        found = trace(trunk, images)
-        _refuse_sharing(network, _passing(trunk, found))
-        _refuse(layers, found)
-        coupling = _number(network, layers, found)
+        shrinking: Shrinking = {}
+        while True:
+            found = trace(trunk, images, shrinking=shrinking)
+            _refuse_sharing(network, _passing(trunk, found))
+            coupling = _number(network, layers, found)
+            before, shrinking = shrinking, _settled(network, coupling, images, shrinking)
+            if shrinking == before:
+                break
         _check(trunk, coupling, images)
     except NetworkError as error:
         raise NetworkError(f"{error}{_instead(network, image_shape)}") from error
@@ -118,19 +125,42 @@ def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
     return f"; {INSTEAD}"
 
 
-def _refuse(layers: Mapping[str, Layer], found: Trace) -> None:
-    """Raise where a channel that a convolution writes passes through something that is not followed."""
-    for name, conv in layers.items():
-        if name not in found.reached:
-            continue
-        ids = found.rows.get(f"{name}.weight")
-        if ids is None:
-            raise NetworkError(f"the trunk's channels cannot be coupled through '{name}' ({type(conv).__name__})")
-        fixed = ids[found.channels.fixed(ids)]
-        if len(fixed):
-            why = found.channels.why[int(found.channels.find(fixed)[0])]
-            if why != COMPUTED:  # what such a weight writes has no group
-                raise NetworkError(f"the trunk's channels cannot be coupled through {why}")
+def _why_whole(layers: Mapping[str, Layer], found: Trace) -> dict[str, str]:
+    """By layer, why none of the channels that it writes may go."""
+    whys = {}
+    for name, ids in ((name, found.rows.get(f"{name}.weight")) for name in layers):
+        if ids is not None and found.channels.fixed(ids).all():
+            whys[name] = found.channels.why[int(found.channels.find(ids[:1])[0])]
+    return whys
+
+
+@torch.no_grad()
+def _settled(network: MultiTaskNet, coupling: Coupling, images: Tensor, shrinking: Shrinking) -> Shrinking:
+    """What has to shrink where, so that a copy of which every other group is zero can be compacted."""
+    half = randomised(copied(network).cpu(), zeros=False)
+    gone = torch.arange(sum(coupling.counts) + 1) % 2 == 1
+    gone[ABSENT] = False
+    _zero(half.trunk, coupling, gone, 0)
+    try:
+        within = {kind if isinstance(kind, type) else f"trunk.{kind}": part for kind, part in shrinking.items()}
+        found = settled(half, [images], within)[2]
+    except Exception:  # it cannot be; who trains it is told before
+        return shrinking
+    return {kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in found.items()}
+
+
+def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> None:
+    """Zero what writes the groups that are gone, and multiply what reads them by a number."""
+    parameters = dict(trunk.named_parameters(remove_duplicate=False))
+
+    def axis(name: str) -> int:
+        return int(turned(trunk.get_submodule(name)))
+
+    rows = {f"{name}.weight": (axis(name), index) for name, index in coupling.outputs.items()}
+    for name, (side, index) in (rows | coupling.companions).items():
+        parameters[name].transpose(0, side)[gone[index]] = 0
+    for name, index in coupling.inputs.items():
+        parameters[f"{name}.weight"].transpose(0, 1 - axis(name))[gone[index]] *= read
 
 
 def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) -> Coupling:
@@ -175,18 +205,14 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
     )
     kept = {int(streams[g]) for g in must_stay if g != ABSENT}
     removable = tuple(index not in kept for index in range(len(counts)))
-    return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions)
+    whole = _why_whole(layers, found)
+    return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions, whole)
 
 
 @torch.no_grad()
 def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
     """Raise where the trunk's output answers what is read from channels whose groups are zero."""
     generator = torch.Generator().manual_seed(1)
-    parameters = dict(trunk.named_parameters(remove_duplicate=False))
-
-    def axis(name: str) -> int:
-        return int(turned(trunk.get_submodule(name)))
-
     for parameter in trunk.parameters():
         scale = max(1, parameter[0].numel() if parameter.ndim else 1) ** -0.5
         parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
@@ -195,13 +221,9 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
         trunk.load_state_dict(start)
         gone = torch.arange(sum(coupling.counts) + 1) % 2 == parity
         gone[ABSENT] = False
-        rows = {f"{name}.weight": (axis(name), index) for name, index in coupling.outputs.items()}
-        rows |= coupling.companions
-        for name, (side, index) in rows.items():
-            parameters[name].transpose(0, side)[gone[index]] = 0
+        _zero(trunk, coupling, gone, 1)
         before = leaves(trunk(images))
-        for name, index in coupling.inputs.items():
-            parameters[f"{name}.weight"].transpose(0, 1 - axis(name))[gone[index]] *= -2
+        _zero(trunk, coupling, gone, -2)
         for one, other in zip(before, leaves(trunk(images)), strict=True):
             if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
                 raise NetworkError("in this trunk a channel whose group is zero is still felt by others")

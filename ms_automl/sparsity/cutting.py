@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 import numpy as np
 from torch import Tensor, nn
 
 from ms_automl.models.surgery import Kept, Surgery
-from ms_automl.sparsity.channels import ABSENT
+from ms_automl.sparsity.channels import ABSENT, Ids
 from ms_automl.sparsity.trace import trace
-from ms_automl.sparsity.tracer import Mask
+from ms_automl.sparsity.tracer import Mask, Shrinking
 
 PICKING = 32
 """What picking a channel costs, in multiplications per pixel: memory is slower than arithmetic."""
@@ -23,7 +24,7 @@ class Cutting:
         network: in evaluation mode; constants are moved between its weights.
         layers: names of those that may be replaced by ones that read less.
         images: [B, channels, H, W], for the trace.
-        strict: as of :func:`~ms_automl.sparsity.trace.trace`.
+        shrinking: as of :func:`~ms_automl.sparsity.trace.trace`.
 
     Attributes:
         written: by name of a parameter or buffer, [its length] the channel of each entry along its first axis.
@@ -31,11 +32,17 @@ class Cutting:
         gone: [channels] whether it goes.
     """
 
-    def __init__(self, network: nn.Module, layers: list[str], images: Tensor, strict: bool = False) -> None:
-        self.network, self.layers, self.images, self.strict = network, layers, images, strict
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: list[str],
+        images: Tensor,
+        shrinking: Shrinking = MappingProxyType({}),
+    ) -> None:
+        self.network, self.layers, self.images, self.shrinking = network, layers, images, shrinking
         tensors = [*network.named_parameters(), *network.named_buffers()]
         self.names = {id(tensor): name for name, tensor in tensors}
-        self.found = trace(network, images, strict=strict)
+        self.found = trace(network, images, shrinking=shrinking)
         self.tensors = {name: tensor.detach() for name, tensor in tensors}  # weights as [out, in, …]
         self.tensors |= {name: self.tensors[name].transpose(0, 1) for name in self.found.turned}
         channels = self.found.channels
@@ -60,8 +67,16 @@ class Cutting:
         self._drop_unread()
         while self._drop_constant():
             self._drop_unread()
-            self.found = trace(self.network, self.images, strict=self.strict, known=self.found)
+            self.found = trace(self.network, self.images, shrinking=self.shrinking, known=self.found)
         return self._surgery()
+
+    def kept_of_outputs(self) -> dict[str, tuple[int, Mask] | None]:
+        """By module, the axis of the channels of what it gave and which of them stay; None where none is known."""
+        alive = ~self.gone
+        return {
+            name: None if mark is None else (mark.axis, alive[self.found.channels.find(mark.ids)])
+            for name, mark in self.found.given.items()
+        }
 
     def _drop_unread(self) -> None:
         before = -1
@@ -71,6 +86,8 @@ class Cutting:
                 needed[table[used(self.tensors[name][~self.gone[self.written[name]]])]] = True
             for one in self.found.statistics.values():
                 needed[self.found.channels.find(one.ids[~one.zero])] = True
+            for ids, zero in self.found.products:
+                needed[self.found.channels.find(ids[~zero])] = True
             self.gone |= ~needed
 
     def _drop_constant(self) -> bool:
@@ -129,10 +146,24 @@ class Cutting:
                 empty.append(name)
             elif _pays(weight, reads):
                 selected[name] = reads.nonzero()[0].tolist()
+        sizes = {name: found for name, split in self.found.split.items() if (found := self._numbers(name, split))}
         cut = {
             n: (self.found.own[n].axis, kept.nonzero()[0].tolist()) for n, kept in own.items() if not kept.all()
         }
-        return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted)
+        return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted, sizes=sizes)
+
+    def _numbers(self, name: str, split: list[Ids]) -> dict[str, int]:
+        """The attributes of a module that may say into how many parts it divides an axis, and what they become."""
+        alive, module = ~self.gone, self.network.get_submodule(name)
+        found: dict[str, int] = {}
+        for ids in split:
+            left = int(alive[self.found.channels.find(ids)].sum())
+            if left < len(ids):
+                attributes = [
+                    key for key, value in vars(module).items() if type(value) is int and value == len(ids)
+                ]
+                found |= dict.fromkeys(attributes, left)
+        return found
 
     def _own(self, module: nn.Module) -> Iterator[str]:
         """Names of a module's own tensors, the weight first; one name for a tensor of several modules."""

@@ -42,7 +42,8 @@ def build_groups(
         raise unknown_name("grouping", grouping, list(GROUPINGS))
     found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
     groups = GROUPINGS[grouping](network, image_shape, found.layers)
-    groups.share, groups.left_out = groups.total / found.parameters, found.left_out
+    groups.share = groups.total / found.parameters
+    groups.left_out = {**found.left_out, **groups.left_out}
     return groups
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.tracer import COMPUTED, OWN, Call, Mark, Mask, Rule, Statistic, Tracer, leaves, only
+from ms_automl.sparsity.tracer import (
+    COMPUTED,
+    NOTHING,
+    OWN,
+    Call,
+    Mark,
+    Mask,
+    Rule,
+    Statistic,
+    Tracer,
+    leaves,
+    only,
+)
 
 STEADY = 1e-6
 """How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
@@ -297,6 +310,73 @@ def reduction(tracer: Tracer, call: Call) -> Mark | None:
     return Mark(axis, mark.ids, mark.same if keeps else np.zeros_like(mark.same))
 
 
+def product(tracer: Tracer, call: Call) -> Mark | None:
+    """Matrices [..., n, k] and [..., k, m], of each index before them by itself."""
+    one, other = call["self"], call.given["other" if "other" in call.given else "mat2"]
+    if min(one.ndim, other.ndim) < 2:
+        return None
+    first, second = tracer.mark(one), tracer.mark(other)
+    places = [None if mark is None else mark.axis - x.ndim for x, mark in ((one, first), (other, second))]
+    if places == [-1, -2]:
+        return summed(tracer, call, (one, first), (other, second))
+    if places in ([-2, None], [None, -1]):
+        mark, axis = (first, call.out.ndim - 2) if second is None else (second, call.out.ndim - 1)
+        assert mark is not None
+        return Mark(axis, mark.ids, np.zeros_like(mark.same))
+    return by_index(tracer, call, [one, other], 2)
+
+
+def attention(tracer: Tracer, call: Call) -> Mark | None:
+    """softmax(q k^T) v: heads by themselves; entries of q and k where the scale does not follow from how many."""
+    query, key, value, mask = (call[name] for name in ("query", "key", "value", "attn_mask"))
+    marks = [tracer.mark(one) for one in (query, key, value)]
+    last = [
+        mark is not None and mark.axis == one.ndim - 1
+        for one, mark in zip((query, key, value), marks, strict=True)
+    ]
+    if call.given.get("enable_gqa") or (any(last[:2]) and call["scale"] is None):
+        return None
+    if all(last[:2]):
+        summed(tracer, call, (query, marks[0]), (key, marks[1]))
+        marks[:2] = None, None
+    if any(last[:2]) or not last[2]:
+        return by_index(tracer, call, [query, key, value] + ([] if mask is None else [mask]), 2)
+    mark = marks[2]
+    return None if mark is None or any(marks[:2]) else replace(mark, same=np.zeros_like(mark.same))
+
+
+def summed(tracer: Tracer, call: Call, one: tuple[Tensor, Mark | None], other: tuple[Tensor, Mark | None]) -> Mark:
+    """Products of channels, summed up: one goes where it is zero on either side."""
+    (a, first), (b, second) = one, other
+    assert first is not None and second is not None
+    tracer.channels.join(first.ids, second.ids, tracer.place(call.name))
+    tracer.found.products.append((first.ids, zeros(a, first) | zeros(b, second)))
+    return NOTHING
+
+
+def by_index(tracer: Tracer, call: Call, tensors: Sequence[Tensor], inner: int) -> Mark | None:
+    """Each index along an axis by itself, which all have, or have once.
+
+    Args:
+        tracer: whose channels they are.
+        call: the operation.
+        tensors: what it takes.
+        inner: how many of the last axes are mixed.
+    """
+    found = {mark.axis - x.ndim for x in tensors if (mark := tracer.mark(x)) is not None}
+    if len(found) != 1 or (axis := found.pop()) >= -inner:
+        return None
+    size, ids = call.out.shape[axis], None
+    for x in tensors:
+        if (mark := tracer.mark(x)) is not None and len(mark.ids) == size:
+            if ids is not None:
+                tracer.channels.join(ids, mark.ids, tracer.place(call.name))
+            ids = mark.ids
+        elif x.ndim >= -axis and x.shape[axis] > 1:
+            return None
+    return None if ids is None else Mark(call.out.ndim + axis, ids, np.zeros(size, np.bool_))
+
+
 def along(tracer: Tracer, call: Call) -> Mark | None:
     """Mixes the entries of one axis, which keeps its length: followed where it is not the channels'."""
     value, mark = only(tracer, call)
@@ -337,5 +417,7 @@ COMPUTING: dict[str, Rule] = {
     **dict.fromkeys(PIXELS.split(), pixels),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(REDUCTIONS.split(), reduction),
+    **dict.fromkeys(("matmul", "bmm"), product),
+    "scaled_dot_product_attention": attention,
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "cumsum"), along),
 }

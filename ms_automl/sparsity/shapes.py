@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ms_automl.sparsity.channels import ABSENT
-from ms_automl.sparsity.tracer import Call, Mark, Rule, Tracer, leaves, only
+from ms_automl.sparsity.channels import ABSENT, Ids
+from ms_automl.sparsity.tracer import Call, Mark, Mask, Rule, Tracer, leaves, only
+
+T = TypeVar("T", bound=np.generic)
 
 
 def regrouped(tracer: Tracer, call: Call) -> Mark | None:
     """A view of other axes."""
     value, mark = only(tracer, call)
     out = leaves(call.out)[0]
-    moved = None if mark is None else _regroup(tracer, mark, tuple(value.shape), tuple(out.shape), call.name)
-    if moved is None or (tracer.strict and tuple(out.shape) != tuple(value.shape)):
-        return None
-    return moved
+    return None if mark is None else _regroup(tracer, mark, tuple(value.shape), tuple(out.shape), call.name)
 
 
 def _regroup(tracer: Tracer, mark: Mark, before: Sequence[int], after: Sequence[int], name: str) -> Mark | None:
     """The channels of a tensor in another shape; None where no axis has them.
 
     Channels that lie together with pixels on one axis stand there once for each pixel. Where their axis becomes
-    two, as for a shuffle, those of each part are one with those of the others, so that the parts stay alike.
+    several, as for a shuffle or the heads of attention, one of these shrinks (``Tracer.shrinking``): the channels
+    of each of its entries are one, so that all parts stay alike.
     """
-    size, outside = len(mark.ids), math.prod(before[: mark.axis])
-    axes = [b for b in range(len(after)) if math.prod(after[:b]) == outside and (after[b] > 1 or size == 1)]
-    if not axes or (size == 1 and len(axes) > 1):
+    if tracer.shrinking == "none" and tuple(before) != tuple(after):
         return None
-    axis = axes[0]
-    if after[axis] % size == 0:
-        often = after[axis] // size
-        return Mark(axis, mark.ids.repeat(often), mark.same.repeat(often))
-    parts = after[axis]
-    if size % parts:
+    found = _segment(before, after, mark.axis)
+    if found is None:
         return None
-    ids, same = mark.ids.reshape(parts, -1), mark.same.reshape(parts, -1)
-    if (ids == ids[:, :1]).all():  # pixels again
-        return Mark(axis, ids[:, 0], np.all(same, 1))
-    if axis + 1 == len(after) or after[axis + 1] != size // parts:
-        return None
-    tracer.channels.join(ids, ids[:1], tracer.place(name))
-    return Mark(axis + 1, ids[0], np.all(same, 0))
+    first, old, start, new = found
+    shape = [len(mark.ids) if axis == mark.axis - first else 1 for axis in range(len(old))]
+    ids: Ids = np.broadcast_to(mark.ids.reshape(shape), old).reshape(new)
+    same: Mask = np.broadcast_to(mark.same.reshape(shape), old).reshape(new)
+    wide = [axis for axis in range(len(new)) if (ids != ids.take([0], axis)).any()]
+    if not wide:  # one channel: on the only axis there is
+        wide = [axis for axis in range(len(new)) if new[axis] > 1] or [0]
+        if len(wide) > 1:
+            return None
+    chosen = wide[-1] if tracer.shrinking == "last" else wide[(len(wide) - 1) // 2]
+    ids, same = _by(ids, chosen), _by(same, chosen)
+    if len(wide) > 1:
+        tracer.channels.join(ids, ids[:, :1], tracer.place(name))
+        tracer.found.split.setdefault(tracer.stack[-1][0], []).append(ids[:, 0])
+    return Mark(start + chosen, ids[:, 0], np.all(same, 1))
+
+
+def _by(table: NDArray[T], axis: int) -> NDArray[T]:
+    """[size of an axis, all others]."""
+    return np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
+
+
+def _segment(
+    before: Sequence[int], after: Sequence[int], axis: int
+) -> tuple[int, tuple[int, ...], int, tuple[int, ...]] | None:
+    """The fewest axes with a given one that become others: the first and their sizes, before and after."""
+    i = j = 0
+    while i < len(before) and j < len(after):
+        first, start, old, new = i, j, before[i], after[j]
+        i, j = i + 1, j + 1
+        while old != new:
+            if old < new:
+                old, i = old * before[i], i + 1
+            else:
+                new, j = new * after[j], j + 1
+        if i > axis:
+            while j < len(after) and after[j] == 1 and before[axis] > 1 and i == len(before):
+                j += 1
+            return first, tuple(before[first:i]), start, tuple(after[start:j])
+    return None
 
 
 def permuted(tracer: Tracer, call: Call) -> Mark | None:
@@ -86,7 +114,7 @@ def expanded(tracer: Tracer, call: Call) -> Mark | None:
     """Repeated along axes of length 1, or whole."""
     value, mark = only(tracer, call)
     out = leaves(call.out)[0]
-    if mark is None or out.shape[mark.axis - value.ndim] != len(mark.ids) or tracer.strict:
+    if mark is None or out.shape[mark.axis - value.ndim] != len(mark.ids) or tracer.shrinking == "none":
         return None
     return replace(mark, axis=mark.axis + out.ndim - value.ndim)
 
@@ -101,6 +129,13 @@ def part(tracer: Tracer, call: Call) -> Mark | None:
     return replace(mark, axis=mark.axis - drops)
 
 
+def rolled(tracer: Tracer, call: Call) -> Mark | None:
+    """Around the ends of axes: followed where they are not the channels'."""
+    value, mark = only(tracer, call)
+    dims = [one % value.ndim for one in call["dims"]]
+    return None if mark is None or not dims or mark.axis in dims else mark
+
+
 def halves(tracer: Tracer, call: Call) -> Mark | list[Mark] | None:
     """Equal pieces of an axis: those of the channels' stay alike, so that each is what it was."""
     value, mark = only(tracer, call)
@@ -108,7 +143,9 @@ def halves(tracer: Tracer, call: Call) -> Mark | list[Mark] | None:
     if mark is None or axis != mark.axis:
         return part(tracer, call)
     pieces = 2 if call.name == "glu" else len(call.out)
-    if len(mark.ids) % pieces or pieces < (call.given.get("chunks") or 2) or tracer.strict:
+    if len(mark.ids) % pieces or pieces < (call.given.get("chunks") or 2):
+        return None
+    if tracer.shrinking == "none":
         return None
     ids, same = mark.ids.reshape(pieces, -1), mark.same.reshape(pieces, -1)
     tracer.channels.join(ids, ids[:1], tracer.place(call.name))
@@ -175,5 +212,6 @@ SHAPES: dict[str, Rule] = {
     **dict.fromkeys(("chunk", "glu"), halves),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), shuffled),
     "flip": flipped,
+    "roll": rolled,
     **dict.fromkeys(("cat", "concat", "stack"), joined),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +12,33 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.sparsity.rules import COMPUTING
 from ms_automl.sparsity.shapes import SHAPES
-from ms_automl.sparsity.tracer import Trace, Tracer, leaves
+from ms_automl.sparsity.tracer import Shrinking, Trace, Tracer, leaves
 
 RULES = COMPUTING | SHAPES
 
 
-def trace(module: nn.Module, images: Tensor, *, strict: bool = False, known: Trace | None = None) -> Trace:
+def trace(
+    module: nn.Module,
+    images: Tensor,
+    *,
+    shrinking: Shrinking = MappingProxyType({}),
+    known: Trace | None = None,
+) -> Trace:
     """Follow the channels of every convolution and linear layer through one forward.
 
     Args:
         module: a trunk or a whole network in evaluation mode; it stays as it is.
         images: [B, channels, H, W].
-        strict: take a change of shape for something unknown: the sizes in it may be written in the code.
+        shrinking: of what code makes parts of.
         known: of the same network with other weights, whose numbers the channels keep.
 
     Raises:
         NetworkError: where the forward fails.
     """
     try:
-        tracer = Tracer(module, RULES, strict, known)
+        tracer = Tracer(module, RULES, shrinking, known)
         tracer.put(images, None)
-        with torch.inference_mode(), _named(module, tracer), tracer:
+        with torch.inference_mode(), _piecemeal(), _named(module, tracer), tracer:
             outputs = module(images)
     except Exception as error:  # whatever a stranger's network does
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -40,6 +47,17 @@ def trace(module: nn.Module, images: Tensor, *, strict: bool = False, known: Tra
         if (mark := tracer.mark(leaf)) is not None:
             tracer.found.seen |= set(mark.ids.tolist())
     return tracer.found
+
+
+@contextmanager
+def _piecemeal() -> Iterator[None]:
+    """Have attention computed step by step: torch has one operation for all of it in evaluation."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -53,8 +71,9 @@ def _named(module: nn.Module, tracer: Tracer) -> Iterator[None]:
                 tracer.stack.append((name, found, None if mark is None else mark.axis))
                 tracer.found.reached.add(name)
 
-            def leave(*_: object) -> None:
+            def leave(_: nn.Module, __: object, given: object, name: str = name) -> None:
                 tracer.stack.pop()
+                tracer.found.given[name] = tracer.mark(given) if isinstance(given, Tensor) else None
 
             undo.enter_context(part.register_forward_pre_hook(enter, prepend=True))
             undo.enter_context(part.register_forward_hook(leave, always_call=True))

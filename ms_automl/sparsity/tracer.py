@@ -30,6 +30,11 @@ Mask = NDArray[np.bool_]
 OWN = "a parameter of its own"
 COMPUTED = "a weight that is computed"
 PER_CHANNEL = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+SHRINKING = ("first", "last", "none", "nowhere")
+"""Which part of an axis of channels shrinks where code makes two or three of it, such as heads and what each has:
+the first of two and the middle of three, the last, or none; "nowhere" keeps all that a module is given, too."""
+Shrinking = Mapping[type[nn.Module] | str, str]
+"""What shrinks, by class or name of the module whose code it is; by default the first of ``SHRINKING``."""
 CUT = (
     nn.modules.conv._ConvNd,
     nn.Linear,
@@ -57,6 +62,10 @@ class Mark:
     axis: int
     ids: Ids
     same: Mask
+
+
+NOTHING = Mark(0, np.empty(0, np.int64), np.empty(0, np.bool_))
+"""What an operation gives has no channels, and those that it reads may go."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,9 @@ class Trace:
         norms: by name of a group norm, [channels] theirs.
         statistics: by name of a layer norm, what it normalises.
         own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
+        products: channels that are multiplied with each other and summed up, and which are 0 on one side.
+        split: by name of a module, what of an axis that it makes parts of shrinks.
+        given: by name of a module, the channels of what it gave at its last call.
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
         seen: numbers of the channels that reach the module's own output.
@@ -102,6 +114,9 @@ class Trace:
     norms: dict[str, Ids] = field(default_factory=dict)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     own: dict[str, Mark] = field(default_factory=dict)
+    products: list[tuple[Ids, Mask]] = field(default_factory=list)
+    split: dict[str, list[Ids]] = field(default_factory=dict)
+    given: dict[str, Mark | None] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     heard: set[int] = field(default_factory=set)
@@ -113,10 +128,14 @@ class Tracer(TorchDispatchMode):
     """Gives every tensor of a forward its mark. In inference mode, so that operations come as they are called."""
 
     def __init__(
-        self, module: nn.Module, rules: Mapping[str, Rule], strict: bool, known: Trace | None = None
+        self,
+        module: nn.Module,
+        rules: Mapping[str, Rule],
+        shrinking: Shrinking,
+        known: Trace | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rules, self.strict = rules, strict
+        self.rules, self._shrinking = rules, shrinking
         self.found = (
             Trace()
             if known is None
@@ -243,6 +262,13 @@ class Tracer(TorchDispatchMode):
         before = self.found.values.get(name, values)
         self.found.values[name] = np.where(before == values, values, np.nan)
 
+    @property
+    def shrinking(self) -> str:
+        """What shrinks where the module that runs makes parts of an axis: one of ``SHRINKING``."""
+        chosen = self._shrinking
+        kinds = [chosen.get(name) or chosen.get(type(module)) or SHRINKING[0] for name, module, _ in self.stack]
+        return "nowhere" if "nowhere" in kinds else kinds[-1]
+
     def shared(self, value: Tensor) -> list[Tensor]:
         """All tensors that lie in the memory of this one."""
         place = value.untyped_storage().data_ptr()
@@ -332,10 +358,11 @@ def apply(tracer: Tracer, call: Call) -> None:
     elif not any(tracer.depends(one) for one in call.tensors):
         free(tracer, call)
     else:
-        marks = None if call.rule is None else call.rule(tracer, call)
+        marks = None if call.rule is None or tracer.shrinking == "nowhere" else call.rule(tracer, call)
         if marks is None:  # every channel that goes in stays
             tracer.fix(call.tensors, tracer.place(call.name))
             tracer.put(call.written, None)
+        marks = None if marks is NOTHING else marks
         for one, mark in zip(call.out, marks, strict=True) if isinstance(marks, list) else [(call.out, marks)]:
             tracer.put(one, mark)
 

@@ -50,7 +50,11 @@ def test_trials_that_die_of_memory_say_so_and_no_others_went_on(tmp_path):
 
 def test_a_comparison_outlives_its_terminal(tmp_path):
     here, there = pty.openpty()
-    long = [*TINY, "training.steps=200", "training.report_every=2"]  # so that the table shows a trial, however slow
+    long = [
+        *TINY,
+        "training.steps=200",
+        "training.report_every=2",
+    ]  # so that the table shows a trial, however slow
     sets = [part for setting in long for part in ("--set", setting)]
     process = subprocess.Popen(
         ["setsid", "--ctty", "--wait", sys.executable, "-m", "ms_automl.search", "--preset", "smoke", "--arms",

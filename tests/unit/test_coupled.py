@@ -216,16 +216,25 @@ class Unused(nn.Module):
         return x
 
 
-@pytest.mark.parametrize(
-    ("middle", "words"),
-    [
-        (nn.Softmax(1), r"cannot be coupled through 'middle' \(Softmax\)"),
-        (nn.Sigmoid(), "a channel whose group is zero is still felt"),
-    ],
-)
-def test_a_trunk_whose_channels_cannot_be_coupled_is_refused_in_one_line(middle: nn.Module, words: str) -> None:
-    with pytest.raises(NetworkError, match=rf"{words}.*; use training.grouping=input_channel$") as caught:
-        build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
+def test_channels_that_pass_through_what_is_not_followed_have_no_group_and_it_is_said_why() -> None:
+    groups = build_groups(MultiTaskNet(Refused(nn.Softmax(1)), {}), "coupled", SHAPE)
+    assert groups.names == ("last",) and groups.counts == [2]
+    assert groups.left_out == {"first": "it ends in 'middle' (Softmax)"}
+
+
+def test_where_no_channel_can_go_it_is_refused_in_one_line() -> None:
+    trunk = nn.Sequential(conv(3, 4), nn.Softmax(1))
+    with pytest.raises(
+        NetworkError, match=r"no coupled channel of the trunk can go \('1' \(Softmax\)\); use tr"
+    ) as caught:
+        build_groups(MultiTaskNet(trunk, {}), "coupled", SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trunk_in_which_a_dead_channel_is_felt_is_refused_in_one_line() -> None:
+    words = "a channel whose group is zero is still felt.*; use training.grouping=input_channel$"
+    with pytest.raises(NetworkError, match=words) as caught:
+        build_groups(MultiTaskNet(Refused(nn.Sigmoid()), {}), "coupled", SHAPE)
     assert "\n" not in str(caught.value)
 
 
@@ -234,24 +243,6 @@ def test_a_convolution_that_evaluation_does_not_reach_has_no_groups() -> None:
     assert coupling.streams == ("first", "last")
     for index in (coupling.outputs["middle.unused"], coupling.inputs["middle.unused"]):
         assert bool((index == -1).all())
-
-
-class Grouped(nn.Module):
-    """Something that no compaction sees, beside what cannot be coupled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.inner, self.outer = nn.Softmax(1), conv(4, 4), conv(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.inner(x)
-        gate = torch.from_numpy(inner.detach().numpy().mean(1, keepdims=True))
-        return self.norm(x) + self.outer(gate * inner)
-
-
-def test_a_remedy_is_named_only_where_it_helps() -> None:
-    with pytest.raises(NetworkError, match=r"through 'middle.norm' \(Softmax\)$"):
-        build_groups(MultiTaskNet(Refused(Grouped()), {"d": nn.Identity()}), "coupled", SHAPE)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "tied", "weight_norm"])
