@@ -10,6 +10,7 @@ from torchvision.models import SwinTransformer
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.onnx_form import to_onnx
 from ms_automl.models.surgery import CountedLayerNorm, Surgery, operate
 from ms_automl.sparsity import build_groups
 from ms_automl.sparsity.compact import compact, randomised
@@ -84,7 +85,7 @@ class Transformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.embed(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
         for block in self.blocks:
             x = x + block["mix"](block["before"](x))
             x = x + block["down"](F.gelu(block["up"](block["between"](x))))
@@ -158,3 +159,13 @@ def test_a_convnext_is_cut_through_norms_scales_and_depthwise_convolutions(group
     before = zeros(sparse)
     small, _ = compact(sparse, (3, 32, 32))
     assert zeros(small) < 0.1 * before
+
+
+def test_a_compact_transformer_goes_into_a_program_and_into_onnx():
+    small, _ = compact(halved(network(Transformer(Attention)), "coupled"), SHAPE)
+    program = torch.export.export(
+        small, (torch.randn(2, *SHAPE),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    ).module()
+    images = torch.randn(5, *SHAPE)
+    torch.testing.assert_close(program(images)["kind"], small(images)["kind"])
+    to_onnx(small, SHAPE)  # compared there
