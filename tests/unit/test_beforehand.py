@@ -27,6 +27,13 @@ class Hidden(nn.Module):
         return x * torch.from_numpy(x.detach().numpy().mean(1, keepdims=True))
 
 
+class Restless(nn.Module):
+    """Never gives the same twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + torch.rand(()))
+
+
 class Alone(nn.Module):
     """Does not take single images."""
 
@@ -41,9 +48,9 @@ def middle(layer: nn.Module) -> MultiTaskNet:
     return network(nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), layer, nn.Conv2d(6, 6, 3, padding=1)))
 
 
-def hidden(image_shape, heads, layer: str = "Hidden") -> MultiTaskNet:
+def odd(image_shape, heads, layer: str) -> MultiTaskNet:
     """A factory."""
-    return middle({"Hidden": Hidden, "Alone": Alone}[layer]())
+    return middle({"Restless": Restless, "Alone": Alone}[layer]())
 
 
 @pytest.mark.parametrize("grouping", ["input_channel", "output_channel", "coupled", "weight"])
@@ -61,8 +68,12 @@ def test_nothing_stands_in_the_way_of_networks_of_ones_own(name):
     assert why_not(network((SERVED | STAY)[name]()), "input_channel", SHAPE) == ""
 
 
-def test_what_a_trace_does_not_see_is_told_before_training_in_one_line():
-    why = why_not(middle(Hidden()), "input_channel", SHAPE)
+def test_what_a_trace_does_not_see_stands_in_nobodys_way():
+    assert why_not(middle(Hidden()), "input_channel", SHAPE) == ""
+
+
+def test_what_cannot_be_compacted_is_told_before_training_in_one_line():
+    why = why_not(middle(Restless()), "input_channel", SHAPE)
     assert "compaction changed the output 'd'" in why and "\n" not in why
     assert "two images" in why_not(middle(Alone()), "output_channel", SHAPE)
 
@@ -78,14 +89,14 @@ def test_the_check_leaves_network_and_random_numbers_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("Hidden", "compaction changed"), ("Alone", "a batch needs two images")]
+    ("kind", "words"), [("Restless", "compaction changed"), ("Alone", "a batch needs two images")]
 )
 def test_a_selected_model_that_cannot_be_compacted_costs_its_figures_and_no_more(kind, words, tmp_path):
-    trained = middle({"Hidden": Hidden, "Alone": Alone}[kind]())
+    trained = middle({"Restless": Restless, "Alone": Alone}[kind]())
     with torch.no_grad():
         trained.trunk[2].weight[:, 0] = 0
     heads = head_specs([depth("d")])
-    save_model(trained, tmp_path, Architecture("tests.unit.test_beforehand:hidden", {"layer": kind}, SHAPE, heads))
+    save_model(trained, tmp_path, Architecture("tests.unit.test_beforehand:odd", {"layer": kind}, SHAPE, heads))
     found = compacted(tmp_path, "input_channel", IMAGES)
     assert found.macs_ratio is None and found.latency_ratio is None
     assert words in found.why and "\n" not in found.why
@@ -144,5 +155,5 @@ def test_a_wrong_plan_shows_on_random_weights_where_the_networks_own_hide_it():
         whole.trunk[2].weight.mul_(1e-12)
         whole.trunk[2].weight[:, 0] = 0
         whole.heads["d"].bias.fill_(1.0)
-    with pytest.raises(NetworkError, match="compaction changed"):
-        compact(whole, SHAPE)
+    small, _ = compact(whole, SHAPE)
+    assert small.trunk[0].weight.shape[0] == 6

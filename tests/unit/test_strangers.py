@@ -68,12 +68,14 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Tensor], T
 
 
 @pytest.mark.parametrize("kind", OTHERS.values(), ids=OTHERS)
-def test_what_is_no_ungrouped_conv2d_is_trained_counted_and_left_alone(kind: Any) -> None:
+def test_layers_of_other_kinds_are_trained_counted_and_thinned_out_where_they_mix_channels(kind: Any) -> None:
     build, forward = kind
     net = network(Through(build(), forward))
     check_network(net, SHAPE, [TASK])
     loop = TrainingLoop(data(), net, SETTINGS, 0)
-    assert loop.sparsifier.groups.names == ("first",)
+    mixing = {name for name, one in net.trunk.named_modules() if type(one).__name__.startswith("Conv")}
+    grouped = {name for name in mixing if net.trunk.get_submodule(name).groups > 1}
+    assert set(loop.sparsifier.groups.names) == mixing - grouped
     assert net.trunk.first.weight.is_contiguous(memory_format=torch.channels_last)
     assert "test/d/loss" in loop.interval()
     assert size_of(net, SHAPE)["trunk_macs"] >= 8 * 27 * 256
@@ -335,7 +337,7 @@ def test_what_is_no_output_by_task_is_refused() -> None:
 
 
 def test_a_trunk_without_parameters_is_refused() -> None:
-    with pytest.raises(NetworkError, match="the trunk has no ungrouped Conv2d"):
+    with pytest.raises(NetworkError, match="the trunk has no ungrouped convolution"):
         check_network(network(nn.AvgPool2d(2)), SHAPE, [TASK])
-    with pytest.raises(NetworkError, match="the trunk has no ungrouped Conv2d"):
+    with pytest.raises(NetworkError, match="the trunk has no ungrouped convolution"):
         build_groups(network(nn.AvgPool2d(2)), "input_channel", SHAPE)
