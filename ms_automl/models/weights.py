@@ -115,4 +115,6 @@ def why_not_penalised(layer: Layer) -> str:
     """Why the weight of a layer cannot go to zero; empty where it can."""
     if not has_own_weight(layer):
         return "its weight is computed from other parameters, zeros would not stay"
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return "it is called by the code of nn.MultiheadAttention, which keeps its width"
     return "" if layer.weight.requires_grad else "it is frozen (requires_grad=False)"

@@ -76,6 +76,15 @@ def test_it_is_said_where_lambda_acts_on_less_than_half_of_the_trunk_or_leaves_s
     assert remark(half_frozen).endswith("; left out: 'two' (it is frozen (requires_grad=False))")
 
 
+def test_the_projection_of_torchs_attention_is_left_out_and_the_rest_of_its_layer_is_not() -> None:
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 4), nn.Flatten(2), nn.TransformerEncoderLayer(16, 2, 64, batch_first=True)
+    )
+    groups = build_groups(MultiTaskNet(trunk, {"d": nn.Identity()}), "input_channel", SHAPE)
+    assert groups.names == ("0", "2.linear1", "2.linear2")
+    assert "nn.MultiheadAttention" in groups.left_out["2.self_attn.out_proj"]
+
+
 class Skipping(nn.Module):
     """Leaves its middle layers out at random in training."""
 
