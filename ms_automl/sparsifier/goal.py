@@ -81,7 +81,10 @@ class Goal:
             ConfigError: for a target that cannot be reached, or what a learner lacks.
         """
         if self.rule is not None:
-            made = self.rule if isinstance(self.rule, Rule) else self.rule(groups)
+            try:
+                made = self.rule if isinstance(self.rule, Rule) else self.rule(groups)
+            except TypeError as error:
+                raise ConfigError(f"`rule` must take the groups and make a Rule of them, but: {error}") from error
             if not isinstance(made, Rule):
                 raise ConfigError(f"`rule` must make a Rule of the groups, but made a {type(made).__name__}")
             return made

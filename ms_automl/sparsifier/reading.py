@@ -125,6 +125,7 @@ def compacted(sparsifier: Sparsifier, model: nn.Module | None) -> nn.Module:
             f"`model` must be a {type(own).__name__} with weights of the shapes that were trained, but got a "
             f"{type(other).__name__}"
         )
+    sparsifier.check_layers()
     alive = (sparsifier.groups.norms() > 0).to(sparsifier.groups.size.dtype)
     if sparsifier.pattern is not None and bool((alive > sparsifier.pattern).any()):
         warnings.warn(
@@ -142,7 +143,17 @@ def compacted(sparsifier: Sparsifier, model: nn.Module | None) -> nn.Module:
         small, surgery = compact(network, sparsifier.image_shape, sparsifier.example.detach().cpu())
     _tell_what_stays(leftovers(network, surgery))
     result = small if network is twin else small.trunk
-    return result.to(first.device, first.dtype)
+    return _as_before(result.to(first.device), own)
+
+
+@torch.no_grad()
+def _as_before(small: nn.Module, own: nn.Module) -> nn.Module:
+    """Every tensor in the precision that it had: compaction computes in float32."""
+    types = {name: value.dtype for name, value in [*own.named_parameters(), *own.named_buffers()]}
+    for name, value in [*small.named_parameters(), *small.named_buffers()]:
+        if value.is_floating_point() and name in types:
+            value.data = value.data.to(types[name])
+    return small
 
 
 def _shapes(model: nn.Module) -> list[tuple[str, torch.Size]]:

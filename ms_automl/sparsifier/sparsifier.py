@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import ConfigError, DivergenceError, unknown_name
-from ms_automl.meta.level import PricedLevel
+from ms_automl.meta.level import AskedLevel, PricedLevel
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.rule import Rule
 from ms_automl.meta.schedule import LambdaSchedule
@@ -22,7 +22,7 @@ from ms_automl.sparsifier.base import GroupSparsifier
 from ms_automl.sparsifier.goal import Goal
 from ms_automl.sparsifier.ranks import Ranks, refuse_sharded
 from ms_automl.sparsifier.scope import Chosen, as_network, image_shape_of, kept_layers, unwrapped
-from ms_automl.sparsity import PROX_METRICS, Groups, build_groups
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups, build_groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,6 +117,15 @@ class Sparsifier(GroupSparsifier):
                 )
             refuse_sharded(model)
             self.model, self.example = unwrapped(model), example
+            removable = [removable] if isinstance(removable, str) else removable
+            if not isinstance(removable, Collection):
+                raise ConfigError(f"`removable` takes names of layers, but got a {type(removable).__name__}")
+            for given, kinds, argument in (
+                (grouping, GROUPINGS, "grouping"),
+                (prox_metric, PROX_METRICS, "prox_metric"),
+            ):
+                if given not in kinds:
+                    raise unknown_name(argument, str(given), list(kinds))
             self.network, self.grouping = as_network(self.model, removable), grouping
             self.image_shape = image_shape_of(example)
             if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -140,6 +149,7 @@ class Sparsifier(GroupSparsifier):
         self.rule = goal.build(groups, self.prox_steps, self.prox)
         if outer_loss is not None:
             self.outer_gradient = lambda parameters: _gradient(self.model, outer_loss, parameters)
+        self._names = {id(value): name for name, value in self.model.named_parameters()}
         self.warnings: list[str] = []
         self._idle = 0  # calls in a row without a step of the optimisers
         self.rows: list[dict[str, float]] = []
@@ -149,8 +159,6 @@ class Sparsifier(GroupSparsifier):
             self._warn(f"λ can act on {share}; left out: {self._left_out}")
 
     def _check_metric(self, name: str, optimizers: Sequence[torch.optim.Optimizer], given: bool) -> None:
-        if name not in PROX_METRICS:
-            raise unknown_name("prox_metric", name, list(PROX_METRICS))
         if name == "adam" and not given:
             raise ConfigError("prox_metric='adam' is of a given λ: give `schedule`, or take 'euclidean'")
         if name == "adam" and (len(optimizers) != 1 or not isinstance(optimizers[0], torch.optim.Adam)):
@@ -170,6 +178,20 @@ class Sparsifier(GroupSparsifier):
             told(self.groups.left_out) or "parameters of other layers than ungrouped convolutions and linear ones"
         )
 
+    def check_layers(self) -> None:
+        """Refuse where a layer or a weight was replaced since the sparsifier was made.
+
+        Raises:
+            ConfigError: naming one.
+        """
+        held = {id(value) for value in self.model.parameters()}
+        for weight in self.groups.weights:
+            if id(weight) not in held:
+                raise ConfigError(
+                    f"'{self._names[id(weight)]}' is no longer a weight of the model: its layer was replaced after "
+                    "the sparsifier was made. Change the model first, then make optimizer and sparsifier"
+                )
+
     def step(self) -> None:
         """To be called after each optimiser step; without one since the last call it does nothing.
 
@@ -177,7 +199,7 @@ class Sparsifier(GroupSparsifier):
         before or after.
 
         Raises:
-            ConfigError: where the gradients of that step have been written to since.
+            ConfigError: where the gradients of that step have been written to since, or a layer was replaced.
             DivergenceError: where the weights are no longer finite.
         """
         before = self.taken
@@ -188,6 +210,8 @@ class Sparsifier(GroupSparsifier):
         if self.taken == before:
             return
         every, ends = max(1, self.steps // RECORDS), (self.prox_steps, self.steps)
+        if self.taken % every == 0 or self.taken in (1, *ends):
+            self.check_layers()
         if self.taken % every == 0 or self.taken in ends:
             self._record({})
         if self.taken == self.prox_steps:
@@ -292,14 +316,21 @@ class Sparsifier(GroupSparsifier):
             raise ConfigError(
                 f"this is the state of another sparsifier: made as {made}, and this one as {self._made()}"
             )
-        super().load_state_dict(state)
-        self.rows, self.warnings = [dict(row) for row in state["rows"]], list(state["warnings"])
+        try:
+            super().load_state_dict(state)
+            self.rows, self.warnings = [dict(row) for row in state["rows"]], list(state["warnings"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"this state is damaged, or of another version ({type(error).__name__}: {error})"
+            ) from error
 
     def _made(self) -> dict[str, Any]:
         """What a state must agree in."""
-        measured = getattr(self.rule, "measured", None) is not None
-        level = type(getattr(self.rule, "level", None)).__name__
-        kinds = {"rule": type(self.rule).__name__, "level": level, "bounds measured": measured}
+        measured = getattr(getattr(self.rule, "bounds", None), "measures", False)
+        level = getattr(self.rule, "level", None)
+        kinds = {"rule": type(self.rule).__name__, "level": type(level).__name__, "bounds measured": measured}
+        if isinstance(level, AskedLevel):
+            kinds["share asked for"] = level.share
         layers = [f"{name}: {count}" for name, count in zip(self.groups.names, self.groups.counts, strict=True)]
         return {"steps": self.steps, "prox_steps": self.prox_steps, "layers": layers} | kinds
 

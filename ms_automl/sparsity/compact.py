@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.surgery import Surgery, foldable, operate
+from ms_automl.models.weights import turned
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
@@ -70,6 +71,9 @@ def compact(
     """
     try:
         masked = contract(network).cpu().float().eval()
+        for module in masked.modules():
+            if isinstance(module, nn.RMSNorm) and module.eps is None:  # else it is another one in each precision
+                module.eps = torch.finfo(torch.float32).eps
         batches = probes(image_shape, images)
         real = [] if images is None else [images.float()]
         return _proved(masked, batches, real)
@@ -152,7 +156,7 @@ def settled(
     """
     while True:
         cut = copy.deepcopy(masked).eval()
-        layers = [f"trunk.{name}" for name, one in cut.layers().items() if isinstance(one, nn.Conv2d | nn.Linear)]
+        layers = [f"trunk.{name}" for name, one in cut.layers().items() if _may_be_replaced(cut, name, one)]
         cutting = Cutting(cut, layers, batches[0], shrinking)
         surgery = cutting.run()
         try:
@@ -165,6 +169,13 @@ def settled(
             if kind is None or tried + 1 == len(SHRINKING):
                 raise
             shrinking = {**shrinking, kind: SHRINKING[tried + 1]}
+
+
+def _may_be_replaced(network: MultiTaskNet, name: str, layer: nn.Module) -> bool:
+    """Whether another layer may stand in its place: torch's own encoder layers take weights out of theirs."""
+    holder = network.trunk.get_submodule(name.rpartition(".")[0])
+    encodes = isinstance(holder, nn.TransformerEncoderLayer)
+    return isinstance(layer, nn.Conv2d | nn.Linear) and not encodes
 
 
 def _check(
@@ -195,6 +206,7 @@ def leftovers(network: MultiTaskNet, surgery: Surgery) -> dict[str, Leftover]:
     for name, conv in plain.penalised().items():
         path = f"trunk.{name}"
         zero = conv.weight.detach() == 0
+        zero = zero.transpose(0, 1) if turned(conv) else zero
         rows = surgery.outputs.get(path, list(range(zero.shape[0])))
         columns = surgery.inputs.get(path, list(range(zero.shape[1])))
         columns = [columns[index] for index in surgery.selected.get(path, range(len(columns)))]
