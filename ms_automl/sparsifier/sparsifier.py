@@ -188,8 +188,8 @@ class Sparsifier(GroupSparsifier):
         for weight in self.groups.weights:
             if id(weight) not in held:
                 raise ConfigError(
-                    f"'{self._names[id(weight)]}' is no longer a weight of the model: its layer was replaced after "
-                    "the sparsifier was made. Change the model first, then make optimizer and sparsifier"
+                    f"'{self._names[id(weight)]}' is no longer a weight of the model: it was replaced since the "
+                    "sparsifier was made. Change the model first, then make optimizer and sparsifier"
                 )
 
     def step(self) -> None:

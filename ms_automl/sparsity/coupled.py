@@ -40,7 +40,7 @@ class CoupledGroups(Groups):
     ) -> None:
         layers = network.penalised() if layers is None else layers
         coupling = couple(network, image_shape, layers)
-        indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in layers}
+        indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in coupling.outputs}
         indices = {name: both for name, both in indices.items() if bool((torch.cat(both) != ABSENT).any())}
         if not indices:
             whys = "; ".join(dict.fromkeys(coupling.whole.values()))
@@ -48,7 +48,7 @@ class CoupledGroups(Groups):
                 whys or "something frozen or computed writes into all of them: a bias, a batch norm, a convolution"
             )
             raise NetworkError(f"no coupled channel of the trunk can go ({whys}); {INSTEAD}")
-        weights: list[Tensor] = [layers[name].weight for name in indices]
+        weights: list[Tensor] = [network.trunk.get_parameter(f"{name}.weight") for name in indices]
         device, count, shapes = weights[0].device, sum(coupling.counts), [weight.shape for weight in weights]
         memberships = [
             IndexedMembership(

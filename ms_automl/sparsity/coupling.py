@@ -17,7 +17,7 @@ from ms_automl.errors import NetworkError
 from ms_automl.models import Layer, MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
-from ms_automl.models.weights import turned
+from ms_automl.models.weights import turned, why_not_penalised
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised, settled
@@ -28,6 +28,9 @@ from ms_automl.sparsity.unmovable import unmovable
 
 ABSENT = -1
 """In an index: a channel that no convolution of the trunk writes, such as one of the images."""
+
+PATTERNS = 2
+"""Copies that are compacted to find what shrinks in whose code."""
 
 INSTEAD = "use training.grouping=input_channel"
 
@@ -41,8 +44,8 @@ class Coupling:
         counts: channels by stream.
         removable: by stream, whether all of it may go: everything that writes it has a skip around it, and no
             head reads it.
-        outputs: by penalised convolution, [out] the group of each channel it writes.
-        inputs: by penalised convolution, [in] the group of each channel it reads, or ABSENT.
+        outputs: by penalised layer, also by convolution of groups, [out] the group of each channel it writes.
+        inputs: by penalised layer, [in] the group of each channel it reads, or ABSENT.
         companions: by name of a parameter that is not penalised, an axis of it, and the group of each entry along
             that, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
         whole: by layer, why none of the channels that it writes has a group.
@@ -136,17 +139,25 @@ def _why_whole(layers: Mapping[str, Layer], found: Trace) -> dict[str, str]:
 
 @torch.no_grad()
 def _settled(network: MultiTaskNet, coupling: Coupling, images: Tensor, shrinking: Shrinking) -> Shrinking:
-    """What has to shrink where, so that a copy of which every other group is zero can be compacted."""
-    half = randomised(copied(network).cpu(), zeros=False)
-    gone = torch.arange(sum(coupling.counts) + 1) % 2 == 1
-    gone[ABSENT] = False
-    _zero(half.trunk, coupling, gone, 0)
-    try:
-        within = {kind if isinstance(kind, type) else f"trunk.{kind}": part for kind, part in shrinking.items()}
-        found = settled(half, [images], within)[2]
-    except Exception:  # it cannot be; who trains it is told before
-        return shrinking
-    return {kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in found.items()}
+    """What has to shrink where, so that copies of which some groups are zero can be compacted.
+
+    Streams lose different shares: sizes that code works out from one another fit where all lose the same.
+    """
+    streams = torch.repeat_interleave(
+        torch.arange(len(coupling.counts)), torch.tensor(coupling.counts, dtype=torch.int64)
+    )
+    within = {kind if isinstance(kind, type) else f"trunk.{kind}": part for kind, part in shrinking.items()}
+    for seed in range(PATTERNS):
+        generator = torch.Generator().manual_seed(seed)
+        shares = 0.2 + 0.5 * torch.rand(len(coupling.counts), generator=generator)
+        gone = torch.rand(len(streams), generator=generator) < shares[streams]
+        some = randomised(copied(network).cpu(), seed, zeros=False)
+        _zero(some.trunk, coupling, torch.cat([gone, torch.zeros(1, dtype=torch.bool)]), 0)
+        try:
+            within = dict(settled(some, [images], within)[2])
+        except Exception:  # it cannot be; who trains it is told before
+            return shrinking
+    return {kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in within.items()}
 
 
 def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> None:
@@ -161,6 +172,16 @@ def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> No
         parameters[name].transpose(0, side)[gone[index]] = 0
     for name, index in coupling.inputs.items():
         parameters[f"{name}.weight"].transpose(0, 1 - axis(name))[gone[index]] *= read
+
+
+def _grouped(trunk: nn.Module, found: Trace) -> dict[str, Tensor]:
+    """By convolution of groups, its weight, which goes with the channels that it writes."""
+    convs = {name: one for name, one in trunk.named_modules() if isinstance(one, nn.modules.conv._ConvNd)}
+    return {
+        name: conv.weight
+        for name, conv in convs.items()
+        if conv.groups > 1 and f"{name}.weight" in found.rows and not why_not_penalised(conv)  # type: ignore[arg-type]
+    }
 
 
 def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) -> Coupling:
@@ -187,12 +208,16 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
     sizes = {name: [*layer.weight.shape[:2]][:: -1 if turned(layer) else 1] for name, layer in layers.items()}
     outputs = {name: index_of(found.rows.get(f"{name}.weight"), size[0]) for name, size in sizes.items()}
     inputs = {name: index_of(found.columns.get(f"{name}.weight"), size[1]) for name, size in sizes.items()}
+    for name, weight in _grouped(trunk, found).items():
+        index = index_of(found.rows[f"{name}.weight"], len(weight))
+        if bool((index != ABSENT).any()):
+            outputs[name], inputs[name] = index, index_of(None, weight.shape[1])
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
     written = {name: (int(name in found.turned), ids) for name, ids in found.rows.items()}
     written |= {name: (mark.axis, mark.ids) for name, mark in found.own.items()}
     for name, parameter in trunk.named_parameters():
-        penalised = name.removesuffix(".weight") in layers
+        penalised = name.removesuffix(".weight") in outputs
         if name in written and name in trained and not penalised and id(parameter) not in slopes:
             axis, ids = written[name]
             index = index_of(ids, len(ids))

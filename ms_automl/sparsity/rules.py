@@ -29,9 +29,9 @@ STEADY = 1e-6
 
 
 def extremes(value: Tensor, axis: int) -> tuple[Any, Any]:
-    """([channels] least, [channels] largest value of each channel)."""
+    """([channels] least, [channels] largest value of each channel); of complex ones their modulus."""
     others = [one for one in range(value.ndim) if one != axis]
-    value = value.float()
+    value = value.abs() if value.is_complex() else value.float()
     low, high = (value.amin(others), value.amax(others)) if others else (value, value)
     return low.double().numpy(), high.double().numpy()
 
@@ -170,7 +170,7 @@ def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: 
         return np.asarray(~alive.any(1))
     tracer.channels.join(columns, mark.ids, tracer.place(call.name))
     values = np.full(len(columns), np.nan)
-    if mark.same.any():
+    if mark.same.any() and not value.is_complex():
         low, high = extremes(value, mark.axis)
         steady = mark.same & (high - low <= STEADY * np.maximum(abs(low), abs(high)))
         values[steady] = ((low + high) / 2)[steady]

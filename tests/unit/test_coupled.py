@@ -280,6 +280,17 @@ def test_a_trunk_of_layers_that_work_channel_by_channel_is_coupled(middle: nn.Mo
     assert groups.counts == [4, 2]
 
 
+def test_weights_of_grouped_convolutions_count_where_they_go() -> None:
+    network = MultiTaskNet(Refused(conv(4, 4, groups=2)), {})
+    groups = build_groups(network, "coupled", SHAPE)
+    assert groups.total == sum(
+        network.trunk.get_parameter(f"{name}.weight").numel() for name in ("first", "middle", "last")
+    )
+    groups.scale_(torch.tensor([0.0, 1.0, 1.0, 1.0]))
+    zeros = sum(int((weight == 0).sum()) for weight in groups.weights)
+    assert zeros == int(groups.zeroed(torch.arange(4))[0]) and (network.trunk.middle.weight[:2] == 0).all()
+
+
 @pytest.mark.parametrize("middle", [nn.GroupNorm(2, 4), conv(4, 4, groups=2)])
 def test_channels_that_are_normalised_or_convolved_together_are_one(middle: nn.Module) -> None:
     groups = build_groups(MultiTaskNet(Refused(middle), {}), "coupled", SHAPE)
