@@ -61,6 +61,15 @@ def image_shape_of(example: Tensor) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def check_metric(name: str, optimizers: Sequence[torch.optim.Optimizer], given: bool) -> None:
+    """Raise ConfigError where Adam's metric is asked for and there is no one Adam, or no given λ."""
+    if name == "adam" and not given:
+        raise ConfigError("prox_metric='adam' is of a given λ: give `schedule`, or take 'euclidean'")
+    if name == "adam" and (len(optimizers) != 1 or not isinstance(optimizers[0], torch.optim.Adam)):
+        kinds = ", ".join(type(one).__name__ for one in optimizers)
+        raise ConfigError(f"prox_metric='adam' is that of one Adam or AdamW, but got {kinds}: take 'euclidean'")
+
+
 def kept_layers(
     network: MultiTaskNet,
     image_shape: tuple[int, int, int],

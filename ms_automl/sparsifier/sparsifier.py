@@ -21,7 +21,7 @@ from ms_automl.models.penalised import told
 from ms_automl.sparsifier.base import GroupSparsifier
 from ms_automl.sparsifier.goal import Goal
 from ms_automl.sparsifier.ranks import Ranks, refuse_sharded
-from ms_automl.sparsifier.scope import Chosen, as_network, image_shape_of, kept_layers, unwrapped
+from ms_automl.sparsifier.scope import Chosen, as_network, check_metric, image_shape_of, kept_layers, unwrapped
 from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups, build_groups
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Sparsifier(GroupSparsifier):
                 raise ConfigError(f"`0 < prox_share <= 1` must hold, but got prox_share={prox_share!r}")
             trained = [value for one in optimizers for group in one.param_groups for value in group["params"]]
             whole = self.network is not self.model
-            self._check_metric(prox_metric, optimizers, schedule is not None)
+            check_metric(prox_metric, optimizers, schedule is not None)
             kept = kept_layers(self.network, self.image_shape, keep, only, trained, ends=whole)
             groups = build_groups(self.network, grouping, self.image_shape, kept)
             if any(weight.dtype not in (torch.float32, torch.float64) for weight in groups.weights):
@@ -157,15 +157,6 @@ class Sparsifier(GroupSparsifier):
         if groups.share < 0.5:
             share = f"{100 * groups.share:.3g} % of the model's weights"
             self._warn(f"λ can act on {share}; left out: {self._left_out}")
-
-    def _check_metric(self, name: str, optimizers: Sequence[torch.optim.Optimizer], given: bool) -> None:
-        if name == "adam" and not given:
-            raise ConfigError("prox_metric='adam' is of a given λ: give `schedule`, or take 'euclidean'")
-        if name == "adam" and (len(optimizers) != 1 or not isinstance(optimizers[0], torch.optim.Adam)):
-            kinds = ", ".join(type(one).__name__ for one in optimizers)
-            raise ConfigError(
-                f"prox_metric='adam' is that of one Adam or AdamW, but got {kinds}: take 'euclidean'"
-            )
 
     @property
     def sparsity(self) -> float:

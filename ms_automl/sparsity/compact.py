@@ -10,7 +10,7 @@ together and read together. A channel goes when
   ratio of the two constants: exact at the borders too, and one constant channel of many stays.
 
 A channel of a residual stream that one reader ignores and another needs stays; the convolution that ignores it
-reads the others alone (:class:`~ms_automl.models.surgery.SelectedConv2d`), where picking them costs less than it
+reads the others alone (:class:`~ms_automl.models.replaced.SelectedConv2d`), where picking them costs less than it
 saves.
 
 What goes follows from the weights and the trace. It is proved twice: on the network itself, and on a copy with
@@ -34,7 +34,7 @@ from ms_automl.models.weights import turned
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
-from ms_automl.sparsity.tracer import SHRINKING, Shrinking
+from ms_automl.sparsity.marks import SHRINKING, Shrinking
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised, settled
 from ms_automl.sparsity.groups import ChannelGroups
+from ms_automl.sparsity.marks import Shrinking, Trace
 from ms_automl.sparsity.trace import trace
-from ms_automl.sparsity.tracer import Shrinking, Trace
 from ms_automl.sparsity.unmovable import unmovable
 
 ABSENT = -1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.models.surgery import plain
-from ms_automl.sparsity.tracer import CUT, Mask
+from ms_automl.sparsity.marks import CUT, Mask
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 Outputs = dict[str, list[Tensor | None]]

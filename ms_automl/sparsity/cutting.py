@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ms_automl.models.surgery import Kept, Surgery
 from ms_automl.sparsity.channels import ABSENT, Ids
+from ms_automl.sparsity.marks import Mask, Shrinking
 from ms_automl.sparsity.trace import trace
-from ms_automl.sparsity.tracer import Mask, Shrinking
 
 PICKING = 32
 """What picking a channel costs, in multiplications per pixel: memory is slower than arithmetic."""

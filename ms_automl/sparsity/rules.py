@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.tracer import (
-    COMPUTED,
-    NOTHING,
-    OWN,
-    Call,
-    Mark,
-    Mask,
-    Rule,
-    Statistic,
-    Tracer,
-    leaves,
-    only,
-)
-
-STEADY = 1e-6
-"""How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
-
-
-def extremes(value: Tensor, axis: int) -> tuple[Any, Any]:
-    """([channels] least, [channels] largest value of each channel); of complex ones their modulus."""
-    others = [one for one in range(value.ndim) if one != axis]
-    value = value.abs() if value.is_complex() else value.float()
-    low, high = (value.amin(others), value.amax(others)) if others else (value, value)
-    return low.double().numpy(), high.double().numpy()
-
-
-def zeros(value: Tensor, mark: Mark) -> Mask:
-    """[channels] which of a tensor's are 0 for every image."""
-    if not mark.same.any():
-        return mark.same
-    low, high = extremes(value, mark.axis)
-    nothing: Mask = mark.same & (low == 0) & (high == 0)
-    return nothing
+from ms_automl.sparsity.channels import ABSENT
+from ms_automl.sparsity.marks import OWN, Mark, Statistic, zeros
+from ms_automl.sparsity.tracer import Call, Rule, Tracer, leaves, only
 
 
 def elementwise(tracer: Tracer, call: Call) -> Mark | None:
@@ -89,120 +56,6 @@ def alike(tracer: Tracer, call: Call) -> Mark | None:
 
 def _axis(axis: int, ndim: int) -> int:
     return axis % ndim if ndim else 0
-
-
-def convolution(tracer: Tracer, call: Call) -> Mark | None:
-    """Ungrouped: reads all channels and writes others. Grouped: what a group reads and writes is one channel."""
-    value, mark = only(tracer, call)
-    weight, groups, turned = call["weight"], call["groups"], "transpose" in call.name
-    axis = value.ndim - weight.ndim + 1
-    if tracer.depends(weight) or (mark is not None and mark.axis != axis) or (turned and groups > 1):
-        return None
-    rows = tracer.rows(weight, int(turned))
-    if rows is None:
-        return computed(tracer, call, mark, axis) if groups == 1 else None
-    alive = (weight.transpose(0, 1) if turned else weight).ne(0).flatten(2).any(2).numpy()
-    if turned:
-        tracer.found.turned.add(tracer.names[id(weight)])
-    if groups == 1:
-        same = mixing(tracer, call, value, mark, alive)
-    elif tracer.holder([weight]) is None:
-        return None
-    else:
-        same = by_group(tracer, mark, rows, alive, groups)
-    biased(tracer, call, rows)
-    return Mark(axis, rows, same)
-
-
-def by_group(tracer: Tracer, mark: Mark | None, rows: Ids, alive: Mask, groups: int) -> Mask:
-    """Join what each group of a convolution reads and writes, so that it goes as one.
-
-    Args:
-        tracer: whose channels they are.
-        mark: the channels that are read.
-        rows: [out] those that are written.
-        alive: [out, in / groups] where the weight is not zero.
-        groups: how many.
-
-    Returns:
-        [out] whether an output is the same for every image.
-    """
-    written = rows.reshape(groups, -1)
-    tracer.channels.join(written, written[:, :1], OWN)
-    if mark is None:
-        tracer.channels.fix(rows, "the images")
-        return np.asarray(~alive.any(1))
-    read = mark.ids.reshape(groups, -1)
-    tracer.channels.join(read, written[:, :1], OWN)
-    still = mark.same.reshape(groups, -1).repeat(written.shape[1], 0)  # [out, in / groups]
-    return np.asarray((~alive | still).all(1))
-
-
-def computed(tracer: Tracer, call: Call, mark: Mark | None, axis: int) -> Mark:
-    """By a weight that is no layer's own: it hears all channels, and those that it writes stay."""
-    tracer.fix([one for one in (call["weight"], call["bias"]) if one is not None], COMPUTED)
-    if mark is not None:
-        tracer.found.heard |= set(mark.ids.tolist())
-    ids = tracer.channels.new(call["weight"].shape[0])
-    tracer.channels.fix(ids, COMPUTED)
-    return Mark(axis, ids, np.zeros(len(ids), np.bool_))
-
-
-def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: Mask) -> Mask:
-    """Read all channels by a weight.
-
-    Args:
-        tracer: whose channels they are.
-        call: the operation.
-        value: what it reads.
-        mark: its channels.
-        alive: [out, in] where the weight is not zero.
-
-    Returns:
-        [out] whether an output is the same for every image: where it reads nothing but zeros.
-    """
-    weight = call["weight"]
-    columns = tracer.columns(weight, int("transpose" not in call.name))
-    assert columns is not None
-    tracer.used(weight)
-    if mark is None:
-        tracer.channels.fix(columns, "the images")
-        return np.asarray(~alive.any(1))
-    tracer.channels.join(columns, mark.ids, tracer.place(call.name))
-    values = np.full(len(columns), np.nan)
-    if mark.same.any() and not value.is_complex():
-        low, high = extremes(value, mark.axis)
-        steady = mark.same & (high - low <= STEADY * np.maximum(abs(low), abs(high)))
-        values[steady] = ((low + high) / 2)[steady]
-    tracer.give(weight, values)
-    return np.asarray(~alive[:, values != 0].any(1))
-
-
-def biased(tracer: Tracer, call: Call, rows: Ids) -> None:
-    """One entry of the bias for each channel."""
-    if (bias := call["bias"]) is None:
-        return
-    entries = tracer.rows(bias)
-    if entries is None or tracer.depends(bias):
-        tracer.fix([bias], OWN)
-        tracer.channels.fix(rows, OWN)
-    else:
-        tracer.channels.join(rows, entries, OWN)
-
-
-def linear(tracer: Tracer, call: Call) -> Mark | None:
-    """Reads the last axis, whatever stands before it."""
-    value, mark = only(tracer, call)
-    weight, axis = call["weight"], value.ndim - 1
-    rows = tracer.rows(weight)
-    if rows is None or tracer.depends(weight):
-        return None
-    if mark is not None and mark.axis != axis:  # the same for each channel, as in an MLP over pixels
-        tracer.fix([weight, *([] if call["bias"] is None else [call["bias"]])], tracer.place(call.name))
-        return replace(mark, same=np.zeros_like(mark.same))
-    same = mixing(tracer, call, value, mark, (weight != 0).numpy())
-    biased(tracer, call, rows)
-    return Mark(axis, rows, same)
 
 
 def norm(tracer: Tracer, call: Call) -> Mark | None:
@@ -310,73 +163,6 @@ def reduction(tracer: Tracer, call: Call) -> Mark | None:
     return Mark(axis, mark.ids, mark.same if keeps else np.zeros_like(mark.same))
 
 
-def product(tracer: Tracer, call: Call) -> Mark | None:
-    """Matrices [..., n, k] and [..., k, m], of each index before them by itself."""
-    one, other = call["self"], call.given["other" if "other" in call.given else "mat2"]
-    if min(one.ndim, other.ndim) < 2:
-        return None
-    first, second = tracer.mark(one), tracer.mark(other)
-    places = [None if mark is None else mark.axis - x.ndim for x, mark in ((one, first), (other, second))]
-    if places == [-1, -2]:
-        return summed(tracer, call, (one, first), (other, second))
-    if places in ([-2, None], [None, -1]):
-        mark, axis = (first, call.out.ndim - 2) if second is None else (second, call.out.ndim - 1)
-        assert mark is not None
-        return Mark(axis, mark.ids, np.zeros_like(mark.same))
-    return by_index(tracer, call, [one, other], 2)
-
-
-def attention(tracer: Tracer, call: Call) -> Mark | None:
-    """softmax(q k^T) v: heads by themselves; entries of q and k where the scale does not follow from how many."""
-    query, key, value, mask = (call[name] for name in ("query", "key", "value", "attn_mask"))
-    marks = [tracer.mark(one) for one in (query, key, value)]
-    last = [
-        mark is not None and mark.axis == one.ndim - 1
-        for one, mark in zip((query, key, value), marks, strict=True)
-    ]
-    if call.given.get("enable_gqa") or (any(last[:2]) and call["scale"] is None):
-        return None
-    if all(last[:2]):
-        summed(tracer, call, (query, marks[0]), (key, marks[1]))
-        marks[:2] = None, None
-    if any(last[:2]) or not last[2]:
-        return by_index(tracer, call, [query, key, value] + ([] if mask is None else [mask]), 2)
-    mark = marks[2]
-    return None if mark is None or any(marks[:2]) else replace(mark, same=np.zeros_like(mark.same))
-
-
-def summed(tracer: Tracer, call: Call, one: tuple[Tensor, Mark | None], other: tuple[Tensor, Mark | None]) -> Mark:
-    """Products of channels, summed up: one goes where it is zero on either side."""
-    (a, first), (b, second) = one, other
-    assert first is not None and second is not None
-    tracer.channels.join(first.ids, second.ids, tracer.place(call.name))
-    tracer.found.products.append((first.ids, zeros(a, first) | zeros(b, second)))
-    return NOTHING
-
-
-def by_index(tracer: Tracer, call: Call, tensors: Sequence[Tensor], inner: int) -> Mark | None:
-    """Each index along an axis by itself, which all have, or have once.
-
-    Args:
-        tracer: whose channels they are.
-        call: the operation.
-        tensors: what it takes.
-        inner: how many of the last axes are mixed.
-    """
-    found = {mark.axis - x.ndim for x in tensors if (mark := tracer.mark(x)) is not None}
-    if len(found) != 1 or (axis := found.pop()) >= -inner:
-        return None
-    size, ids = call.out.shape[axis], None
-    for x in tensors:
-        if (mark := tracer.mark(x)) is not None and len(mark.ids) == size:
-            if ids is not None:
-                tracer.channels.join(ids, mark.ids, tracer.place(call.name))
-            ids = mark.ids
-        elif x.ndim >= -axis and x.shape[axis] > 1:
-            return None
-    return None if ids is None else Mark(call.out.ndim + axis, ids, np.zeros(size, np.bool_))
-
-
 def along(tracer: Tracer, call: Call) -> Mark | None:
     """Mixes the entries of one axis, which keeps its length: followed where it is not the channels'."""
     value, mark = only(tracer, call)
@@ -395,7 +181,6 @@ ELEMENTWISE = """
     selu sigmoid sign silu sin sinh softplus softshrink sqrt square sub tan tanh threshold to _to_copy trunc
     type_as where zero zero_
 """
-CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
 ALIKE = "zeros_like ones_like empty_like full_like"
 PIXELS = """
     max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
@@ -407,8 +192,6 @@ REDUCTIONS = "mean amax amin max.dim min.dim sum var std prod.dim_int logsumexp 
 COMPUTING: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE.split(), elementwise),
     **dict.fromkeys(ALIKE.split(), alike),
-    **dict.fromkeys(CONVOLUTIONS.split(), convolution),
-    "linear": linear,
     **dict.fromkeys(("batch_norm", "instance_norm"), norm),
     "group_norm": group_norm,
     "prelu": prelu,
@@ -417,7 +200,5 @@ COMPUTING: dict[str, Rule] = {
     **dict.fromkeys(PIXELS.split(), pixels),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(REDUCTIONS.split(), reduction),
-    **dict.fromkeys(("matmul", "bmm"), product),
-    "scaled_dot_product_attention": attention,
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "cumsum"), along),
 }

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.tracer import Call, Mark, Mask, Rule, Tracer, leaves, only
+from ms_automl.sparsity.marks import Mark, Mask
+from ms_automl.sparsity.tracer import Call, Rule, Tracer, leaves, only
 
 T = TypeVar("T", bound=np.generic)
 

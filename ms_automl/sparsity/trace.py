@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.sparsity.marks import Shrinking, Trace
+from ms_automl.sparsity.mixing import MIXING
 from ms_automl.sparsity.rules import COMPUTING
 from ms_automl.sparsity.shapes import SHAPES
-from ms_automl.sparsity.tracer import Shrinking, Trace, Tracer, leaves
+from ms_automl.sparsity.tracer import Tracer, leaves
 
-RULES = COMPUTING | SHAPES
+RULES = MIXING | COMPUTING | SHAPES
 
 
 def trace(

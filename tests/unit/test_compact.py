@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, flops_of_a_sample, head_specs, overparameterise, small_resnet
-from ms_automl.models.surgery import EmptyConv2d, Surgery, operate
+from ms_automl.models.replaced import EmptyConv2d
+from ms_automl.models.surgery import Surgery, operate
 from ms_automl.sparsity import GROUPINGS, build_groups
 from ms_automl.sparsity.compact import check_equal, compact, leftovers
 from ms_automl.tasks import classification, depth

@@ -11,7 +11,8 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import to_onnx
-from ms_automl.models.surgery import CountedLayerNorm, Surgery, operate
+from ms_automl.models.replaced import CountedLayerNorm
+from ms_automl.models.surgery import Surgery, operate
 from ms_automl.sparsity import build_groups
 from ms_automl.sparsity.compact import compact, randomised
 from ms_automl.sparsity.equality import check_equal, probes
