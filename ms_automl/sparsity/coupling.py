@@ -17,6 +17,7 @@ from ms_automl.errors import NetworkError
 from ms_automl.models import Layer, MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
+from ms_automl.models.surgery import Surgery
 from ms_automl.models.weights import turned, why_not_penalised
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
@@ -85,13 +86,18 @@ def couple(
     try:
         trunk = copied(network.trunk).cpu().eval()
         shrinking: Shrinking = {}
+        immovable: set[str] = set()
         while True:
             found = trace(trunk, images, shrinking=shrinking)
             _refuse_sharing(network, _passing(trunk, found))
+            for name in immovable:
+                found.channels.fix(found.rows[f"{name}.weight"], "a place where its zeros cannot be taken out")
             coupling = _number(network, layers, found)
-            before, shrinking = shrinking, _settled(network, coupling, images, shrinking)
-            if shrinking == before:
+            before, (shrinking, stuck) = shrinking, _settled(network, coupling, images, shrinking)
+            stuck -= _ends(coupling, found)
+            if shrinking == before and not stuck:
                 break
+            immovable |= stuck
         _check(trunk, coupling, images)
     except NetworkError as error:
         raise NetworkError(f"{error}{_instead(network, image_shape)}") from error
@@ -138,26 +144,49 @@ def _why_whole(layers: Mapping[str, Layer], found: Trace) -> dict[str, str]:
 
 
 @torch.no_grad()
-def _settled(network: MultiTaskNet, coupling: Coupling, images: Tensor, shrinking: Shrinking) -> Shrinking:
+def _settled(
+    network: MultiTaskNet, coupling: Coupling, images: Tensor, shrinking: Shrinking
+) -> tuple[Shrinking, set[str]]:
     """What has to shrink where, so that copies of which some groups are zero can be compacted.
 
     Streams lose different shares: sizes that code works out from one another fit where all lose the same.
+
+    Returns:
+        That, and the streams of which nothing was taken out.
     """
-    streams = torch.repeat_interleave(
-        torch.arange(len(coupling.counts)), torch.tensor(coupling.counts, dtype=torch.int64)
-    )
+    counts = torch.tensor(coupling.counts, dtype=torch.int64)
+    streams = torch.repeat_interleave(torch.arange(len(counts)), counts)
     within = {kind if isinstance(kind, type) else f"trunk.{kind}": part for kind, part in shrinking.items()}
+    stuck: set[str] = set()
     for seed in range(PATTERNS):
         generator = torch.Generator().manual_seed(seed)
-        shares = 0.2 + 0.5 * torch.rand(len(coupling.counts), generator=generator)
-        gone = torch.rand(len(streams), generator=generator) < shares[streams]
+        shares = 0.2 + 0.5 * torch.rand(len(counts), generator=generator)
+        gone = torch.cat([torch.rand(len(streams), generator=generator) < shares[streams], torch.zeros(1).bool()])
         some = randomised(copied(network).cpu(), seed, zeros=False)
-        _zero(some.trunk, coupling, torch.cat([gone, torch.zeros(1, dtype=torch.bool)]), 0)
+        _zero(some.trunk, coupling, gone, 0)
         try:
-            within = dict(settled(some, [images], within)[2])
+            _, surgery, found = settled(some, [images], within)
         except Exception:  # it cannot be; who trains it is told before
-            return shrinking
-    return {kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in within.items()}
+            return shrinking, set()
+        within = dict(found)
+        stuck = {name for name in coupling.streams if _stays(surgery, name, gone[coupling.outputs[name]])}
+    return {
+        kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in within.items()
+    }, stuck
+
+
+def _ends(coupling: Coupling, found: Trace) -> set[str]:
+    """The streams that the trunk gives: heads read them, and of a trunk without any nobody."""
+    seen = found.channels.find(np.fromiter(found.seen, np.int64))
+    rows = {name: found.channels.find(found.rows[f"{name}.weight"]) for name in coupling.streams}
+    return {name for name, ids in rows.items() if np.isin(ids, seen).any()}
+
+
+def _stays(surgery: Surgery, name: str, gone: Tensor) -> bool:
+    """Whether all rows of a layer are there yet that are zero."""
+    kept = surgery.outputs.get(f"trunk.{name}")
+    whole = kept is None or bool(torch.isin(gone.nonzero().flatten(), torch.tensor(kept)).all())
+    return whole and bool(gone.any()) and f"trunk.{name}" not in surgery.empty
 
 
 def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> None:

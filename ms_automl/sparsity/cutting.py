@@ -84,18 +84,27 @@ class Cutting:
             needed = self.stays.copy()
             for name, table in self.read.items():
                 needed[table[used(self.tensors[name][~self.gone[self.written[name]]])]] = True
-            for one in self.found.statistics.values():
-                needed[self.found.channels.find(one.ids[~one.zero])] = True
-            for ids, zero in self.found.products:
-                needed[self.found.channels.find(ids[~zero])] = True
+            needed[self._summed()] = True
             self.gone |= ~needed
+
+    def _summed(self) -> Ids:
+        """The channels that are not zero where they are summed up: in a mean, or in a product of matrices."""
+        sums = [(one.ids, one.zero) for one in self.found.statistics.values()] + self.found.products
+        return np.concatenate(
+            [np.zeros(0, np.int64), *(self.found.channels.find(ids[~zero]) for ids, zero in sums)]
+        )
 
     def _drop_constant(self) -> bool:
         """Give channels that are the same for every image to another one; whether any went."""
-        values = self.found.values
+        values, summed = self.found.values, set(self._summed().tolist())
         by_readers: dict[tuple[str, ...], list[int]] = {}
         for g, places in self.places.items():
-            if not self.stays[g] and not self.gone[g] and all(self._known(*place) for place in places):
+            if (
+                g not in summed
+                and not self.stays[g]
+                and not self.gone[g]
+                and all(self._known(*place) for place in places)
+            ):
                 by_readers.setdefault(tuple(name for name, _ in places), []).append(g)
         before = int(self.gone.sum())
         for group in by_readers.values():

@@ -123,7 +123,7 @@ def linear(tracer: Tracer, call: Call) -> Mark | None:
     if rows is None or tracer.depends(weight):
         return None
     if mark is not None and mark.axis != axis:  # the same for each channel, as in an MLP over pixels
-        tracer.fix([weight, *([] if call["bias"] is None else [call["bias"]])], tracer.place(call.name))
+        tracer.fix([weight, *([] if call["bias"] is None else [call["bias"]])], "what mixes pixels or tokens")
         return replace(mark, same=np.zeros_like(mark.same))
     same = mixing(tracer, call, value, mark, (weight != 0).numpy())
     biased(tracer, call, rows)
