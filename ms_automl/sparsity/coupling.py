@@ -90,8 +90,9 @@ def couple(
         while True:
             found = trace(trunk, images, shrinking=shrinking)
             _refuse_sharing(network, _passing(trunk, found))
-            for name in immovable:
-                found.channels.fix(found.rows[f"{name}.weight"], "a place where its zeros cannot be taken out")
+            for ids in (found.rows.get(f"{name}.weight") for name in immovable):
+                if ids is not None:
+                    found.channels.fix(ids, "a place where its zeros cannot be taken out")
             coupling = _number(network, layers, found)
             before, (shrinking, stuck) = shrinking, _settled(network, coupling, images, shrinking)
             stuck -= _ends(coupling, found)
@@ -279,5 +280,7 @@ def _check(trunk: nn.Module, coupling: Coupling, images: Tensor) -> None:
         before = leaves(trunk(images))
         _zero(trunk, coupling, gone, -2)
         for one, other in zip(before, leaves(trunk(images)), strict=True):
+            if not bool(one.isfinite().all()):
+                raise NetworkError("the trunk gives NaN or infinity where the group of a channel is zero")
             if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
                 raise NetworkError("in this trunk a channel whose group is zero is still felt by others")

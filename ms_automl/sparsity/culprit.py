@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ms_automl.models.surgery import plain
 from ms_automl.sparsity.marks import CUT, Mask
 
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+HOLDERS = (nn.ModuleList, nn.ModuleDict)  # nobody calls them: the code is further out
 Outputs = dict[str, list[Tensor | None]]
 
 
@@ -20,7 +20,7 @@ def culprit(
 ) -> type[nn.Module] | str | None:
     """The class of the first module that fails or whose output differs; None where none can be blamed.
 
-    Of a container of torch's, which says nothing of what is in it, it is the name.
+    Of an ``nn.Sequential``, whose class says nothing of what is in it, it is the name.
 
     A layer of a known kind computes what it should, but for what it is given: its holder is to blame.
 
@@ -70,11 +70,14 @@ def _alike(old: Tensor, new: Tensor, kept: tuple[int, Mask] | None) -> bool:
         old = old.index_select(axis, torch.from_numpy(stay).nonzero().flatten())
     elif old.shape != new.shape:
         return True  # nothing is known of its channels
-    return old.shape == new.shape and torch.allclose(old, new, rtol=1e-3, atol=1e-4 * float(old.abs().max()))
+    if old.shape != new.shape or not bool(old.isfinite().all()):
+        return torch.equal(old.isfinite(), new.isfinite()) if old.shape == new.shape else False
+    largest = float(old.abs().max()) if old.numel() else 0.0
+    return torch.allclose(old, new, rtol=1e-3, atol=1e-4 * largest)
 
 
 def _kind(network: nn.Module, name: str) -> type[nn.Module] | str | None:
-    while name and (isinstance(network.get_submodule(name), CUT) or plain(network.get_submodule(name))):
+    while name and (isinstance(one := network.get_submodule(name), (*CUT, *HOLDERS)) or plain(one)):
         name = name.rpartition(".")[0]
     kind = type(network.get_submodule(name))
-    return None if not name else name if kind in CONTAINERS else kind
+    return None if not name else name if kind is nn.Sequential else kind

@@ -72,7 +72,7 @@ class Cutting:
 
     def kept_of_outputs(self) -> dict[str, tuple[int, Mask] | None]:
         """By module, the axis of the channels of what it gave and which of them stay; None where none is known."""
-        alive = ~self.gone
+        alive = self._alive()
         return {
             name: None if mark is None else (mark.axis, alive[self.found.channels.find(mark.ids)])
             for name, mark in self.found.given.items()
@@ -163,7 +163,7 @@ class Cutting:
 
     def _numbers(self, name: str, split: list[Ids]) -> dict[str, int]:
         """The attributes of a module that may say into how many parts it divides an axis, and what they become."""
-        alive, module = ~self.gone, self.network.get_submodule(name)
+        alive, module = self._alive(), self.network.get_submodule(name)
         found: dict[str, int] = {}
         for ids in split:
             left = int(alive[self.found.channels.find(ids)].sum())
@@ -179,12 +179,17 @@ class Cutting:
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         return (self.names[id(tensor)] for _, tensor in sorted(own, key=lambda one: one[0] != "weight"))
 
-    def _kept(self) -> tuple[dict[str, Mask], ...]:
-        """By tensor, which entries stay; where one keeps a channel, all that share it and its readers do too."""
-        alive = ~self.gone
+    def _alive(self) -> Mask:
+        """[channels] whether it stays; where a tensor keeps one, all that share it and its readers do too."""
+        alive: Mask = ~self.gone
         for table in (*self.written.values(), *self.own.values()):
             if not alive[table].any():
                 alive[table[0]] = True  # a tensor needs a channel; nobody reads this one
+        return alive
+
+    def _kept(self) -> tuple[dict[str, Mask], ...]:
+        """By tensor, which entries stay."""
+        alive = self._alive()
         norms = self.found.norms | {name: one.ids for name, one in self.found.statistics.items()}
         norms = {name: self.found.channels.find(ids) for name, ids in norms.items()}
         tables = (self.written, self.read, norms, self.own)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
+from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.models.replaced import CountedLayerNorm
@@ -170,3 +171,72 @@ def test_a_compact_transformer_goes_into_a_program_and_into_onnx():
     images = torch.randn(5, *SHAPE)
     torch.testing.assert_close(program(images)["kind"], small(images)["kind"])
     to_onnx(small, SHAPE)  # compared there
+
+
+class Held(nn.Module):
+    """The number of heads is a constant of the code, and the layers are in a container that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"qkv": nn.Linear(8, 24), "out": nn.Linear(8, 8)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.parts["qkv"](x).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return self.parts["out"](((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class Counting(Attention):
+    """The number of heads is an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.out = 2, nn.Linear(8, 24), nn.Linear(8, 8)
+
+
+class Listed(nn.Module):
+    """Attention between two layers, in a list."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Conv2d(3, 8, 4, 4), attention, nn.Linear(8, 8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, attention, last = self.parts
+        return last(attention(first(x).flatten(2).transpose(1, 2))).mean(1)
+
+
+@pytest.mark.parametrize("attention", [Held, Counting])
+@pytest.mark.parametrize("gone", [4, 8])
+def test_whose_code_has_a_size_is_found_behind_containers_and_where_all_of_it_goes(attention, gone):
+    sparse = network(Listed(attention()), 8)
+    with torch.no_grad():
+        sparse.trunk.parts[2].weight[:, :gone] = 0
+        if attention is Held:
+            sparse.trunk.parts[1].parts["out"].weight[:, :4] = 0
+    small, _ = compact(sparse, SHAPE)
+    check_equal(sparse, small, probes(SHAPE))
+
+
+def test_two_shuffles_of_different_parts_are_followed_as_far_as_they_go_together():
+    class Shuffle(nn.Module):
+        def __init__(self, parts: int) -> None:
+            super().__init__()
+            self.work = lambda x: x.unflatten(1, (parts, -1)).transpose(1, 2).flatten(1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.work(x)
+
+    trunk = nn.Sequential(nn.Conv2d(3, 6, 3), Shuffle(2), Shuffle(3), nn.Conv2d(6, 6, 3), nn.Flatten(2))
+    groups = build_groups(MultiTaskNet(trunk, {"k": nn.Conv1d(6, 4, 1)}).eval(), "coupled", SHAPE)
+    assert "3" in groups.names
+
+
+def test_a_trunk_that_gives_nan_where_channels_are_zero_is_refused_in_one_line():
+    class Divided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.abs().amax((2, 3), True)
+
+    trunk = nn.Sequential(nn.Conv2d(3, 6, 3), Divided(), nn.Conv2d(6, 6, 3))
+    with pytest.raises(NetworkError, match="gives NaN or infinity") as caught:
+        build_groups(MultiTaskNet(trunk, {"k": nn.Conv2d(6, 4, 1)}).eval(), "coupled", SHAPE)
+    assert "\n" not in str(caught.value)
