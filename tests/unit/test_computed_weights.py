@@ -56,8 +56,9 @@ def test_a_computed_weight_is_in_no_group_and_alone_it_is_refused(computed: Call
 def test_coupled_channels_that_a_computed_weight_writes_stay(computed: Callable[..., nn.Module]) -> None:
     network = chain(computed(conv(8, 8))).eval()
     groups = build_groups(network, "coupled", SHAPE)
-    assert groups.names == ("0", "4")  # what '2' writes has no group
-    assert groups.counts == [8, 8]
+    assert groups.names == ("4",)  # what '2' writes has no group, nor has what it reads: its columns cannot be cut
+    assert groups.counts == [8]
+    assert groups.left_out["0"] == "it ends in a place where its zeros cannot be taken out"
     before = network.trunk[2].weight.detach().clone()
     groups.scale_((torch.arange(len(groups.layer)) % 2).float())
     assert torch.equal(network.trunk[2].weight, before)
