@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ms_automl.models.weights import Layer, channel_axis, turned
+from ms_automl.models.weights import Layer, channel_axis, is_transposed
 
 Zeroed = Callable[[Tensor], Tensor]
 
@@ -76,7 +76,7 @@ def _by_rows(weight: Tensor) -> Iterator[_Trial]:
 def _by_output(layer: Layer) -> Tensor:
     """Its weight as [out, in, …]."""
     weight = layer.weight.detach()
-    return weight.transpose(0, 1) if turned(layer) else weight
+    return weight.transpose(0, 1) if is_transposed(layer) else weight
 
 
 def _ignores(layer: Layer, weight: Tensor, trial: _Trial, one: Tensor, other: Tensor) -> bool:

@@ -16,17 +16,9 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models.replaced import CountedLayerNorm, EmptyConv2d, EmptyLinear, SelectedConv2d, SelectedLinear
-from ms_automl.models.weights import has_own_weight
+from ms_automl.models.weights import LAYERS, has_own_weight, is_transposed
 
 Kept = dict[str, list[int]]
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 
 
 @dataclass(frozen=True)
@@ -178,9 +170,8 @@ def _fold(norm: nn.Module, conv: nn.Module) -> None:
 
 def plain(module: nn.Module) -> bool:
     """Whether a layer computes what its class in torch, or here, does, and nothing else."""
-    known = (
-        *CONVOLUTIONS,
-        nn.Linear,
+    known: tuple[type[nn.Module], ...] = (
+        *LAYERS,
         nn.BatchNorm2d,
         nn.GroupNorm,
         SelectedConv2d,
@@ -255,11 +246,11 @@ def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None)
     convolves = isinstance(module, nn.modules.conv._ConvNd)
     grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
     reads = isinstance(module, nn.Linear) or (convolves and not grouped)
-    turned = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    transposed = is_transposed(module)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.ndim or (isinstance(module, nn.PReLU) and tensor.numel() == 1):
             continue  # batch norm's counter; one slope for all channels
-        weighs = turned and name == "weight"
+        weighs = transposed and name == "weight"
         kept = tensor.detach()
         if outputs is not None:
             kept = kept[:, outputs] if weighs else kept[outputs]

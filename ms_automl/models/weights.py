@@ -20,7 +20,7 @@ def mixes(module: nn.Module) -> TypeGuard[Layer]:
     return isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1
 
 
-def turned(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
     """Whether the weight of a layer is [in, out, …]."""
     return isinstance(module, nn.modules.conv._ConvTransposeNd)
 

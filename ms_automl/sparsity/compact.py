@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.surgery import Surgery, foldable, operate
-from ms_automl.models.weights import turned
+from ms_automl.models.weights import is_transposed
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
@@ -206,7 +206,7 @@ def leftovers(network: MultiTaskNet, surgery: Surgery) -> dict[str, Leftover]:
     for name, conv in plain.penalised().items():
         path = f"trunk.{name}"
         zero = conv.weight.detach() == 0
-        zero = zero.transpose(0, 1) if turned(conv) else zero
+        zero = zero.transpose(0, 1) if is_transposed(conv) else zero
         rows = surgery.outputs.get(path, list(range(zero.shape[0])))
         columns = surgery.inputs.get(path, list(range(zero.shape[1])))
         columns = [columns[index] for index in surgery.selected.get(path, range(len(columns)))]

@@ -18,7 +18,7 @@ from ms_automl.models import Layer, MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
 from ms_automl.models.surgery import Surgery
-from ms_automl.models.weights import turned, why_not_penalised
+from ms_automl.models.weights import is_transposed, why_not_penalised
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised, settled
@@ -195,7 +195,7 @@ def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> No
     parameters = dict(trunk.named_parameters(remove_duplicate=False))
 
     def axis(name: str) -> int:
-        return int(turned(trunk.get_submodule(name)))
+        return int(is_transposed(trunk.get_submodule(name)))
 
     rows = {f"{name}.weight": (axis(name), index) for name, index in coupling.outputs.items()}
     for name, (side, index) in (rows | coupling.companions).items():
@@ -235,7 +235,9 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
         group |= {root: len(group) + index for index, root in enumerate(new)}
         if new:
             counts[name] = len(new)
-    sizes = {name: [*layer.weight.shape[:2]][:: -1 if turned(layer) else 1] for name, layer in layers.items()}
+    sizes = {
+        name: [*layer.weight.shape[:2]][:: -1 if is_transposed(layer) else 1] for name, layer in layers.items()
+    }
     outputs = {name: index_of(found.rows.get(f"{name}.weight"), size[0]) for name, size in sizes.items()}
     inputs = {name: index_of(found.columns.get(f"{name}.weight"), size[1]) for name, size in sizes.items()}
     for name, weight in _grouped(trunk, found).items():
@@ -244,7 +246,7 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
             outputs[name], inputs[name] = index, index_of(None, weight.shape[1])
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
-    written = {name: (int(name in found.turned), ids) for name, ids in found.rows.items()}
+    written = {name: (int(name in found.transposed), ids) for name, ids in found.rows.items()}
     written |= {name: (mark.axis, mark.ids) for name, mark in found.own.items()}
     for name, parameter in trunk.named_parameters():
         penalised = name.removesuffix(".weight") in outputs

@@ -27,7 +27,8 @@ class Cutting:
         shrinking: as of :func:`~ms_automl.sparsity.trace.trace`.
 
     Attributes:
-        written: by name of a parameter or buffer, [its length] the channel of each entry along its first axis.
+        written: by name of a layer's parameter or buffer, the channel of each entry along its outputs' axis.
+        own: the same of those that stand by themselves.
         read: by name of a weight that mixes channels, [in] the channel that each input reads.
         gone: [channels] whether it goes.
     """
@@ -44,7 +45,7 @@ class Cutting:
         self.names = {id(tensor): name for name, tensor in tensors}
         self.found = trace(network, images, shrinking=shrinking)
         self.tensors = {name: tensor.detach() for name, tensor in tensors}  # weights as [out, in, …]
-        self.tensors |= {name: self.tensors[name].transpose(0, 1) for name in self.found.turned}
+        self.tensors |= {name: self.tensors[name].transpose(0, 1) for name in self.found.transposed}
         channels = self.found.channels
         self.written = {name: channels.find(ids) for name, ids in self.found.rows.items()}
         self.read = {name: channels.find(ids) for name, ids in self.found.columns.items()}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.models import Layer, MultiTaskNet
-from ms_automl.models.weights import turned
+from ms_automl.models.weights import is_transposed
 from ms_automl.sparsity.memberships import AxisMembership, Blocks, ElementMembership, Members, Membership
 
 Layers = Mapping[str, Layer]
@@ -222,7 +222,7 @@ def _layers(network: MultiTaskNet, layers: Layers | None) -> tuple[list[str], li
 
 def axes_of(network: MultiTaskNet, names: Iterable[str], axis: int) -> list[int]:
     """By layer, where the axis of its weight [out, in, …] lies."""
-    return [1 - axis if turned(network.trunk.get_submodule(name)) else axis for name in names]
+    return [1 - axis if is_transposed(network.trunk.get_submodule(name)) else axis for name in names]
 
 
 def _may_go(network: MultiTaskNet, weight: Tensor) -> bool:

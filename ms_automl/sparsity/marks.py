@@ -79,7 +79,7 @@ class Trace:
         rows: by name of a parameter or buffer, [its length] the channel of each entry along its first axis; of a
             transposed convolution's weight along its second.
         columns: by name of a weight that mixes channels, [in] the channel that each input reads.
-        turned: names of transposed convolutions' weights [in, out, …].
+        transposed: names of transposed convolutions' weights [in, out, …].
         norms: by name of a group norm, [channels] theirs.
         statistics: by name of a layer norm, what it normalises.
         own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
@@ -97,7 +97,7 @@ class Trace:
     channels: Channels = field(default_factory=Channels)
     rows: dict[str, Ids] = field(default_factory=dict)
     columns: dict[str, Ids] = field(default_factory=dict)
-    turned: set[str] = field(default_factory=set)
+    transposed: set[str] = field(default_factory=set)
     norms: dict[str, Ids] = field(default_factory=dict)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     own: dict[str, Mark] = field(default_factory=dict)

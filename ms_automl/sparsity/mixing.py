@@ -19,16 +19,16 @@ STEADY = 1e-6
 def convolution(tracer: Tracer, call: Call) -> Mark | None:
     """Ungrouped: reads all channels and writes others. Grouped: what a group reads and writes is one channel."""
     value, mark = only(tracer, call)
-    weight, groups, turned = call["weight"], call["groups"], "transpose" in call.name
+    weight, groups, transposed = call["weight"], call["groups"], "transpose" in call.name
     axis = value.ndim - weight.ndim + 1
-    if tracer.depends(weight) or (mark is not None and mark.axis != axis) or (turned and groups > 1):
+    if tracer.depends(weight) or (mark is not None and mark.axis != axis) or (transposed and groups > 1):
         return None
-    rows = tracer.rows(weight, int(turned))
+    rows = tracer.rows(weight, int(transposed))
     if rows is None:
         return computed(tracer, call, mark, axis) if groups == 1 else None
-    alive = (weight.transpose(0, 1) if turned else weight).ne(0).flatten(2).any(2).numpy()
-    if turned:
-        tracer.found.turned.add(tracer.names[id(weight)])
+    alive = (weight.transpose(0, 1) if transposed else weight).ne(0).flatten(2).any(2).numpy()
+    if transposed:
+        tracer.found.transposed.add(tracer.names[id(weight)])
     if groups == 1:
         same = mixing(tracer, call, value, mark, alive)
     elif tracer.holder([weight]) is None:
@@ -68,7 +68,7 @@ def computed(tracer: Tracer, call: Call, mark: Mark | None, axis: int) -> Mark:
     tracer.fix([one for one in (call["weight"], call["bias"]) if one is not None], COMPUTED)
     if mark is not None:
         tracer.found.heard |= set(mark.ids.tolist())
-    ids = tracer.channels.new(call["weight"].shape[0])
+    ids = tracer.channels.new(call["weight"].shape[int("transpose" in call.name)])
     tracer.channels.fix(ids, COMPUTED)
     return Mark(axis, ids, np.zeros(len(ids), np.bool_))
 

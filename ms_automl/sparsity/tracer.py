@@ -1,9 +1,10 @@
 """Where the channels of a network go: one forward, in which every operation says what it does to them.
 
 Each tensor on the way may have one axis of channels, whose entries have numbers (:class:`Channels`). An operation
-that :mod:`~ms_automl.sparsity.rules` knows hands them on, makes channels one, or reads them; one that it does not
-know makes every channel that it is given one that must stay. So what the trace cannot follow is kept, and nothing
-is decided about it. The idea of channels that are one is DepGraph's (Fang et al. 2023, arXiv 2301.12900).
+that ``mixing.py``, ``rules.py`` or ``shapes.py`` knows hands them on, makes channels one, or reads them; one that
+none of them knows makes every channel that it is given one that must stay. So what the trace cannot follow is
+kept, and nothing is decided about it. The idea of channels that are one is DepGraph's (Fang et al. 2023, arXiv
+2301.12900).
 
 What is the same for every image follows from the weights: a filter of zeros emits its bias, whatever it sees. Its
 value is then read off the forward.
@@ -52,7 +53,7 @@ class Tracer(TorchDispatchMode):
         self.found = (
             Trace()
             if known is None
-            else Trace(known.channels, known.rows, known.columns, known.turned, own=known.own)
+            else Trace(known.channels, known.rows, known.columns, known.transposed, own=known.own)
         )
         self.channels = self.found.channels
         self.stack: list[tuple[str, nn.Module, int | None]] = [("", module, None)]  # the axis of what it is given
