@@ -13,6 +13,7 @@ from ms_automl.errors import ConfigError, NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.leaves import leaves
 from ms_automl.models.penalised import tried
+from ms_automl.models.weights import LAYERS, names_of_modules
 
 Chosen = Callable[[str], bool] | Collection[str]
 
@@ -70,7 +71,7 @@ def check_metric(name: str, optimizers: Sequence[torch.optim.Optimizer], given: 
         raise ConfigError(f"prox_metric='adam' is that of one Adam or AdamW, but got {kinds}: take 'euclidean'")
 
 
-def kept_layers(
+def kept_modules(
     network: MultiTaskNet,
     image_shape: tuple[int, int, int],
     keep: Chosen | str,
@@ -79,15 +80,18 @@ def kept_layers(
     *,
     ends: bool,
 ) -> Mapping[str, str]:
-    """Layers of the trunk that λ shall leave alone, and why, by name.
+    """What of the trunk shall be left alone, and why, by name of a module, or of a parameter of one.
+
+    A layer mixes channels by its weight. Of everything else, such as a norm, it is what goes with the channels of
+    coupled groups.
 
     Args:
         network: as :func:`as_network` gives it.
         image_shape: (channels, H, W).
-        keep: layers to leave alone: a predicate on names, or names of modules, which stand for all in them.
+        keep: what to leave alone: a predicate on names of modules, or names, which stand for all in them.
         only: the layers to take and no others; None takes all.
         trained: the parameters that an optimiser has.
-        ends: whether what the trunk gives is the model's own output, whose layers are left alone.
+        ends: whether what the trunk gives is the model's own output, which is left alone.
 
     Raises:
         NetworkError: for a name that no module has, or a model that does not run.
@@ -96,30 +100,33 @@ def kept_layers(
     kept, taken = _chooser(keep, modules, "keep"), None if only is None else _chooser(only, modules, "only")
     held = {id(value) for value in trained}
     last = _ends(network, image_shape) if ends else set()
-    found, users = {}, _users(network)
-    for name, conv in network.layers().items():
-        names = users.get(id(conv._parameters.get("weight")), [name])  # a weight of several is one thing
+    found: dict[str, str] = {}
+    users, aliases = _users(network.trunk), names_of_modules(network.trunk)
+    for name, module in network.trunk.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        weight = own.get("weight")
+        names = aliases[module] if weight is None else users[weight]  # a weight of several is one thing
         if any(map(kept, names)):
             found[name] = "it is in `keep`"
-        elif taken is not None and not any(map(taken, names)):
+        elif taken is not None and isinstance(module, LAYERS) and not any(map(taken, names)):
             found[name] = "it is not in `only`"
         elif last.intersection(names):
             found[name] = "its outputs are the model's own"
-        elif (
-            conv._parameters.get("weight") is not None
-            and conv.weight.requires_grad
-            and id(conv.weight) not in held
-        ):
-            found[name] = "no optimizer that was given trains it"
+        else:
+            loose = [key for key, value in own.items() if value.requires_grad and id(value) not in held]
+            whole = name if isinstance(module, LAYERS) else f"{name}.weight"
+            keys = (whole if key == "weight" else f"{name}.{key}" for key in loose)
+            found |= dict.fromkeys((key.lstrip(".") for key in keys), "no optimizer that was given trains it")
     return found
 
 
-def _users(network: MultiTaskNet) -> dict[int, list[str]]:
-    """By id of a weight, the layers of the trunk that have it."""
-    found: dict[int, list[str]] = {}
-    for name, conv in network.layers().items():
-        found.setdefault(id(conv._parameters.get("weight")), []).append(name)
-    return {key: names for key, names in found.items() if key != id(None)}
+def _users(trunk: nn.Module) -> dict[Tensor, list[str]]:
+    """By weight, the names of the modules that have it."""
+    found: dict[Tensor, list[str]] = {}
+    for name, module in trunk.named_modules(remove_duplicate=False):
+        if (weight := module._parameters.get("weight")) is not None:
+            found.setdefault(weight, []).append(name)
+    return found
 
 
 def _chooser(chosen: Chosen | str, modules: Collection[str], argument: str) -> Callable[[str], bool]:
@@ -134,14 +141,15 @@ def _chooser(chosen: Chosen | str, modules: Collection[str], argument: str) -> C
 
 
 def _ends(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> set[str]:
-    """Names of the layers whose outputs are the model's own."""
+    """Names of the modules by whose weights the model's own outputs are made."""
 
     def look(twin: MultiTaskNet, images: Tensor) -> set[str]:
         twin.float().requires_grad_(True).eval()
         images.requires_grad_()
         with torch.enable_grad():
             weights = output_weights(images, twin.trunk(images))
-        return {name for name, conv in twin.layers().items() if id(conv.weight) in weights}
+        parts = dict(twin.trunk.named_modules()).items()
+        return {name for name, part in parts if any(id(one) in weights for one in part.parameters(recurse=False))}
 
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     return tried(look, network, images, "the model fails")

@@ -21,7 +21,7 @@ from ms_automl.models.penalised import told
 from ms_automl.sparsifier.base import GroupSparsifier
 from ms_automl.sparsifier.goal import Goal
 from ms_automl.sparsifier.ranks import Ranks, refuse_sharded
-from ms_automl.sparsifier.scope import Chosen, as_network, check_metric, image_shape_of, kept_layers, unwrapped
+from ms_automl.sparsifier.scope import Chosen, as_network, check_metric, image_shape_of, kept_modules, unwrapped
 from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups, build_groups
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ class Sparsifier(GroupSparsifier):
             ramp, which then begins after a fifth of the phase (:class:`~ms_automl.meta.early.EarlyReference`).
         outer_loss: the model's loss on a fresh validation batch, for the learners that take a gradient of it.
         bounds: (low, high) of λ; None reads them off the weights (:class:`~ms_automl.meta.bounds.MeasuredBounds`).
-        keep: layers to leave alone: names of modules, which stand for all in them, or a predicate on names.
-            Layers whose outputs are the model's own are always left alone.
-        only: the layers to take and no others.
+        keep: what to leave alone: names of modules, which stand for all in them, or a predicate on names. Under
+            ``coupled`` the channels that pass a norm or a grouped convolution in it stay, too. Layers whose
+            outputs are the model's own are always left alone.
+        only: the layers to take and no others: convolutions and linear layers.
         removable: names of layers with a skip around them, which may lose every channel.
         prox_share: share of the steps that the sparsifying phase takes.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
@@ -137,7 +138,7 @@ class Sparsifier(GroupSparsifier):
             trained = [value for one in optimizers for group in one.param_groups for value in group["params"]]
             whole = self.network is not self.model
             check_metric(prox_metric, optimizers, schedule is not None)
-            kept = kept_layers(self.network, self.image_shape, keep, only, trained, ends=whole)
+            kept = kept_modules(self.network, self.image_shape, keep, only, trained, ends=whole)
             groups = build_groups(self.network, grouping, self.image_shape, kept)
             if any(weight.dtype not in (torch.float32, torch.float64) for weight in groups.weights):
                 raise ConfigError(

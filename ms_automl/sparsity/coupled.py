@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -28,18 +29,23 @@ class CoupledGroups(Groups):
     Args:
         network: its trunk is traced; it is referred to, not copied.
         image_shape: (channels, H, W) of the images it takes.
-        layers: which of its convolutions are grouped; all ``penalised()`` ones where not given. Where each channel
-            of one is written by something that is frozen or computed, it is left out.
+        layers: which of its layers are grouped; all ``penalised()`` ones where not given. Where each channel of
+            one is written by something that is frozen, computed or kept, it is left out.
+        kept: by name of a module or a parameter, why it is to be left alone: channels that pass it stay.
 
     Raises:
         NetworkError: where the trunk's channels cannot be coupled, or where none can go.
     """
 
     def __init__(
-        self, network: MultiTaskNet, image_shape: tuple[int, int, int], layers: Layers | None = None
+        self,
+        network: MultiTaskNet,
+        image_shape: tuple[int, int, int],
+        layers: Layers | None = None,
+        kept: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         layers = network.penalised() if layers is None else layers
-        coupling = couple(network, image_shape, layers)
+        coupling = couple(network, image_shape, layers, kept)
         indices = {name: (coupling.outputs[name], coupling.inputs[name]) for name in coupling.outputs}
         indices = {name: both for name, both in indices.items() if bool((torch.cat(both) != ABSENT).any())}
         if not indices:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -65,7 +66,10 @@ class Coupling:
 
 
 def couple(
-    network: MultiTaskNet, image_shape: tuple[int, int, int], layers: Mapping[str, Layer] | None = None
+    network: MultiTaskNet,
+    image_shape: tuple[int, int, int],
+    layers: Mapping[str, Layer] | None = None,
+    kept: Mapping[str, str] = MappingProxyType({}),
 ) -> Coupling:
     """Find the coupled channels of a network's trunk; leaves the network as it is.
 
@@ -76,6 +80,7 @@ def couple(
         network: its trunk is traced on random images.
         image_shape: (channels, H, W).
         layers: which of its layers are coupled; all ``penalised()`` ones where not given.
+        kept: by name of a module or a parameter, why the channels that pass it stay.
 
     Raises:
         NetworkError: where the trunk cannot be traced, where a channel whose group is zero would still be felt, or
@@ -90,6 +95,7 @@ def couple(
         while True:
             found = trace(trunk, images, shrinking=shrinking)
             _refuse_sharing(network, _passing(trunk, found))
+            _keep(found, kept)
             for ids in (found.rows.get(f"{name}.weight") for name in immovable):
                 if ids is not None:
                     found.channels.fix(ids, "a place where its zeros cannot be taken out")
@@ -133,6 +139,13 @@ def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
     except Exception:  # then it is none
         return ""
     return f"; {INSTEAD}"
+
+
+def _keep(found: Trace, kept: Mapping[str, str]) -> None:
+    """Say that the channels stay that pass what is to be left alone."""
+    for name, ids in [*found.rows.items(), *((name, mark.ids) for name, mark in found.own.items())]:
+        for one in {name, name.rpartition(".")[0]} & kept.keys():
+            found.channels.fix(ids, f"'{one}' ({kept[one]})")
 
 
 def _why_whole(layers: Mapping[str, Layer], found: Trace) -> dict[str, str]:

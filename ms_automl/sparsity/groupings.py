@@ -11,11 +11,11 @@ from ms_automl.models.penalised import told
 from ms_automl.sparsity.coupled import CoupledGroups
 from ms_automl.sparsity.groups import ChannelGroups, FilterGroups, Groups, Layers, WeightGroups
 
-GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Layers], Groups]] = {
-    "input_channel": lambda network, _, layers: ChannelGroups(network, layers),
-    "output_channel": lambda network, _, layers: FilterGroups(network, layers),
+GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Layers, Mapping[str, str]], Groups]] = {
+    "input_channel": lambda network, _, layers, __: ChannelGroups(network, layers),
+    "output_channel": lambda network, _, layers, __: FilterGroups(network, layers),
     "coupled": CoupledGroups,
-    "weight": lambda network, _, layers: WeightGroups(network, layers),
+    "weight": lambda network, _, layers, __: WeightGroups(network, layers),
 }
 
 
@@ -32,7 +32,7 @@ def build_groups(
             :func:`~ms_automl.models.penalised.find_penalised` finds.
         grouping: a key of :data:`GROUPINGS`.
         image_shape: (channels, H, W) of the images it takes; tells `coupled` what to trace it with.
-        kept: by name, why a convolution is not to be grouped.
+        kept: by name of a module or a parameter, why it is to be left alone.
 
     Raises:
         ConfigError: for an unknown name.
@@ -41,7 +41,7 @@ def build_groups(
     if grouping not in GROUPINGS:
         raise unknown_name("grouping", grouping, list(GROUPINGS))
     found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
-    groups = GROUPINGS[grouping](network, image_shape, found.layers)
+    groups = GROUPINGS[grouping](network, image_shape, found.layers, kept)
     groups.share = groups.total / found.parameters
     groups.left_out = {**found.left_out, **groups.left_out}
     return groups

@@ -112,3 +112,69 @@ def test_a_weight_of_two_layers_is_kept_under_either_name():
         model.body.append(twin)
         sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, keep=[name], target=0.1)
         assert sparsifier.groups.names == ("stem.0", "down")
+
+
+class Block(nn.Module):
+    """What coupled groups reach beyond their layers: norms, a grouped convolution, a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.point = nn.Sequential(nn.Conv2d(8, 12, 1), nn.GroupNorm(3, 12), nn.ReLU(), nn.Conv2d(12, 8, 1))
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images):
+        deep = self.depthwise(self.stem(images)) * self.scale
+        return self.head(self.norm(self.point(deep).mean((2, 3))))
+
+
+@pytest.mark.parametrize("name", ["stem", "stem.0", "stem.1", "depthwise", "point", "point.1", "point.3", "norm"])
+@pytest.mark.filterwarnings("ignore:λ can act on")
+def test_nothing_of_what_is_kept_changes_where_channels_are_coupled(name):
+    """Were all groups gone at once: weights, norms, biases."""
+    torch.manual_seed(0)
+    model = Block()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.rand_like(parameter) + 0.5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    groups = _coupled(model, keep=[name]).groups
+    groups.scale_(torch.zeros(len(groups.layer)))
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert not [key for key in changed if key.startswith(f"{name}.")]
+
+
+@pytest.mark.filterwarnings("ignore:λ can act on")
+def test_only_is_of_layers_and_what_passes_their_channels_goes_along():
+    groups = _coupled(Block(), only=["point"]).groups
+    assert groups.names == ("point.0", "point.3")
+    assert len(groups.companions) == 6  # the bias and the norm behind each
+    with pytest.raises(NetworkError, match=r"no coupled channel .*'depthwise' \(it is not in `only`\)"):
+        _coupled(Block(), only=["stem"])
+
+
+@pytest.mark.filterwarnings("ignore:λ can act on")
+def test_what_no_optimizer_trains_keeps_its_channels():
+    model = Block()
+    optimizer = torch.optim.SGD(
+        [value for name, value in model.named_parameters() if name != "stem.1.bias"], lr=0.1
+    )
+    groups = _coupled(model, optimizer).groups
+    assert groups.names == ("point.0", "point.3")
+
+
+def test_a_grouped_convolution_that_makes_the_models_own_outputs_is_left_alone():
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6)
+    )
+    groups = _coupled(model).groups
+    assert groups.names == ("0",)
+
+
+def _coupled(model, optimizer=None, **arguments):
+    optimizer = adamw(model) if optimizer is None else optimizer
+    return Sparsifier(model, optimizer, example=example(), steps=10, target=0.05, grouping="coupled", **arguments)
