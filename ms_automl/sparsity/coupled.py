@@ -11,7 +11,7 @@ from torch import Tensor
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity.coupling import ABSENT, INSTEAD, couple
-from ms_automl.sparsity.groups import Groups, Layers, axes_of
+from ms_automl.sparsity.groups import Groups, Layers
 from ms_automl.sparsity.memberships import IndexedMembership
 
 
@@ -54,19 +54,21 @@ class CoupledGroups(Groups):
                 whys or "something frozen or computed writes into all of them: a bias, a batch norm, a convolution"
             )
             raise NetworkError(f"no coupled channel of the trunk can go ({whys}); {INSTEAD}")
-        weights: list[Tensor] = [network.trunk.get_parameter(f"{name}.weight") for name in indices]
+        weights: list[Tensor] = [network.trunk.get_parameter(name) for name in indices]
         device, count, shapes = weights[0].device, sum(coupling.counts), [weight.shape for weight in weights]
         memberships = [
             IndexedMembership(
-                axes_of(network, indices, axis),
+                [one for one, name in zip(axes, coupling.outputs, strict=True) if name in indices],
                 shapes,
-                [both[axis].to(device) for both in indices.values()],
+                [both[side].to(device) for both in indices.values()],
                 count,
             )
-            for axis in (0, 1)
+            for side, axes in enumerate(coupling.sides())
         ]
         super().__init__(coupling.streams, weights, coupling.counts, memberships, coupling.removable)
-        self.left_out = {name: f"it ends in {why}" for name, why in coupling.whole.items() if name not in indices}
+        self.left_out = {
+            name: f"it ends in {why}" for name, why in coupling.whole.items() if f"{name}.weight" not in indices
+        }
         parameters = dict(network.trunk.named_parameters())
         self.companions: list[Tensor] = [parameters[name] for name in coupling.companions]
         axes, numbers = zip(*coupling.companions.values(), strict=True) if coupling.companions else ((), ())

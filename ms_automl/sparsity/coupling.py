@@ -46,8 +46,10 @@ class Coupling:
         counts: channels by stream.
         removable: by stream, whether all of it may go: everything that writes it has a skip around it, and no
             head reads it.
-        outputs: by penalised layer, also by convolution of groups, [out] the group of each channel it writes.
-        inputs: by penalised layer, [in] the group of each channel it reads, or ABSENT.
+        outputs: by name of a penalised weight, one of a convolution of groups too, [out] the group of each channel
+            that it writes.
+        inputs: by name of such a weight, [in] the group of each channel it reads, or ABSENT.
+        transposed: names of those that are [in, out, …].
         companions: by name of a parameter that is not penalised, an axis of it, and the group of each entry along
             that, or ABSENT. They are what a dead channel would still emit: biases, batch norm's γ and β.
         whole: by layer, why none of the channels that it writes has a group.
@@ -61,8 +63,14 @@ class Coupling:
     removable: tuple[bool, ...]
     outputs: dict[str, Tensor]
     inputs: dict[str, Tensor]
+    transposed: frozenset[str]
     companions: dict[str, tuple[int, Tensor]]
     whole: dict[str, str]
+
+    def sides(self) -> tuple[list[int], list[int]]:
+        """By weight, the axis of what it writes, and that of what it reads."""
+        writes = [int(name in self.transposed) for name in self.outputs]
+        return writes, [1 - axis for axis in writes]
 
 
 def couple(
@@ -183,7 +191,9 @@ def _settled(
         except Exception:  # it cannot be; who trains it is told before
             return shrinking, set()
         within = dict(found)
-        stuck = {name for name in coupling.streams if _stays(surgery, name, gone[coupling.outputs[name]])}
+        stuck = {
+            name for name in coupling.streams if _stays(surgery, name, gone[coupling.outputs[f"{name}.weight"]])
+        }
     return {
         kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in within.items()
     }, stuck
@@ -206,22 +216,19 @@ def _stays(surgery: Surgery, name: str, gone: Tensor) -> bool:
 def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> None:
     """Zero what writes the groups that are gone, and multiply what reads them by a number."""
     parameters = dict(trunk.named_parameters(remove_duplicate=False))
-
-    def axis(name: str) -> int:
-        return int(is_transposed(trunk.get_submodule(name)))
-
-    rows = {f"{name}.weight": (axis(name), index) for name, index in coupling.outputs.items()}
-    for name, (side, index) in (rows | coupling.companions).items():
-        parameters[name].transpose(0, side)[gone[index]] = 0
-    for name, index in coupling.inputs.items():
-        parameters[f"{name}.weight"].transpose(0, 1 - axis(name))[gone[index]] *= read
+    writes, reads = coupling.sides()
+    rows = {name: (axis, index) for (name, index), axis in zip(coupling.outputs.items(), writes, strict=True)}
+    for name, (axis, index) in (rows | coupling.companions).items():
+        parameters[name].transpose(0, axis)[gone[index]] = 0
+    for (name, index), axis in zip(coupling.inputs.items(), reads, strict=True):
+        parameters[name].transpose(0, axis)[gone[index]] *= read
 
 
 def _grouped(trunk: nn.Module, found: Trace) -> dict[str, Tensor]:
-    """By convolution of groups, its weight, which goes with the channels that it writes."""
+    """The weights of convolutions of groups by name: they go with the channels that they write."""
     convs = {name: one for name, one in trunk.named_modules() if isinstance(one, nn.modules.conv._ConvNd)}
     return {
-        name: conv.weight
+        f"{name}.weight": conv.weight
         for name, conv in convs.items()
         if conv.groups > 1 and f"{name}.weight" in found.rows and not why_not_penalised(conv)  # type: ignore[arg-type]
     }
@@ -249,12 +256,13 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
         if new:
             counts[name] = len(new)
     sizes = {
-        name: [*layer.weight.shape[:2]][:: -1 if is_transposed(layer) else 1] for name, layer in layers.items()
+        f"{name}.weight": [*layer.weight.shape[:2]][:: -1 if is_transposed(layer) else 1]
+        for name, layer in layers.items()
     }
-    outputs = {name: index_of(found.rows.get(f"{name}.weight"), size[0]) for name, size in sizes.items()}
-    inputs = {name: index_of(found.columns.get(f"{name}.weight"), size[1]) for name, size in sizes.items()}
+    outputs = {name: index_of(found.rows.get(name), size[0]) for name, size in sizes.items()}
+    inputs = {name: index_of(found.columns.get(name), size[1]) for name, size in sizes.items()}
     for name, weight in _grouped(trunk, found).items():
-        index = index_of(found.rows[f"{name}.weight"], len(weight))
+        index = index_of(found.rows[name], len(weight))
         if bool((index != ABSENT).any()):
             outputs[name], inputs[name] = index, index_of(None, weight.shape[1])
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
@@ -262,21 +270,23 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
     written = {name: (int(name in found.transposed), ids) for name, ids in found.rows.items()}
     written |= {name: (mark.axis, mark.ids) for name, mark in found.own.items()}
     for name, parameter in trunk.named_parameters():
-        penalised = name.removesuffix(".weight") in outputs
-        if name in written and name in trained and not penalised and id(parameter) not in slopes:
+        if name in written and name in trained and name not in outputs and id(parameter) not in slopes:
             axis, ids = written[name]
             index = index_of(ids, len(ids))
             if bool((index != ABSENT).any()):
                 companions[name] = axis, index
     must_stay = {group.get(int(root), ABSENT) for root in found.channels.find(np.array([STAYS, *found.seen]))}
-    must_stay |= {int(g) for name, index in outputs.items() if name not in network.removable for g in index}
+    stay = [index for name, index in outputs.items() if name.removesuffix(".weight") not in network.removable]
+    must_stay |= {int(g) for index in stay for g in index}
     streams = torch.repeat_interleave(
         torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64)
     )
     kept = {int(streams[g]) for g in must_stay if g != ABSENT}
     removable = tuple(index not in kept for index in range(len(counts)))
     whole = _why_whole(layers, found)
-    return Coupling(tuple(counts), tuple(counts.values()), removable, outputs, inputs, companions, whole)
+    transposed = frozenset(f"{name}.weight" for name, layer in layers.items() if is_transposed(layer))
+    channels = tuple(counts.values())
+    return Coupling(tuple(counts), channels, removable, outputs, inputs, transposed, companions, whole)
 
 
 @torch.no_grad()

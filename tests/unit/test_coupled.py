@@ -83,9 +83,9 @@ def test_channels_are_followed_through_concatenation_addition_depthwise_convolut
     coupling = couple(branches(), SHAPE)
     assert coupling.streams == ("a", "b", "d")
     assert coupling.counts == (2, 4, 5)
-    assert coupling.outputs["c"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert coupling.inputs["d"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
-    assert coupling.inputs["a"].tolist() == [-1, -1, -1]
+    assert coupling.outputs["c.weight"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert coupling.inputs["d.weight"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
+    assert coupling.inputs["a.weight"].tolist() == [-1, -1, -1]
     assert {"a.bias", "b.bias", "c.bias", "d.bias", "depthwise.bias", "norm.weight", "norm.bias"} <= set(
         coupling.companions
     )
@@ -110,7 +110,7 @@ def test_a_dead_channel_is_gone_whatever_its_other_weights_say(
     coupling = couple(network, SHAPE)
     with torch.no_grad():  # what reads a dead channel reads zeros
         for name, layer in network.penalised().items():
-            read = coupling.inputs[name]
+            read = coupling.inputs[f"{name}.weight"]
             dead = (read >= 0) & (alive[read] == 0)
             layer.weight[:, dead] = 5.0
     torch.testing.assert_close(output(network, train), expected, rtol=1e-5, atol=1e-6)
@@ -241,7 +241,7 @@ def test_a_trunk_in_which_a_dead_channel_is_felt_is_refused_in_one_line() -> Non
 def test_a_convolution_that_evaluation_does_not_reach_has_no_groups() -> None:
     coupling = couple(MultiTaskNet(Refused(Unused()), {}), SHAPE)
     assert coupling.streams == ("first", "last")
-    for index in (coupling.outputs["middle.unused"], coupling.inputs["middle.unused"]):
+    for index in (coupling.outputs["middle.unused.weight"], coupling.inputs["middle.unused.weight"]):
         assert bool((index == -1).all())
 
 
