@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.attention import CutAttention, EmptyAttention
 from ms_automl.models.replaced import CountedLayerNorm, EmptyConv2d, EmptyLinear, SelectedConv2d, SelectedLinear
 from ms_automl.models.weights import LAYERS, has_own_weight, is_transposed
 
@@ -32,7 +33,7 @@ class Surgery:
         empty: those without any weight left: their output is their bias.
         folded: batch norms that became part of the convolution before them, and its name.
         own: of parameters and buffers that stand by themselves, their axis and the entries that stay.
-        sizes: of modules, the attributes that say into how many parts they divide channels, such as heads.
+        sizes: of modules, the attributes by which their code gives axes of channels a length, such as heads.
         counted: layer norms that go on counting the zeros that were cut, and the axis of their channels.
     """
 
@@ -101,6 +102,9 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
                 setattr(network.get_submodule(name), key, size)
         for name, axis in surgery.counted.items():
             _count(network, name, counts[name], axis)
+        for name in _attentions(network, surgery):
+            module = network.get_submodule(name)
+            _replace(network, name, CutAttention(module, surgery.outputs.get(name)))  # type: ignore[arg-type]
         for name, selected in surgery.selected.items():
             _replace(network, name, _selected(network.get_submodule(name), selected))
         for name in surgery.empty:
@@ -110,6 +114,13 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
             _replace(network, name, nn.Identity())
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
+
+
+def _attentions(network: nn.Module, surgery: Surgery) -> list[str]:
+    """Names of the attentions of which something was cut: torch's takes as many features as it gives."""
+    cut = surgery.outputs.keys() | surgery.inputs.keys()
+    found = {name for name, one in network.named_modules() if isinstance(one, nn.MultiheadAttention)}
+    return [name for name in found if cut & {name, f"{name}.out_proj".lstrip(".")}]
 
 
 def _counts(norm: nn.Module) -> int:
@@ -232,7 +243,9 @@ def _selected(layer: nn.Module, selected: list[int]) -> nn.Module:
 
 
 def _empty(layer: nn.Module) -> nn.Module:
-    """A layer that reads nothing."""
+    """A layer that reads nothing, or attention without heads."""
+    if isinstance(layer, CutAttention | nn.MultiheadAttention):
+        return EmptyAttention(layer)
     if isinstance(layer, nn.Linear):
         return EmptyLinear(layer)
     if isinstance(layer, nn.Conv2d):
@@ -245,16 +258,18 @@ def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None)
     """Keep entries of a module's tensors: along the axis of what it writes, and of what its weight reads."""
     convolves = isinstance(module, nn.modules.conv._ConvNd)
     grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
-    reads = isinstance(module, nn.Linear) or (convolves and not grouped)
+    attention = isinstance(module, nn.MultiheadAttention)
+    reads = isinstance(module, nn.Linear) or attention or (convolves and not grouped)
+    main = "in_proj_weight" if attention else "weight"
     transposed = is_transposed(module)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.ndim or (isinstance(module, nn.PReLU) and tensor.numel() == 1):
             continue  # batch norm's counter; one slope for all channels
-        weighs = transposed and name == "weight"
+        weighs = transposed and name == main
         kept = tensor.detach()
         if outputs is not None:
             kept = kept[:, outputs] if weighs else kept[outputs]
-        if reads and inputs is not None and name == "weight":
+        if reads and inputs is not None and name == main:
             kept = kept[inputs] if weighs else kept[:, inputs]
         setattr(module, name, nn.Parameter(kept.clone()) if isinstance(tensor, nn.Parameter) else kept.clone())
     for name, size in _sizes(module, outputs, inputs, grouped).items():

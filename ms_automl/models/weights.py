@@ -20,6 +20,25 @@ def mixes(module: nn.Module) -> TypeGuard[Layer]:
     return isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1
 
 
+def attends(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
+    """Whether a module is torch's attention with one matrix for queries, keys and values, and nothing besides."""
+    return (
+        isinstance(module, nn.MultiheadAttention)
+        and type(module).forward is nn.MultiheadAttention.forward
+        and "forward" not in vars(module)
+        and module._qkv_same_embed_dim
+        and module.bias_k is None
+        and not module.add_zero_attn
+        and has_own_weight(module, "in_proj_weight")
+        and plain_layer(module.out_proj)
+    )
+
+
+def main_weight(module: nn.Module) -> str:
+    """The name of the weight by which a module mixes channels first."""
+    return "in_proj_weight" if isinstance(module, nn.MultiheadAttention) else "weight"
+
+
 def is_transposed(module: nn.Module) -> bool:
     """Whether the weight of a layer is [in, out, …]."""
     return isinstance(module, nn.modules.conv._ConvTransposeNd)
@@ -100,9 +119,9 @@ def plain_layer(module: nn.Module) -> bool:
     )
 
 
-def has_own_weight(module: nn.Module) -> bool:
-    """Whether `weight` is a parameter that the module holds, and not computed from others."""
-    return isinstance(module._parameters.get("weight"), nn.Parameter) and "weight" not in dir(type(module))
+def has_own_weight(module: nn.Module, key: str = "weight") -> bool:
+    """Whether `weight`, or what has another name, is a parameter that the module holds and does not compute."""
+    return isinstance(module._parameters.get(key), nn.Parameter) and key not in dir(type(module))
 
 
 def uninitialised(network: nn.Module) -> list[str]:

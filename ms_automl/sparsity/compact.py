@@ -34,7 +34,7 @@ from ms_automl.models.weights import is_transposed
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
-from ms_automl.sparsity.marks import SHRINKING, Shrinking
+from ms_automl.sparsity.marks import Shrinking, Way
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,9 @@ def settled(
             return cut, surgery, shrinking
         except Exception:
             kind = culprit(masked, cut, batches[0], cutting.kept_of_outputs())
-            tried = SHRINKING.index(shrinking.get(kind, SHRINKING[0])) if kind is not None else len(SHRINKING)
-            if kind is None or tried + 1 == len(SHRINKING):
+            if kind is None or (way := shrinking.get(kind, Way()).next(cutting.sizes_of(kind))) is None:
                 raise
-            shrinking = {**shrinking, kind: SHRINKING[tried + 1]}
+            shrinking = {**shrinking, kind: way}
 
 
 def _may_be_replaced(network: MultiTaskNet, name: str, layer: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from ms_automl.models import Layer, MultiTaskNet, shared_weights
 from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
 from ms_automl.models.surgery import Surgery
-from ms_automl.models.weights import is_transposed, why_not_penalised
+from ms_automl.models.weights import attends, is_transposed, main_weight
 from ms_automl.sparsity.channels import ABSENT as STAYS
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.compact import prove, randomised, settled
@@ -104,12 +104,12 @@ def couple(
             found = trace(trunk, images, shrinking=shrinking)
             _refuse_sharing(network, _passing(trunk, found))
             _keep(found, kept)
-            for ids in (found.rows.get(f"{name}.weight") for name in immovable):
-                if ids is not None:
-                    found.channels.fix(ids, "a place where its zeros cannot be taken out")
-            coupling = _number(network, layers, found)
+            for weight in _writers(trunk, immovable).values():
+                if weight in found.rows:
+                    found.channels.fix(found.rows[weight], "a place where its zeros cannot be taken out")
+            coupling = _number(network, layers, found, kept)
             before, (shrinking, stuck) = shrinking, _settled(network, coupling, images, shrinking)
-            stuck -= _ends(coupling, found)
+            stuck -= _ends(trunk, coupling, found)
             if shrinking == before and not stuck:
                 break
             immovable |= stuck
@@ -192,17 +192,24 @@ def _settled(
             return shrinking, set()
         within = dict(found)
         stuck = {
-            name for name in coupling.streams if _stays(surgery, name, gone[coupling.outputs[f"{name}.weight"]])
+            name
+            for name, weight in _writers(network.trunk, coupling.streams).items()
+            if _stays(surgery, name, gone[coupling.outputs[weight]])
         }
     return {
         kind if isinstance(kind, type) else kind.removeprefix("trunk."): part for kind, part in within.items()
     }, stuck
 
 
-def _ends(coupling: Coupling, found: Trace) -> set[str]:
+def _writers(trunk: nn.Module, names: Collection[str]) -> dict[str, str]:
+    """By layer, or by attention, the name of the weight that writes its channels."""
+    return {name: f"{name}.{main_weight(trunk.get_submodule(name))}" for name in names}
+
+
+def _ends(trunk: nn.Module, coupling: Coupling, found: Trace) -> set[str]:
     """The streams that the trunk gives: heads read them, and of a trunk without any nobody."""
     seen = found.channels.find(np.fromiter(found.seen, np.int64))
-    rows = {name: found.channels.find(found.rows[f"{name}.weight"]) for name in coupling.streams}
+    rows = {name: found.channels.find(found.rows[key]) for name, key in _writers(trunk, coupling.streams).items()}
     return {name for name, ids in rows.items() if np.isin(ids, seen).any()}
 
 
@@ -224,19 +231,24 @@ def _zero(trunk: nn.Module, coupling: Coupling, gone: Tensor, read: float) -> No
         parameters[name].transpose(0, axis)[gone[index]] *= read
 
 
-def _grouped(trunk: nn.Module, found: Trace) -> dict[str, Tensor]:
-    """The weights of convolutions of groups by name: they go with the channels that they write."""
-    convs = {name: one for name, one in trunk.named_modules() if isinstance(one, nn.modules.conv._ConvNd)}
-    return {
-        f"{name}.weight": conv.weight
-        for name, conv in convs.items()
-        if conv.groups > 1 and f"{name}.weight" in found.rows and not why_not_penalised(conv)  # type: ignore[arg-type]
-    }
+def _others(trunk: nn.Module, found: Trace, kept: Mapping[str, str]) -> list[str]:
+    """Names of the weights that go along: of convolutions of groups, and of attention, which has heads."""
+    names = []
+    for name, module in trunk.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
+            names.append(f"{name}.weight")
+        elif attends(module):
+            names += [f"{name}.in_proj_weight", f"{name}.out_proj.weight"]
+    trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
+    free = (name for name in names if not {name, name.rpartition(".")[0]} & kept.keys())
+    return [name for name in free if name in found.rows and name in trained]
 
 
-def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) -> Coupling:
+def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace, kept: Mapping[str, str]) -> Coupling:
     trunk = network.trunk
-    loud = set(unmovable(trunk, layers, _passing(trunk, found)))
+    own = {f"{name}.weight": layer.weight for name, layer in layers.items()}
+    others = {name: trunk.get_parameter(name) for name in _others(trunk, found, kept)}
+    loud = set(unmovable(trunk, (own | others).values(), _passing(trunk, found)))
     entries = [found.channels.find(ids) for name, ids in found.rows.items() if name.rpartition(".")[0] in loud]
     trained = {name for name, parameter in trunk.named_parameters() if parameter.requires_grad}
     entries += [found.channels.find(mark.ids) for name, mark in found.own.items() if name not in trained]
@@ -248,8 +260,9 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
         roots = [STAYS] * size if ids is None else found.channels.find(ids).tolist()
         return torch.tensor([group.get(root, ABSENT) for root in roots])
 
-    for name in layers:
-        ids = found.rows.get(f"{name}.weight")
+    first = [name for name, module in trunk.named_modules() if name in layers or attends(module)]
+    for name, key in _writers(trunk, first).items():
+        ids = found.rows.get(key) if key in own or key in others else None
         roots = dict.fromkeys([] if ids is None else found.channels.find(ids[~found.channels.fixed(ids)]).tolist())
         new = [root for root in roots if root not in group and root not in fixed]
         group |= {root: len(group) + index for index, root in enumerate(new)}
@@ -261,10 +274,10 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
     }
     outputs = {name: index_of(found.rows.get(name), size[0]) for name, size in sizes.items()}
     inputs = {name: index_of(found.columns.get(name), size[1]) for name, size in sizes.items()}
-    for name, weight in _grouped(trunk, found).items():
-        index = index_of(found.rows[name], len(weight))
-        if bool((index != ABSENT).any()):
-            outputs[name], inputs[name] = index, index_of(None, weight.shape[1])
+    for name, weight in others.items():
+        index, read = index_of(found.rows[name], len(weight)), index_of(found.columns.get(name), weight.shape[1])
+        if bool((torch.cat([index, read]) != ABSENT).any()):
+            outputs[name], inputs[name] = index, read
     slopes = {id(one) for part in trunk.modules() if isinstance(part, nn.PReLU) for one in part.parameters()}
     companions = {}
     written = {name: (int(name in found.transposed), ids) for name, ids in found.rows.items()}
@@ -281,8 +294,8 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace) ->
     streams = torch.repeat_interleave(
         torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64)
     )
-    kept = {int(streams[g]) for g in must_stay if g != ABSENT}
-    removable = tuple(index not in kept for index in range(len(counts)))
+    staying = {int(streams[g]) for g in must_stay if g != ABSENT}
+    removable = tuple(index not in staying for index in range(len(counts)))
     whole = _why_whole(layers, found)
     transposed = frozenset(f"{name}.weight" for name, layer in layers.items() if is_transposed(layer))
     channels = tuple(counts.values())

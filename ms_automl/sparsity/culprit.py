@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.models.surgery import plain
+from ms_automl.models.weights import attends
 from ms_automl.sparsity.marks import CUT, Mask
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict)  # nobody calls them: the code is further out
@@ -77,7 +78,11 @@ def _alike(old: Tensor, new: Tensor, kept: tuple[int, Mask] | None) -> bool:
 
 
 def _kind(network: nn.Module, name: str) -> type[nn.Module] | str | None:
-    while name and (isinstance(one := network.get_submodule(name), (*CUT, *HOLDERS)) or plain(one)):
+    while name and _is_cut_right(network.get_submodule(name)):
         name = name.rpartition(".")[0]
     kind = type(network.get_submodule(name))
     return None if not name else name if kind is nn.Sequential else kind
+
+
+def _is_cut_right(module: nn.Module) -> bool:
+    return isinstance(module, (*CUT, *HOLDERS)) or attends(module) or plain(module)

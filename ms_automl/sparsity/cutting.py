@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from ms_automl.models.surgery import Kept, Surgery
+from ms_automl.models.weights import attends, main_weight
 from ms_automl.sparsity.channels import ABSENT, Ids
-from ms_automl.sparsity.marks import Mask, Shrinking
+from ms_automl.sparsity.marks import Mask, Shrinking, Way
 from ms_automl.sparsity.trace import trace
 
 PICKING = 32
@@ -31,6 +32,7 @@ class Cutting:
         own: the same of those that stand by themselves.
         read: by name of a weight that mixes channels, [in] the channel that each input reads.
         gone: [channels] whether it goes.
+        lengths: by name of a module, attributes that say how long an axis is in its code, and what they become.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Cutting:
                 self.places.setdefault(channel, []).append((name, column))
         unread = np.ones(len(self.gone), np.bool_)
         unread[list(self.places)] = False
+        self.lengths: dict[str, dict[str, int]] = {}
         self.stays |= unread  # by anything that the trace has seen: then something else reads it, or nobody
 
     def run(self) -> Surgery:
@@ -156,17 +159,36 @@ class Cutting:
                 empty.append(name)
             elif _pays(weight, reads):
                 selected[name] = reads.nonzero()[0].tolist()
-        sizes = {name: found for name, split in self.found.split.items() if (found := self._numbers(name, split))}
+        for name, module in self.network.named_modules():
+            key = f"{name}.{main_weight(module)}"
+            if attends(module) and key in self.written and self.gone[self.written[key]].all():
+                empty.append(name)
+        self.lengths = {name: self._numbers(name) for name in self.found.shaped}
+        chosen = {name: self._way(name).sized for name in self.lengths}
+        sizes = {
+            name: {key: left for key, left in found.items() if chosen[name] in ("", key)}
+            for name, found in self.lengths.items()
+        }
+        sizes = {name: found for name, found in sizes.items() if found}
         cut = {
             n: (self.found.own[n].axis, kept.nonzero()[0].tolist()) for n, kept in own.items() if not kept.all()
         }
         return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted, sizes=sizes)
 
-    def _numbers(self, name: str, split: list[Ids]) -> dict[str, int]:
-        """The attributes of a module that may say into how many parts it divides an axis, and what they become."""
+    def sizes_of(self, kind: type[nn.Module] | str) -> set[str]:
+        """The attributes that may say how long an axis is in the code of a class, or of a module."""
+        ours = [name for name in self.lengths if kind in (name, type(self.network.get_submodule(name)))]
+        return {key for name in ours for key in self.lengths[name]}
+
+    def _way(self, name: str) -> Way:
+        kind = type(self.network.get_submodule(name))
+        return self.shrinking.get(name) or self.shrinking.get(kind) or Way()
+
+    def _numbers(self, name: str) -> dict[str, int]:
+        """The attributes of a module that may say how long an axis is in its code, and what they become."""
         alive, module = self._alive(), self.network.get_submodule(name)
         found: dict[str, int] = {}
-        for ids in split:
+        for ids in self.found.shaped[name]:
             left = int(alive[self.found.channels.find(ids)].sum())
             if left < len(ids):
                 attributes = [

@@ -43,7 +43,9 @@ def build_groups(
     found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
     groups = GROUPINGS[grouping](network, image_shape, found.layers, kept)
     groups.share = groups.total / found.parameters
-    groups.left_out = {**found.left_out, **groups.left_out}
+    left_out, taken = {**found.left_out, **groups.left_out}, {id(weight) for weight in groups.weights}
+    mine = {name for name, layer in network.layers().items() if id(layer._parameters.get("weight")) in taken}
+    groups.left_out = {name: why for name, why in left_out.items() if name not in mine}
     return groups
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,41 @@ Mask = NDArray[np.bool_]
 OWN = "a parameter of its own"
 COMPUTED = "a weight that is computed"
 PER_CHANNEL = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+PER_HEAD = {"in_proj_weight", "in_proj_bias"}
+"""Of a module that ``attends``."""
 SHRINKING = ("first", "last", "none", "nowhere")
 """Which part of an axis of channels shrinks where code makes two or three of it, such as heads and what each has:
 the first of two and the middle of three, the last, or none; "nowhere" keeps all that a module is given, too."""
-Shrinking = Mapping[type[nn.Module] | str, str]
-"""What shrinks, by class or name of the module whose code it is; by default the first of ``SHRINKING``."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How code that gives channels another shape is dealt with.
+
+    Attributes:
+        part: which part of an axis shrinks, one of ``SHRINKING``.
+        sized: the one attribute of the module that says how long the axis is; "" for all that have its value.
+    """
+
+    part: str = SHRINKING[0]
+    sized: str = ""
+
+    def next(self, sizes: Collection[str]) -> Way | None:
+        """Another one to try, or None.
+
+        Args:
+            sizes: the attributes that have the value of an axis.
+        """
+        order = ["", *sorted(sizes)] if len(sizes) > 1 else [""]
+        place = order.index(self.sized) + 1 if self.sized in order else 1
+        if place < len(order):
+            return Way(self.part, order[place])
+        parts = SHRINKING[SHRINKING.index(self.part) + 1 :]
+        return Way(parts[0]) if parts else None
+
+
+Shrinking = Mapping[type[nn.Module] | str, Way]
+"""What shrinks, by class or name of the module whose code it is; a ``Way()`` where none is given."""
 CUT = (
     nn.modules.conv._ConvNd,
     nn.Linear,
@@ -84,7 +114,7 @@ class Trace:
         statistics: by name of a layer norm, what it normalises.
         own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
         products: channels that are multiplied with each other and summed up, and which are 0 on one side.
-        split: by name of a module, what of an axis that it makes parts of shrinks.
+        shaped: by name of a module, the channels along each axis that its code gives another shape.
         given: by name of a module, the channels of what it gave at its last call.
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
@@ -102,7 +132,7 @@ class Trace:
     statistics: dict[str, Statistic] = field(default_factory=dict)
     own: dict[str, Mark] = field(default_factory=dict)
     products: list[tuple[Ids, Mask]] = field(default_factory=list)
-    split: dict[str, list[Ids]] = field(default_factory=dict)
+    shaped: dict[str, list[Ids]] = field(default_factory=dict)
     given: dict[str, Mark | None] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models.weights import attends
+from ms_automl.sparsity.heads import heads
 from ms_automl.sparsity.marks import Shrinking, Trace
 from ms_automl.sparsity.mixing import MIXING
 from ms_automl.sparsity.rules import COMPUTING
@@ -45,6 +48,7 @@ def trace(
     except Exception as error:  # whatever a stranger's network does
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise NetworkError(f"the channels cannot be traced ({reason})") from error
+    tracer.hear(leaves(outputs), "what the network gives")
     for leaf in leaves(outputs):
         if (mark := tracer.mark(leaf)) is not None:
             tracer.found.seen |= set(mark.ids.tolist())
@@ -65,18 +69,27 @@ def _piecemeal() -> Iterator[None]:
 @contextmanager
 def _named(module: nn.Module, tracer: Tracer) -> Iterator[None]:
     """Tell the tracer which module runs."""
+    attending = {name for name, part in module.named_modules() if attends(part) and name not in tracer.hooked}
     with ExitStack() as undo:
         for name, part in module.named_modules():
 
-            def enter(found: nn.Module, given: tuple[object, ...], name: str = name) -> None:
+            def enter(found: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
+                given = [*args, *kwargs.values()]
                 mark = tracer.mark(given[0]) if given and isinstance(given[0], Tensor) else None
                 tracer.stack.append((name, found, None if mark is None else mark.axis))
                 tracer.found.reached.add(name)
+                if name in attending:
+                    tracer.whole = name
 
-            def leave(_: nn.Module, __: object, given: object, name: str = name) -> None:
+            def leave(
+                one: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: object, name: str = name
+            ) -> None:
+                if name in attending and given is not None:  # None after an error
+                    heads(tracer, one, args, kwargs, given)  # type: ignore[arg-type]
+                    tracer.whole = ""
                 tracer.stack.pop()
                 tracer.found.given[name] = tracer.mark(given) if isinstance(given, Tensor) else None
 
-            undo.enter_context(part.register_forward_pre_hook(enter, prepend=True))
-            undo.enter_context(part.register_forward_hook(leave, always_call=True))
+            undo.enter_context(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+            undo.enter_context(part.register_forward_hook(leave, always_call=True, with_kwargs=True))
         yield

@@ -24,17 +24,19 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ms_automl.models.surgery import plain
+from ms_automl.models.weights import attends
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.marks import (
     CUT,
     NOTHING,
     OWN,
     PER_CHANNEL,
-    SHRINKING,
+    PER_HEAD,
     Mark,
     Shrinking,
     Statistic,
     Trace,
+    Way,
 )
 
 
@@ -68,6 +70,8 @@ class Tracer(TorchDispatchMode):
         # By tensor its mark or None: of what depends on the images, and of what weights and constants alone give.
         self.marks: Any = WeakTensorKeyDictionary()
         self.free: Any = WeakTensorKeyDictionary()
+        self.whole = ""  # the name of a module whose code is not looked at, while it runs
+        self._listening: Any = WeakTensorKeyDictionary()  # by tensor the channels that one answers who reads it
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -75,6 +79,8 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.whole:
+            return func(*args, **kwargs)
         call = Call.of(self.rules, func, args, kwargs)
         if call.rule is None:
             with self:
@@ -89,6 +95,17 @@ class Tracer(TorchDispatchMode):
         """Give every tensor of a result its mark; None for one that depends on the images, without channels."""
         for leaf in leaves(value):
             self.marks[leaf] = mark
+
+    def listens(self, value: Tensor, ids: Ids) -> None:
+        """Have a tensor answer channels in a way that is not followed: who reads it has them stay."""
+        self._listening[value] = ids
+        self.marks[value] = None
+
+    def hear(self, tensors: Iterable[Tensor], why: str) -> None:
+        """What reads these has the channels stay that they answer."""
+        for tensor in tensors:
+            if (ids := self._listening.get(tensor)) is not None:
+                self.channels.fix(ids, why)
 
     def depends(self, value: Tensor) -> bool:
         """Whether a tensor depends on the images."""
@@ -180,8 +197,8 @@ class Tracer(TorchDispatchMode):
     def shrinking(self) -> str:
         """What shrinks where the module that runs makes parts of an axis: one of ``SHRINKING``."""
         chosen = self._shrinking
-        kinds = [chosen.get(name) or chosen.get(type(module)) or SHRINKING[0] for name, module, _ in self.stack]
-        return "nowhere" if "nowhere" in kinds else kinds[-1]
+        ways = [chosen.get(name) or chosen.get(type(module)) or Way() for name, module, _ in self.stack]
+        return "nowhere" if any(way.part == "nowhere" for way in ways) else ways[-1].part
 
     def shared(self, value: Tensor) -> list[Tensor]:
         """All tensors that lie in the memory of this one."""
@@ -210,7 +227,8 @@ def _rigid(module: nn.Module) -> Iterator[int]:
     """Parameters and buffers whose module cannot be cut along them."""
     for part in module.modules():
         tensors = dict([*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)])
-        if not isinstance(part, CUT) or not tensors.keys() <= PER_CHANNEL or hasattr(part, "parametrizations"):
+        keys = PER_HEAD if attends(part) else PER_CHANNEL if isinstance(part, CUT) else set()
+        if not tensors.keys() <= keys or hasattr(part, "parametrizations"):
             yield from map(id, tensors.values())
 
 
@@ -219,6 +237,7 @@ def _of_layers(module: nn.Module) -> Iterator[Tensor]:
     for part in module.modules():
         if (
             isinstance(part, CUT)
+            or attends(part)
             or hasattr(part, "parametrizations")
             or "parametrizations" in type(part).__module__
         ):
@@ -263,6 +282,7 @@ class Call:
 
 def apply(tracer: Tracer, call: Call) -> None:
     """Give the result of an operation its marks."""
+    tracer.hear(call.tensors, tracer.place(call.name))
     others = [one for one in call.tensors if tracer.depends(one) and not any(one is w for w in call.written)]
     aliases = [one for into in call.written for one in tracer.shared(into) if one is not into] if others else []
     if aliases:  # such as an assignment to some of a tensor's entries: the others do not know of it

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
-from ms_automl.models import Layer
-from ms_automl.models.weights import mixes
+from ms_automl.models.weights import main_weight, mixes
 
 
-def unmovable(trunk: nn.Module, layers: Mapping[str, Layer], known: Collection[str]) -> list[str]:
+def unmovable(trunk: nn.Module, weights: Iterable[Tensor], known: Collection[str]) -> list[str]:
     """Names of modules in whose output channels a frozen or computed value stays when their group is zero.
 
     A channel is silent once all that writes it is zero: the rows of penalised layers, and biases and batch
@@ -19,19 +18,20 @@ def unmovable(trunk: nn.Module, layers: Mapping[str, Layer], known: Collection[s
 
     Args:
         trunk: as it trains.
-        layers: those of its layers that are penalised.
+        weights: those that are penalised.
         known: names of the modules that write coupled channels, or pass them on.
     """
-    modules, weights = dict(trunk.named_modules()), {id(layer.weight) for layer in layers.values()}
-    return [
-        name for name in known if not _silent(one := modules[name], id(one._parameters.get("weight")) in weights)
-    ]
+    modules, penalised = dict(trunk.named_modules()), {id(weight) for weight in weights}
+    return [name for name in known if not _silent(modules[name], penalised)]
 
 
-def _silent(module: nn.Module, penalised: bool) -> bool:
+def _silent(module: nn.Module, penalised: Collection[int]) -> bool:
     grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
-    if penalised or grouped:  # zero weights, or zeros given: only the bias is left
-        return _zeroable(module, "bias")
+    key = main_weight(module)
+    if id(module._parameters.get(key)) in penalised or grouped:  # zero weights, or zeros given: the bias is left
+        return _zeroable(module, key.replace("weight", "bias"))
+    if key != "weight":
+        return False
     if isinstance(module, nn.PReLU):
         return True
     if isinstance(module, nn.modules.batchnorm._NormBase):
