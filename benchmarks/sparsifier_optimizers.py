@@ -76,7 +76,9 @@ def fit(
     sparsifier = None
     if rest is not None:
         bounds.REST = rest
-        sparsifier = ms_automl.Sparsifier(model, optimizer, example=images[:1], steps=steps, target=TARGET)
+        sparsifier = ms_automl.Sparsifier(
+            model, optimizer, example=images[:1], steps=steps, target=TARGET, grouping="input_channel"
+        )
     model.train()
     for _ in range(steps):
         index = torch.randint(0, 4000, (BATCH,), generator=batches)

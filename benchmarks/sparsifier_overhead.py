@@ -29,6 +29,8 @@ from ms_automl.config import load_config
 from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.meta import LambdaSchedule
 from ms_automl.sparsifier import Sparsifier
+from ms_automl.sparsifier.scope import image_shape_of
+from ms_automl.sparsity import build_groups
 from ms_automl.training import task_losses, weighted
 
 SEED = 1000
@@ -63,14 +65,15 @@ class Plain:
 
 def sparsified(loop: Plain, steps: int, **goal: Any) -> Plain:
     """With ours."""
-    sparsifier = Sparsifier(loop.network, loop.optimizer, example=loop.example, steps=steps, prox_share=1, **goal)
+    goal |= {"prox_share": 1, "grouping": "input_channel"}
+    sparsifier = Sparsifier(loop.network, loop.optimizer, example=loop.example, steps=steps, **goal)
     loop.after = sparsifier.step
     return loop
 
 
 def scheduled(loop: Plain, steps: int) -> Plain:
     """With ours and a given λ."""
-    names = Sparsifier(loop.network, loop.optimizer, example=loop.example, steps=steps, target=0.5).groups.names
+    names = build_groups(loop.network, "input_channel", image_shape_of(loop.example)).names
     return sparsified(loop, steps, schedule=LambdaSchedule.constant(dict.fromkeys(names, 0.05)))
 
 

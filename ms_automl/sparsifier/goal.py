@@ -95,6 +95,11 @@ class Goal:
             return self._waterfill(groups, prox_steps, settings)
         return self._by_gradient(groups, settings)
 
+    @property
+    def any_groups(self) -> bool:
+        """Whether groups of any kind serve: a given λ names its own, and learners by gradient take one kind."""
+        return self.rule is not None or (self.schedule is None and self._settings().learner == "waterfill")
+
     def _settings(self) -> LearnerSettings:
         if isinstance(self.learner, LearnerSettings):
             return self.learner

@@ -53,7 +53,9 @@ def summary(sparsifier: Sparsifier) -> pd.DataFrame:
         found["multiply-adds left"] = [
             (size - zero) * count for size, zero, count in zip(sizes, zeros, per_image, strict=True)
         ]
-    return found.set_index("layer")
+    found = found.set_index("layer")
+    found.attrs = {"grouping": sparsifier.grouping, "why": sparsifier.choice.why}
+    return found
 
 
 def _pixels(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> dict[str, int]:

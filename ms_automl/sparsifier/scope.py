@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ms_automl.errors import ConfigError, NetworkError
+from ms_automl.errors import ConfigError, NetworkError, unknown_name
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.leaves import leaves
 from ms_automl.models.penalised import tried
 from ms_automl.models.weights import LAYERS, names_of_modules
+from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups
 
 Chosen = Callable[[str], bool] | Collection[str]
 
@@ -32,6 +33,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def as_network(model: nn.Module, removable: Collection[str] = ()) -> MultiTaskNet:
     """The model as it is where it is a MultiTaskNet; else a view of it, all of it trunk."""
     return model if isinstance(model, MultiTaskNet) else MultiTaskNet(model, {"output": nn.Identity()}, removable)
+
+
+def as_optimizers(
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+) -> Sequence[torch.optim.Optimizer]:
+    """One or several as several.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    several = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    kinds = [isinstance(one, torch.optim.Optimizer) for one in several] if isinstance(several, Sequence) else []
+    if not kinds or not all(kinds):
+        raise ConfigError(
+            f"`optimizer` must be a torch.optim.Optimizer or several, but is a {type(optimizer).__name__}"
+        )
+    return several
 
 
 def image_shape_of(example: Tensor) -> tuple[int, int, int]:
@@ -60,6 +78,31 @@ def image_shape_of(example: Tensor) -> tuple[int, int, int]:
         )
     channels, height, width = example.shape[1:]
     return channels, height, width
+
+
+def check_names(grouping: str | None, prox_metric: str) -> None:
+    """Raise ConfigError for a kind of groups or a metric that nobody knows; no kind is one to be chosen."""
+    if grouping is not None and grouping not in GROUPINGS:
+        raise unknown_name("grouping", str(grouping), list(GROUPINGS))
+    if prox_metric not in PROX_METRICS:
+        raise unknown_name("prox_metric", str(prox_metric), list(PROX_METRICS))
+
+
+def check_steps(steps: int, prox_share: float) -> None:
+    """Raise ConfigError for a length of the training, or a share of it, that is none."""
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ConfigError(f"`steps >= 1` must hold, the optimiser steps of the training, but got steps={steps!r}")
+    if not isinstance(prox_share, int | float) or not 0 < prox_share <= 1:
+        raise ConfigError(f"`0 < prox_share <= 1` must hold, but got prox_share={prox_share!r}")
+
+
+def check_precision(groups: Groups) -> None:
+    """Raise ConfigError for weights of which norms are too coarse."""
+    if any(weight.dtype not in (torch.float32, torch.float64) for weight in groups.weights):
+        raise ConfigError(
+            f"weights must be float32, whose norms are exact enough, but are {groups.weights[0].dtype}: keep them "
+            "so, and compute in less by torch.autocast"
+        )
 
 
 def check_metric(name: str, optimizers: Sequence[torch.optim.Optimizer], given: bool) -> None:

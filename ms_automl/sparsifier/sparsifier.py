@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ms_automl.errors import ConfigError, DivergenceError, unknown_name
+from ms_automl.errors import ConfigError, DivergenceError
 from ms_automl.meta.level import AskedLevel, PricedLevel
 from ms_automl.meta.reference import Reference
 from ms_automl.meta.rule import Rule
@@ -21,8 +21,20 @@ from ms_automl.models.penalised import told
 from ms_automl.sparsifier.base import GroupSparsifier
 from ms_automl.sparsifier.goal import Goal
 from ms_automl.sparsifier.ranks import Ranks, refuse_sharded
-from ms_automl.sparsifier.scope import Chosen, as_network, check_metric, image_shape_of, kept_modules, unwrapped
-from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups, build_groups
+from ms_automl.sparsifier.scope import (
+    Chosen,
+    as_network,
+    as_optimizers,
+    check_metric,
+    check_names,
+    check_precision,
+    check_steps,
+    image_shape_of,
+    kept_modules,
+    unwrapped,
+)
+from ms_automl.sparsity import Groups, build_groups
+from ms_automl.sparsity.choice import Choice, choose
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,11 +84,13 @@ class Sparsifier(GroupSparsifier):
         only: the layers to take and no others: convolutions and linear layers.
         removable: names of layers with a skip around them, which may lose every channel.
         prox_share: share of the steps that the sparsifying phase takes.
-        grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
+        grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`; None tries
+            which of them compaction can take out of this model (:func:`~ms_automl.sparsity.choice.choose`).
         prox_metric: of a given λ's proximal step, a key of :data:`~ms_automl.sparsity.PROX_METRICS`.
 
     Attributes:
         warnings: what a user should know of the run, a line each.
+        choice: which weights go to zero together, and why.
         rows: of the history, by column.
 
     Raises:
@@ -103,7 +117,7 @@ class Sparsifier(GroupSparsifier):
         only: Chosen | str | None = None,
         removable: Collection[str] = (),
         prox_share: float = 0.75,
-        grouping: str = "input_channel",
+        grouping: str | None = None,
         prox_metric: str = "euclidean",
     ) -> None:
         if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
@@ -111,41 +125,25 @@ class Sparsifier(GroupSparsifier):
         self.ranks = Ranks(model)
         with self.ranks.together():
             goal = Goal(target, price, schedule, rule, learner, reference, outer_loss, bounds)
-            optimizers = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-            if not isinstance(optimizers, Sequence) or not optimizers or not all(map(_is_optimizer, optimizers)):
-                raise ConfigError(
-                    f"`optimizer` must be a torch.optim.Optimizer or several, but is a {type(optimizer).__name__}"
-                )
+            optimizers = as_optimizers(optimizer)
             refuse_sharded(model)
             self.model, self.example = unwrapped(model), example
             removable = [removable] if isinstance(removable, str) else removable
             if not isinstance(removable, Collection):
                 raise ConfigError(f"`removable` takes names of layers, but got a {type(removable).__name__}")
-            for given, kinds, argument in (
-                (grouping, GROUPINGS, "grouping"),
-                (prox_metric, PROX_METRICS, "prox_metric"),
-            ):
-                if given not in kinds:
-                    raise unknown_name(argument, str(given), list(kinds))
-            self.network, self.grouping = as_network(self.model, removable), grouping
+            check_names(grouping, prox_metric)
+            self.network = as_network(self.model, removable)
             self.image_shape = image_shape_of(example)
-            if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-                raise ConfigError(
-                    f"`steps >= 1` must hold, the optimiser steps of the training, but got steps={steps!r}"
-                )
-            if not isinstance(prox_share, int | float) or not 0 < prox_share <= 1:
-                raise ConfigError(f"`0 < prox_share <= 1` must hold, but got prox_share={prox_share!r}")
+            check_steps(steps, prox_share)
             trained = [value for one in optimizers for group in one.param_groups for value in group["params"]]
             whole = self.network is not self.model
             check_metric(prox_metric, optimizers, schedule is not None)
             kept = kept_modules(self.network, self.image_shape, keep, only, trained, ends=whole)
-            groups = build_groups(self.network, grouping, self.image_shape, kept)
-            if any(weight.dtype not in (torch.float32, torch.float64) for weight in groups.weights):
-                raise ConfigError(
-                    f"weights must be float32, whose norms are exact enough, but are {groups.weights[0].dtype}: "
-                    "keep them so, and compute in less by torch.autocast"
-                )
-        self.ranks.check((steps, prox_share, target, price, grouping), "the sparsifier's arguments")
+            asked = grouping or ("" if goal.any_groups else "input_channel")
+            self.choice = Choice(asked) if asked else choose(self.network, self.image_shape, kept)
+            groups = build_groups(self.network, self.grouping, self.image_shape, kept)
+            check_precision(groups)
+        self.ranks.check((steps, prox_share, target, price, self.grouping), "the sparsifier's arguments")
         super().__init__(groups, optimizers, steps=steps, prox_share=prox_share, prox_metric=prox_metric)
         self.rule = goal.build(groups, self.prox_steps, self.prox)
         if outer_loss is not None:
@@ -158,6 +156,11 @@ class Sparsifier(GroupSparsifier):
         if groups.share < 0.5:
             share = f"{100 * groups.share:.3g} % of the model's weights"
             self._warn(f"λ can act on {share}; left out: {self._left_out}")
+
+    @property
+    def grouping(self) -> str:
+        """Which weights go to zero together."""
+        return self.choice.grouping
 
     @property
     def sparsity(self) -> float:
@@ -331,10 +334,6 @@ class Sparsifier(GroupSparsifier):
             "a sparsifier cannot be copied or pickled, as it watches an optimizer: make another one, and give it "
             "this one's state_dict()"
         )
-
-
-def _is_optimizer(value: object) -> bool:
-    return isinstance(value, torch.optim.Optimizer)
 
 
 def _by_task(losses: Any) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, i
         return ""
     began = time.monotonic()
     try:
-        noise, _, _, strong, _ = probes(_smaller(network, image_shape))
+        noise, _, _, strong, _ = probes(smaller(network, image_shape))
         for seed in range(PATTERNS):
             half = randomised(network, seed, zeros=False).cpu().float()
             groups = build_groups(half, grouping, image_shape)
@@ -50,7 +50,7 @@ def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, i
     return ""
 
 
-def _smaller(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def smaller(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The smallest shape of images that the network takes and that is worth trying."""
     channels, height, width = image_shape
     twin = contract(network).cpu().eval()

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.surgery import Surgery, foldable, operate
-from ms_automl.models.weights import is_transposed
+from ms_automl.models.weights import attends, is_transposed, main_weight
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
@@ -193,23 +193,30 @@ def _check(
     check_equal(precise, copy.deepcopy(result).double().eval(), [batch.double() for batch in batches])
 
 
+def _with_zeros(network: MultiTaskNet) -> dict[str, nn.Module]:
+    """By name, what of a trunk mixes channels by weights that may be zero; attention and its output one by one."""
+    found: dict[str, nn.Module] = dict(network.penalised())
+    attention = {name: one for name, one in network.trunk.named_modules() if attends(one)}
+    return found | attention | {f"{name}.out_proj": one.out_proj for name, one in attention.items()}
+
+
 def leftovers(network: MultiTaskNet, surgery: Surgery) -> dict[str, Leftover]:
-    """What of the zeroed weights could not be taken out, by penalised layer.
+    """What of the zeroed weights could not be taken out, by layer.
 
     Args:
         network: before compaction.
         surgery: what :func:`compact` cut out of it.
     """
-    plain = contract(network)
     found = {}
-    for name, conv in plain.penalised().items():
+    for name, module in _with_zeros(contract(network)).items():
         path = f"trunk.{name}"
-        zero = conv.weight.detach() == 0
-        zero = zero.transpose(0, 1) if is_transposed(conv) else zero
+        zero = module.get_parameter(main_weight(module)).detach() == 0
+        zero = zero.transpose(0, 1) if is_transposed(module) else zero
         rows = surgery.outputs.get(path, list(range(zero.shape[0])))
         columns = surgery.inputs.get(path, list(range(zero.shape[1])))
         columns = [columns[index] for index in surgery.selected.get(path, range(len(columns)))]
-        kept = zero[:0] if path in surgery.empty else zero[rows][:, columns]
+        gone = path in surgery.empty or path.removesuffix(".out_proj") in surgery.empty
+        kept = zero[:0] if gone else zero[rows][:, columns]
         why = []
         if kept.numel() and bool(kept.flatten(1).all(1).any()):
             why.append("filters that others of their residual stream need")

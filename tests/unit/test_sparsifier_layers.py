@@ -89,7 +89,7 @@ def test_the_last_convolution_in_front_of_a_head_of_any_kind_is_thinned_out(head
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head()
     )
-    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1)
+    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1, grouping="input_channel")
     assert sparsifier.groups.names[:2] == ("0", "2")
     assert set(sparsifier.groups.names[2:]) <= {"6.0"}  # the hidden layer of a head
 

@@ -1,0 +1,84 @@
+"""Which kind of groups a network gets when nobody says: the one whose zeros can be taken out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from ms_automl.errors import MsAutomlError, NetworkError
+from ms_automl.models import MultiTaskNet, contract
+from ms_automl.models.copying import first_line
+from ms_automl.sparsity.beforehand import smaller
+from ms_automl.sparsity.compact import compact, leftovers, randomised
+from ms_automl.sparsity.groupings import build_groups
+
+CANDIDATES = ("input_channel", "coupled")
+GAIN = 1.25
+"""How many times the weights the second kind must free to be preferred: the first leaves the learner freer, as a
+channel that one layer does not need may go there and stay elsewhere."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kind of groups and a line on why.
+
+    Attributes:
+        grouping: a key of ``GROUPINGS``.
+        why: what of the weights can go with it, and with the other; empty where it was asked for.
+    """
+
+    grouping: str
+    why: str = ""
+
+
+def choose(
+    network: MultiTaskNet, image_shape: tuple[int, int, int], kept: Mapping[str, str] = MappingProxyType({})
+) -> Choice:
+    """Try the kinds of groups on copies of a network of which a random half is zero.
+
+    Args:
+        network: it stays as it is.
+        image_shape: (channels, H, W); smaller images serve, where the network takes them.
+        kept: as of :func:`~ms_automl.sparsity.groupings.build_groups`.
+
+    Raises:
+        NetworkError: where neither can be taken out.
+    """
+    found: dict[str, float] = {}
+    why: dict[str, str] = {}
+    shape = smaller(network, image_shape)
+    first, second = CANDIDATES
+    for grouping in CANDIDATES:
+        try:
+            found[grouping] = _freed(network, grouping, shape, kept)
+        except Exception as error:  # whatever a stranger's network does
+            why[grouping] = str(error) if isinstance(error, MsAutomlError) else first_line(error)
+            continue
+        why[grouping] = f"{100 * found[grouping]:.3g} % of the weights can go"
+        if grouping == first and GAIN * found[grouping] > 1:
+            return Choice(grouping, why[grouping])
+    if not found:
+        reasons = "; ".join(f"{grouping}: {reason}" for grouping, reason in why.items())
+        raise NetworkError(
+            f"its zeros could not be taken out of this network ({reasons}): name a `grouping` to have them "
+            "all the same"
+        )
+    better = second if found.get(second, 0.0) > GAIN * found.get(first, 0.0) else first
+    return Choice(better, f"{why.pop(better)}; with {next(iter(why))}: {next(iter(why.values()))}")
+
+
+def _freed(
+    network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, int], kept: Mapping[str, str]
+) -> float:
+    """The share of a trunk's parameters that λ acts on, times that of their zeros that can be taken out."""
+    half = randomised(network, zeros=False).cpu().float()
+    groups = build_groups(half, grouping, image_shape, kept)
+    drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(0))
+    groups.scale_((drawn < 0.5).float())
+    half = contract(half).eval()
+    found = leftovers(half, compact(half, image_shape)[1]).values()
+    zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
+    return groups.share * (1 - stayed / max(1, zeros))

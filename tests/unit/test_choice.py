@@ -1,0 +1,64 @@
+"""Which kind of groups a model gets when nobody says."""
+
+import pytest
+import torch
+from torch import nn
+
+from ms_automl.errors import NetworkError
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsifier import Sparsifier
+from ms_automl.sparsity.choice import choose
+from tests.unit.loops import adamw, classifier, example
+from tests.zoo.blocks import BLOCKS
+
+SHAPE = (3, 64, 64)
+
+
+def of(model: nn.Module) -> MultiTaskNet:
+    return MultiTaskNet(model, {"output": nn.Identity()})
+
+
+def test_input_channels_where_their_zeros_can_be_taken_out():
+    choice = choose(of(BLOCKS["batch norm"]()), SHAPE)
+    assert choice.grouping == "input_channel"
+    assert choice.why.endswith("% of the weights can go")
+
+
+@pytest.mark.parametrize("kind", ["grouped", "attention in torch", "attention, grouped queries"])
+def test_coupled_channels_where_others_would_stay(kind):
+    choice = choose(of(BLOCKS[kind]()), SHAPE)
+    assert choice.grouping == "coupled"
+    assert "with input_channel:" in choice.why
+
+
+def test_what_one_kind_refuses_the_other_serves_and_the_reason_is_told():
+    choice = choose(of(BLOCKS["softplus"]()), SHAPE)
+    assert choice.grouping == "input_channel"
+
+
+def test_a_model_that_neither_serves_is_refused():
+    class Chance(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, training=True)
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Chance(), nn.Conv2d(8, 8, 3))
+    with pytest.raises(NetworkError, match=r"could not be taken out .*name a `grouping`"):
+        Sparsifier(model, adamw(model), example=torch.rand(1, *SHAPE), steps=10, target=0.1)
+
+
+def test_the_choice_leaves_the_model_and_its_randomness_alone():
+    model = classifier()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    choose(of(model), tuple(example().shape[1:]))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_sparsifier_tells_what_it_chose_and_takes_what_it_is_told():
+    model = classifier()
+    free = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1)
+    assert free.summary().attrs == {"grouping": free.grouping, "why": free.choice.why}
+    assert free.choice.why
+    told = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.1, grouping="output_channel")
+    assert (told.grouping, told.choice.why) == ("output_channel", "")
