@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from ms_automl.errors import DataError, NetworkError
 from ms_automl.models import NETWORKS, MultiTaskNet, contract
@@ -48,11 +50,7 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
         architecture: of the network.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Memory may be shared or strided (channels_last): safetensors takes neither.
-    state = contract(network).state_dict()
-    used = {name: value for name, value in state.items() if not name.startswith("uncertainty.")}
-    tensors = {name: value.cpu().clone().contiguous() for name, value in used.items()}
-    save_file(tensors, folder / "model.safetensors")
+    save_weights(contract(network), folder / "model.safetensors")
     content = {
         "format": FORMAT,
         "factory": architecture.factory,
@@ -65,6 +63,20 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
     (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     # safetensors' own is for its owner alone, and a model is for others.
     shutil.copymode(folder / "model.json", folder / "model.safetensors")
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write what a network computes with; log variances of tasks are no part of it."""
+    # Memory may be shared or strided (channels_last): safetensors takes neither.
+    used = {name: value for name, value in network.state_dict().items() if not name.startswith("uncertainty.")}
+    save_file({name: value.cpu().clone().contiguous() for name, value in used.items()}, path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Read :func:`save_weights` into a network of the same architecture."""
+    state = OrderedDict(load_file(path))
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # versions, which MNASNet asks for
+    network.load_state_dict(state)
 
 
 def load(path: str | Path) -> MultiTaskNet:
@@ -80,7 +92,7 @@ def load(path: str | Path) -> MultiTaskNet:
     folder = Path(path)
     network = build(read_architecture(folder))
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        load_weights(network, folder / "model.safetensors")
     except Exception as error:  # safetensors raises its own, without a common root
         raise DataError(f"{folder}: the weights do not fit or are damaged ({error})") from error
     return network.eval()

@@ -16,7 +16,7 @@ from ms_automl.sparsity.compact import compact, leftovers, randomised
 from ms_automl.sparsity.groupings import build_groups
 
 CANDIDATES = ("input_channel", "coupled")
-GAIN = 1.25
+GAIN = 1.1
 """How many times the weights the second kind must free to be preferred: the first leaves the learner freer, as a
 channel that one layer does not need may go there and stay elsewhere."""
 
@@ -77,7 +77,7 @@ def _freed(
     half = randomised(network, zeros=False).cpu().float()
     groups = build_groups(half, grouping, image_shape, kept)
     drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(0))
-    groups.scale_((drawn < 0.5).float())
+    groups.scale_(((drawn < 0.5) | groups.strongest(drawn)).float())
     half = contract(half).eval()
     found = leftovers(half, compact(half, image_shape)[1]).values()
     zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)

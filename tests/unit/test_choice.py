@@ -21,7 +21,7 @@ def of(model: nn.Module) -> MultiTaskNet:
 def test_input_channels_where_their_zeros_can_be_taken_out():
     choice = choose(of(BLOCKS["batch norm"]()), SHAPE)
     assert choice.grouping == "input_channel"
-    assert choice.why.endswith("% of the weights can go")
+    assert "% of the weights can go" in choice.why
 
 
 @pytest.mark.parametrize("kind", ["grouped", "attention in torch", "attention, grouped queries"])

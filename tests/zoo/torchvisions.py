@@ -9,6 +9,7 @@ from torchvision import models as tv
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.densenet import DenseNet
 from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.maxvit import MaxVit
 from torchvision.models.mobilenetv3 import MobileNetV3, _mobilenet_v3_conf
 from torchvision.models.regnet import BlockParams, RegNet
@@ -117,19 +118,19 @@ def alexnet() -> nn.Module:
 
 
 def deeplab() -> nn.Module:
-    backbone = tv.feature_extraction.create_feature_extractor(resnet(), {"layer4": "out"})
+    backbone = create_feature_extractor(resnet(), {"layer4": "out"})
     return DeepLabV3(backbone, DeepLabHead(512, CLASSES, (2, 4)))
 
 
 def fcn() -> nn.Module:
-    backbone = tv.feature_extraction.create_feature_extractor(resnet(), {"layer4": "out"})
+    backbone = create_feature_extractor(resnet(), {"layer4": "out"})
     return FCN(backbone, FCNHead(512, CLASSES))
 
 
 def lraspp() -> nn.Module:
     settings, _ = _mobilenet_v3_conf("mobilenet_v3_small", width_mult=0.5, dilated=True)
     features = MobileNetV3(settings, 64).features
-    backbone = tv.feature_extraction.create_feature_extractor(features, {"4": "low", "12": "high"})
+    backbone = create_feature_extractor(features, {"4": "low", "12": "high"})
     return LRASPP(backbone, 24, 288, CLASSES, 32)
 
 
