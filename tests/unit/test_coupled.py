@@ -12,6 +12,7 @@ from ms_automl.models import MultiTaskNet, head_specs, small_resnet
 from ms_automl.sparsity import Groups, build_groups, measure, prox_
 from ms_automl.sparsity.coupling import couple
 from ms_automl.tasks import depth
+from tests.zoo.parts import Function
 
 STREAMS = (
     "stem",
@@ -231,11 +232,14 @@ def test_where_no_channel_can_go_it_is_refused_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_trunk_in_which_a_dead_channel_is_felt_is_refused_in_one_line() -> None:
-    words = "a channel whose group is zero is still felt.*; use training.grouping=input_channel$"
-    with pytest.raises(NetworkError, match=words) as caught:
-        build_groups(MultiTaskNet(Refused(nn.Sigmoid()), {}), "coupled", SHAPE)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("felt", [nn.Sigmoid(), nn.Softplus(), nn.Sequential(nn.ReLU(), Function(torch.cos))])
+def test_a_dead_channel_that_is_felt_costs_its_stream_and_no_other(felt) -> None:
+    groups = build_groups(MultiTaskNet(Refused(felt), {}), "coupled", SHAPE)
+    assert groups.names == ("last",)
+    assert groups.left_out == {"first": "it ends in what gives something else than 0 for 0"}
+    trunk = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 6), felt, conv(6, 5))
+    groups = build_groups(MultiTaskNet(trunk, {}), "coupled", SHAPE)
+    assert groups.names == ("0", "4")
 
 
 def test_a_convolution_that_evaluation_does_not_reach_has_no_groups() -> None:
