@@ -10,6 +10,7 @@ from ms_automl.sparsifier import Sparsifier
 from ms_automl.sparsity.choice import choose
 from tests.unit.loops import adamw, classifier, example
 from tests.zoo.blocks import BLOCKS
+from tests.zoo.torchvisions import resnet
 
 SHAPE = (3, 64, 64)
 
@@ -19,7 +20,7 @@ def of(model: nn.Module) -> MultiTaskNet:
 
 
 def test_input_channels_where_their_zeros_can_be_taken_out():
-    choice = choose(of(BLOCKS["batch norm"]()), SHAPE)
+    choice = choose(of(resnet()), SHAPE)
     assert choice.grouping == "input_channel"
     assert "% of the weights can go" in choice.why
 

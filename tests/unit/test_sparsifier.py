@@ -73,6 +73,7 @@ def test_the_trainables_and_a_loop_of_ones_own_end_with_the_same_weights(tiny_da
         steps=16,
         target=0.5 * groups.share,
         bounds=(0.1, 50.0),
+        grouping="input_channel",
     )
     for step in range(16):
         batch = loop.feed.next()

@@ -27,7 +27,8 @@ LAYERS = ("stem.0", "body.0", "down")
 @pytest.mark.filterwarnings("ignore:λ can act on")
 def test_layers_are_chosen_by_name_or_predicate(arguments, taken):
     model = classifier()
-    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, target=0.05, **arguments)
+    arguments |= {"target": 0.05, "grouping": "input_channel"}
+    sparsifier = Sparsifier(model, adamw(model), example=example(), steps=10, **arguments)
     assert sparsifier.groups.names == taken
 
 
