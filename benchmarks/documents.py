@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -221,6 +222,37 @@ def optimizers() -> str:
     return f"{table(header, shown)}\n{how}{made['revision']}.\n"
 
 
+def zoo(source: str) -> str:
+    """What becomes of the networks of a source."""
+    rows = [row for row in read_rows(HERE / "networks.jsonl") if row["source"] == source]
+    header = [
+        *("network", "parameters", "served", "groups", "λ acts on (%)", "parameters left (%)"),
+        *("operations left (%)", "zeros that stay (%)", "seconds", "why not all"),
+    ]
+    shown = []
+    for row in rows:
+        figures = [f"{100 * row[key]:.0f}" for key in ("share", "left", "arithmetic", "stays")]
+        whys = [row["left_out"].replace("|", "/")] + (row["why"] if row["stays"] >= 0.005 else [])
+        told = row["refused"] or "; ".join(why for why in whys if why)
+        first = [row["name"], f"{row['parameters']:,}", row["served"], f"`{row['grouping']}`"]
+        shown.append([*first, *figures, f"{row['seconds']:.0f}", told])
+    return table(header, shown)
+
+
+def served() -> str:
+    """How many of the zoo's networks are served, and how that was measured."""
+    rows = read_rows(HERE / "networks.jsonl")
+    counts = Counter(row["served"] for row in rows)
+    made, revisions = rows[0], dict.fromkeys(row["revision"] for row in rows)
+    parts = ", ".join(f"{counts[kind]} {kind}" for kind in ("in full", "in part", "refused"))
+    return (
+        f"Of {len(rows)} networks {parts} ({100 * counts['in full'] / len(rows):.0f} % in full); no output of a "
+        f"compact network differed, under {made['patterns']} patterns of zeros each. torch {made['torch']}, "
+        f"{made['cpu']}, one thread, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, revision "
+        f"{', '.join(revisions)}.\n"
+    )
+
+
 def read_rows(path: Path) -> list[Row]:
     """One for each line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -239,6 +271,12 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "quick": quick,
     },
     "docs/sparsifier.md": {"overhead": overhead, "defaults": defaults, "optimizers": optimizers},
+    "docs/networks.md": {
+        "served": served,
+        "torchvision": partial(zoo, "torchvision"),
+        "timm": partial(zoo, "timm"),
+        "byhand": partial(zoo, "by hand"),
+    },
     "docs/method.md": {"estimators": directions, "levels": levels},
     "benchmarks/RESULTS.md": {
         "verdict": partial(verdict, HERE / "runs"),

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.reliability import TABLE, known, table
 
 ROOT = Path(__file__).parents[2]
-WITH_TABLES = ("README.md", "docs/method.md", "docs/sparsifier.md", "benchmarks/RESULTS.md")
+WITH_TABLES = ("README.md", "docs/method.md", "docs/networks.md", "docs/sparsifier.md", "benchmarks/RESULTS.md")
 
 
 @pytest.fixture(scope="module")
