@@ -37,13 +37,15 @@ TIMED = (1, 64)
 
 def vit() -> nn.Module:
     """49 tokens, four blocks, four heads."""
-    return VisionTransformer(28, 4, 4, 4, 64, 128, num_classes=10)
+    network: nn.Module = VisionTransformer(28, 4, 4, 4, 64, 128, num_classes=10)
+    return network
 
 
 def convnext() -> nn.Module:
     """Three stages of two blocks."""
     settings = [CNBlockConfig(24, 48, 2), CNBlockConfig(48, 96, 2), CNBlockConfig(96, None, 2)]
-    return ConvNeXt(settings, 0.0, 1.0, 10)
+    network: nn.Module = ConvNeXt(settings, 0.0, 1.0, 10)
+    return network
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"ViT": vit, "ConvNeXt": convnext}
@@ -63,7 +65,7 @@ def fit(model: nn.Module, seed: int, steps: int, target: float | None) -> ms_aut
     for _ in range(steps):
         index = torch.randint(0, 4000, (BATCH,), generator=order)
         optimizer.zero_grad()
-        F.cross_entropy(model(images[index]), labels[index]).backward()
+        torch.autograd.backward(F.cross_entropy(model(images[index]), labels[index]))
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if sparsifier is not None:
