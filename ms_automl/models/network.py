@@ -22,23 +22,25 @@ class MultiTaskNet(nn.Module):
         heads: by task name; features to [B, C, H, W] (dense) or [B, C].
         removable: names (inside the trunk) of layers with a skip around them. They may lose every group; in any
             other one group survives, because the signal must pass. Any name of a layer will do; the attribute
-            holds its first.
+            holds its first. None has those found that all may go at once (``ms_automl/sparsity/skips.py``).
 
     Attributes:
         precision: of the arithmetic of a forward; the weights are float32.
         uncertainty: log variance by task, while they are learned; no part of what is predicted.
     """
 
-    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module], removable: Collection[str] = ()) -> None:
+    def __init__(
+        self, trunk: nn.Module, heads: Mapping[str, nn.Module], removable: Collection[str] | None = None
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.heads = Heads(heads)
         known = self.layers()
         first = {alias: names[0] for module, names in names_of_modules(trunk).items() for alias in names}
-        self.removable = frozenset(first.get(name, name) for name in removable)
+        self.removable = None if removable is None else frozenset(first.get(name, name) for name in removable)
         self.precision: Literal["float32", "bfloat16"] = "float32"
         self.uncertainty: nn.ParameterDict | None = None
-        if unknown := self.removable - set(known):
+        if unknown := (self.removable or frozenset()) - set(known):
             raise NetworkError(f"`removable` names {sorted(unknown)}, which are no layers of the trunk")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def as_network(model: nn.Module, removable: Collection[str] = ()) -> MultiTaskNet:
+def as_network(model: nn.Module, removable: Collection[str] | None = None) -> MultiTaskNet:
     """The model as it is where it is a MultiTaskNet; else a view of it, all of it trunk."""
     return model if isinstance(model, MultiTaskNet) else MultiTaskNet(model, {"output": nn.Identity()}, removable)
 

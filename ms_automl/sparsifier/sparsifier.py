@@ -82,7 +82,7 @@ class Sparsifier(GroupSparsifier):
             ``coupled`` the channels that pass a norm or a grouped convolution in it stay, too. Layers whose
             outputs are the model's own are always left alone.
         only: the layers to take and no others: convolutions and linear layers.
-        removable: names of layers with a skip around them, which may lose every channel.
+        removable: names of layers that may lose every channel; None finds those that all may at once.
         prox_share: share of the steps that the sparsifying phase takes.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`; None tries
             which of them compaction can take out of this model (:func:`~ms_automl.sparsity.choice.choose`).
@@ -115,7 +115,7 @@ class Sparsifier(GroupSparsifier):
         bounds: tuple[float, float] | None = None,
         keep: Chosen | str = (),
         only: Chosen | str | None = None,
-        removable: Collection[str] = (),
+        removable: Collection[str] | None = None,
         prox_share: float = 0.75,
         grouping: str | None = None,
         prox_metric: str = "euclidean",
@@ -129,7 +129,7 @@ class Sparsifier(GroupSparsifier):
             refuse_sharded(model)
             self.model, self.example = unwrapped(model), example
             removable = [removable] if isinstance(removable, str) else removable
-            if not isinstance(removable, Collection):
+            if removable is not None and not isinstance(removable, Collection):
                 raise ConfigError(f"`removable` takes names of layers, but got a {type(removable).__name__}")
             check_names(grouping, prox_metric)
             self.network = as_network(self.model, removable)

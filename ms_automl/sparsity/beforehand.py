@@ -9,15 +9,12 @@ import torch
 from ms_automl.errors import MsAutomlError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.sparsity.compact import prove, randomised
-from ms_automl.sparsity.equality import probes
+from ms_automl.sparsity.equality import probes, smaller
 from ms_automl.sparsity.groupings import build_groups
 
 PATTERNS = 3
 SECONDS = 5.0
 """Beyond these no other pattern is begun."""
-
-SIDES = (64, 128)
-"""Pixels of the memberships of images that are tried instead of larger ones."""
 
 
 def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, int]) -> str:
@@ -38,6 +35,7 @@ def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, i
         noise, _, _, strong, _ = probes(smaller(network, image_shape))
         for seed in range(PATTERNS):
             half = randomised(network, seed, zeros=False).cpu().float()
+            half.removable = half.removable or frozenset()
             groups = build_groups(half, grouping, image_shape)
             drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(seed))
             groups.scale_((drawn < 0.5).float())
@@ -48,18 +46,3 @@ def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, i
         line = (str(error).splitlines() or [""])[0]
         return line if isinstance(error, MsAutomlError) else f"{type(error).__name__}: {line}"
     return ""
-
-
-def smaller(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The smallest shape of images that the network takes and that is worth trying."""
-    channels, height, width = image_shape
-    twin = contract(network).cpu().eval()
-    for membership in SIDES:
-        shape = (channels, min(height, membership), min(width, membership))
-        try:
-            with torch.no_grad():
-                twin(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
-        except Exception:  # sizes that are written in the code
-            continue
-        return shape
-    return image_shape

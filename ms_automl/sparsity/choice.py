@@ -11,8 +11,8 @@ import torch
 from ms_automl.errors import MsAutomlError, NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.copying import first_line
-from ms_automl.sparsity.beforehand import smaller
 from ms_automl.sparsity.compact import compact, leftovers, randomised
+from ms_automl.sparsity.equality import smaller
 from ms_automl.sparsity.groupings import build_groups
 
 CANDIDATES = ("input_channel", "coupled")
@@ -75,6 +75,7 @@ def _freed(
 ) -> float:
     """The share of a trunk's parameters that λ acts on, times that of their zeros that can be taken out."""
     half = randomised(network, zeros=False).cpu().float()
+    half.removable = half.removable or frozenset()
     groups = build_groups(half, grouping, image_shape, kept)
     drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(0))
     groups.scale_(((drawn < 0.5) | groups.strongest(drawn)).float())

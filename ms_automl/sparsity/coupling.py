@@ -296,7 +296,8 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace, ke
             if bool((index != ABSENT).any()):
                 companions[name] = axis, index
     must_stay = {group.get(int(root), ABSENT) for root in found.channels.find(np.array([STAYS, *found.seen]))}
-    stay = [index for name, index in outputs.items() if name.removesuffix(".weight") not in network.removable]
+    may_go = network.removable or ()
+    stay = [index for name, index in outputs.items() if name.removesuffix(".weight") not in may_go]
     must_stay |= {int(g) for index in stay for g in index}
     streams = torch.repeat_interleave(
         torch.arange(len(counts)), torch.tensor(list(counts.values()), dtype=torch.int64)

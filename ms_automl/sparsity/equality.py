@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
+from ms_automl.models import MultiTaskNet, contract
 from ms_automl.sparsity.tracer import leaves
 
 TOLERANCE = 1e-5
@@ -18,6 +19,10 @@ FAINT = 1e-3
 
 SCALES = ((0.1, 0.0), (1.0, 3.0), (10.0, 0.0), (60.0, -20.0))
 """(contrast, mean) of the random images, besides (1, 0)."""
+
+
+SIDES = (64, 128)
+"""Sides, in pixels, of images that are tried instead of larger ones."""
 
 
 def probes(image_shape: tuple[int, int, int], images: Tensor | None = None) -> list[Tensor]:
@@ -32,6 +37,21 @@ def probes(image_shape: tuple[int, int, int], images: Tensor | None = None) -> l
     if images is not None:
         found += [images[:1].float() * contrast + mean for contrast, mean in SCALES[::2]]
     return found
+
+
+def smaller(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The smallest shape of images that the network takes and that is worth trying."""
+    channels, height, width = image_shape
+    twin = contract(network).cpu().eval()
+    for side in SIDES:
+        shape = (channels, min(height, side), min(width, side))
+        try:
+            with torch.no_grad():
+                twin(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+        except Exception:  # sizes that are written in the code
+            continue
+        return shape
+    return image_shape
 
 
 @torch.no_grad()

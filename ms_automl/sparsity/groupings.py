@@ -10,6 +10,7 @@ from ms_automl.models import MultiTaskNet, find_penalised
 from ms_automl.models.penalised import told
 from ms_automl.sparsity.coupled import CoupledGroups
 from ms_automl.sparsity.groups import ChannelGroups, FilterGroups, Groups, Layers, WeightGroups
+from ms_automl.sparsity.skips import with_a_way_around
 
 GROUPINGS: dict[str, Callable[[MultiTaskNet, tuple[int, int, int], Layers, Mapping[str, str]], Groups]] = {
     "input_channel": lambda network, _, layers, __: ChannelGroups(network, layers),
@@ -29,7 +30,8 @@ def build_groups(
 
     Args:
         network: it is referred to, not copied. Its penalised convolutions are those that
-            :func:`~ms_automl.models.penalised.find_penalised` finds.
+            :func:`~ms_automl.models.penalised.find_penalised` finds. Where it does not say which of its layers are
+            removable, that is found by trying (:mod:`~ms_automl.sparsity.skips`).
         grouping: a key of :data:`GROUPINGS`.
         image_shape: (channels, H, W) of the images it takes; tells `coupled` what to trace it with.
         kept: by name of a module or a parameter, why it is to be left alone.
@@ -42,6 +44,8 @@ def build_groups(
         raise unknown_name("grouping", grouping, list(GROUPINGS))
     found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
     groups = GROUPINGS[grouping](network, image_shape, found.layers, kept)
+    if network.removable is None:
+        groups.let_go(with_a_way_around(network, groups, image_shape))
     groups.share = groups.total / found.parameters
     left_out, taken = {**found.left_out, **groups.left_out}, {id(weight) for weight in groups.weights}
     mine = {name for name, layer in network.layers().items() if id(layer._parameters.get("weight")) in taken}

@@ -66,13 +66,17 @@ class Groups:
         numbers = torch.tensor(self.counts, device=device)
         self.layer = torch.arange(len(numbers), device=device).repeat_interleave(numbers, output_size=sum(counts))
         self.starts = torch.cumsum(numbers, 0) - numbers
-        places = zip(self.starts.tolist(), self.counts, removable, strict=True)
-        self._kept = [slice(start, start + count) for start, count, free in places if not free]
+        self.let_go(removable)
         ones = [torch.ones_like(weight.detach()) for weight in self.weights]
         self.size = self.inner(ones, ones)
         self.total = float(sum(weight.numel() for weight in self.weights))
-        self.removable = torch.tensor(list(removable), device=device)
         self.single = len(self.layer) == self.total
+
+    def let_go(self, removable: Sequence[bool]) -> None:
+        """Say which layers may lose every group."""
+        places = zip(self.starts.tolist(), self.counts, removable, strict=True)
+        self._kept = [slice(start, start + count) for start, count, free in places if not free]
+        self.removable = torch.tensor(list(removable), device=self.starts.device)
 
     def masks(self, alive: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The parameters in which groups leave zeros, each with what it is multiplied by.
@@ -228,4 +232,4 @@ def axes_of(network: MultiTaskNet, names: Iterable[str], axis: int) -> list[int]
 def _may_go(network: MultiTaskNet, weight: Tensor) -> bool:
     """Whether all that use a weight may lose every group of it."""
     users = (name for name, module in network.named_modules() if module._parameters.get("weight") is weight)
-    return all(name.removeprefix("trunk.") in network.removable for name in users)
+    return all(name.removeprefix("trunk.") in (network.removable or ()) for name in users)

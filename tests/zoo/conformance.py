@@ -203,9 +203,12 @@ def _compacted(row: Row, model: nn.Module, shape: tuple[int, int, int], patterns
     zeros = stayed = 0
     left = arithmetic = 0.0
     whys: dict[str, None] = {}
+    removable = build_groups(network, row.grouping, shape, kept).removable.tolist()
     for seed in range(patterns):
         half = randomised(network, seed, zeros=False)
+        half.removable = frozenset()
         groups = build_groups(half, row.grouping, shape, kept)
+        groups.let_go(removable)
         drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(seed))
         groups.scale_(((drawn < 0.5) | groups.strongest(drawn)).float())
         small, surgery = compact(half, shape)
