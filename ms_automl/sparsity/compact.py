@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
+from ms_automl.models.copying import copied
 from ms_automl.models.surgery import Surgery, foldable, operate
 from ms_automl.models.weights import attends, is_transposed, main_weight
 from ms_automl.sparsity.culprit import culprit
@@ -105,7 +106,7 @@ def randomised(network: MultiTaskNet, seed: int = 0, *, zeros: bool = True) -> M
         seed: of the numbers.
         zeros: whether what is 0 stays 0.
     """
-    network, generator = copy.deepcopy(network).eval(), torch.Generator().manual_seed(seed)
+    network, generator = copied(network).eval(), torch.Generator().manual_seed(seed)
 
     def signs(tensor: Tensor) -> Tensor:  # none near 0
         return (0.5 + torch.rand(tensor.shape, generator=generator)) * (
