@@ -239,6 +239,40 @@ def zoo(source: str) -> str:
     return table(header, shown)
 
 
+def thinned() -> str:
+    """A ViT and a ConvNeXt, dense and thinned to half."""
+    rows = read_rows(HERE / "vit_convnext.jsonl")
+    networks: dict[str, list[Row]] = {}
+    for row in rows:
+        networks.setdefault(row["network"], []).append(row)
+
+    def over(own: list[Row], key: str) -> str:
+        return spread(np.array([row[f"compact {key}"] / row[f"dense {key}"] for row in own]))
+
+    shown = [
+        [
+            name,
+            *(spread(np.array([row[key] for row in own])) for key in ("dense", "sparse")),
+            signed_spread(np.array([row["sparse"] - row["dense"] for row in own]), 3),
+            *(over(own, key) for key in ("parameters", "multiply-adds")),
+            *(
+                spread(np.array([row[f"{runtime} {count} ratio"] for row in own]))
+                for runtime in ("torch", "onnxruntime")
+                for count in (1, 64)
+            ),
+        ]
+        for name, own in networks.items()
+    ]
+    header = ["", "dense", "thinned", "less dense", "parameters", "multiply-adds", "torch, 1", "torch, 64"]
+    made, seeds = rows[0], sorted({row["seed"] for row in rows})
+    how = (
+        f"Seeds {', '.join(map(str, seeds))} (95 %); {made['steps']} steps; torch {made['torch']}, {made['cpu']}, "
+    )
+    how += f"revision {made['revision']}. The compact network's outputs are those of the sparse one to "
+    how += f"{max(row['differs'] for row in rows):.0e} of the largest."
+    return f"{table([*header, 'onnxruntime, 1', 'onnxruntime, 64'], shown)}\n{how}\n"
+
+
 def served() -> str:
     """How many of the zoo's networks are served, and how that was measured."""
     rows = read_rows(HERE / "networks.jsonl")
@@ -273,6 +307,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/sparsifier.md": {"overhead": overhead, "defaults": defaults, "optimizers": optimizers},
     "docs/networks.md": {
         "served": served,
+        "thinned": thinned,
         "torchvision": partial(zoo, "torchvision"),
         "timm": partial(zoo, "timm"),
         "byhand": partial(zoo, "by hand"),
