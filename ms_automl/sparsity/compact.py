@@ -131,8 +131,8 @@ def _proved(
     masked: MultiTaskNet, batches: Sequence[Tensor], real: Sequence[Tensor]
 ) -> tuple[MultiTaskNet, Surgery]:
     """The compact network, its batch norms folded where nothing else needs what they take in."""
-    shrinking = settled(randomised(masked), batches[:1])[2]
-    cut, surgery, _ = settled(masked, batches[:1], shrinking)
+    shrinking = settled(randomised(masked), batches)[2]
+    cut, surgery, _ = settled(masked, batches, shrinking)
     folded, result = foldable(cut, batches[0]), copy.deepcopy(cut).eval()
     if folded:
         operate(result, Surgery(folded=folded))
@@ -165,7 +165,9 @@ def settled(
             _check(masked, cut, batches)
             return cut, surgery, shrinking
         except Exception:
-            kind = culprit(masked, cut, batches[0], cutting.kept_of_outputs())
+            kept = cutting.kept_of_outputs()
+            kinds = (culprit(masked, cut, batch, kept) for batch in batches)
+            kind = next((one for one in kinds if one is not None), None)
             if kind is None or (way := shrinking.get(kind, Way()).next(cutting.sizes_of(kind))) is None:
                 raise
             shrinking = {**shrinking, kind: way}

@@ -32,7 +32,8 @@ class Cutting:
         own: the same of those that stand by themselves.
         read: by name of a weight that mixes channels, [in] the channel that each input reads.
         gone: [channels] whether it goes.
-        lengths: by name of a module, attributes that say how long an axis is in its code, and what they become.
+        alike: by name of a module, attributes of an axis' length that its code was not seen to give, and what they
+            would become.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Cutting:
                 self.places.setdefault(channel, []).append((name, column))
         unread = np.ones(len(self.gone), np.bool_)
         unread[list(self.places)] = False
-        self.lengths: dict[str, dict[str, int]] = {}
+        self.alike: dict[str, dict[str, int]] = {}
         self.stays |= unread  # by anything that the trace has seen: then something else reads it, or nobody
 
     def run(self) -> Surgery:
@@ -163,39 +164,41 @@ class Cutting:
             key = f"{name}.{main_weight(module)}"
             if attends(module) and key in self.written and self.gone[self.written[key]].all():
                 empty.append(name)
-        self.lengths = {name: self._numbers(name) for name in self.found.shaped}
-        chosen = {name: self._way(name).sized for name in self.lengths}
-        sizes = {
-            name: {key: left for key, left in found.items() if chosen[name] in ("", key)}
-            for name, found in self.lengths.items()
-        }
-        sizes = {name: found for name, found in sizes.items() if found}
+        sizes = self._sizes()
         cut = {
             n: (self.found.own[n].axis, kept.nonzero()[0].tolist()) for n, kept in own.items() if not kept.all()
         }
         return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted, sizes=sizes)
 
     def sizes_of(self, kind: type[nn.Module] | str) -> set[str]:
-        """The attributes that may say how long an axis is in the code of a class, or of a module."""
-        ours = [name for name in self.lengths if kind in (name, type(self.network.get_submodule(name)))]
-        return {key for name in ours for key in self.lengths[name]}
+        """The attributes that may say how long an axis is in the code of a class, or module, and were not seen."""
+        ours = [name for name in self.alike if kind in (name, type(self.network.get_submodule(name)))]
+        return {key for name in ours for key in self.alike[name]}
 
-    def _way(self, name: str) -> Way:
-        kind = type(self.network.get_submodule(name))
-        return self.shrinking.get(name) or self.shrinking.get(kind) or Way()
+    def _sizes(self) -> dict[str, dict[str, int]]:
+        """By module, the attributes that say how long axes are in its code, and what they become."""
+        alive, seen = self._alive(), self.found.lengths
 
-    def _numbers(self, name: str) -> dict[str, int]:
-        """The attributes of a module that may say how long an axis is in its code, and what they become."""
-        alive, module = self._alive(), self.network.get_submodule(name)
-        found: dict[str, int] = {}
-        for ids in self.found.shaped[name]:
-            left = int(alive[self.found.channels.find(ids)].sum())
-            if left < len(ids):
-                attributes = [
-                    key for key, value in vars(module).items() if type(value) is int and value == len(ids)
-                ]
-                found |= dict.fromkeys(attributes, left)
-        return found
+        def left(ids: Ids) -> int:
+            return int(alive[self.found.channels.find(ids)].sum())
+
+        sizes: dict[str, dict[str, int]] = {}
+        for (name, key), ids in seen.items():
+            if left(ids) < len(ids):
+                sizes.setdefault(name, {})[key] = left(ids)
+        for name, shaped in self.found.shaped.items():
+            module = self.network.get_submodule(name)
+            short = {len(ids): left(ids) for ids in shaped if left(ids) < len(ids)}
+            self.alike[name] = {
+                key: short[value]
+                for key, value in vars(module).items()
+                if type(value) is int and value in short and (name, key) not in seen
+            }
+            kind = self.shrinking.get(name) or self.shrinking.get(type(module)) or Way()
+            chosen = {key: n for key, n in self.alike[name].items() if kind.sized in (key, "*")}
+            if chosen:
+                sizes[name] = chosen | sizes.get(name, {})
+        return sizes
 
     def _own(self, module: nn.Module) -> Iterator[str]:
         """Names of a module's own tensors, the weight first; one name for a tensor of several modules."""

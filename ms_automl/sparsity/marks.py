@@ -30,7 +30,8 @@ class Way:
 
     Attributes:
         part: which part of an axis shrinks, one of ``SHRINKING``.
-        sized: the one attribute of the module that says how long the axis is; "" for all that have its value.
+        sized: what says how long the axis is: "" for the attributes that the code was seen to give, the name of
+            another that has its value, "*" for all that have.
     """
 
     part: str = SHRINKING[0]
@@ -40,9 +41,9 @@ class Way:
         """Another one to try, or None.
 
         Args:
-            sizes: the attributes that have the value of an axis.
+            sizes: the attributes that have the value of an axis, and were not seen.
         """
-        order = ["", *sorted(sizes)] if len(sizes) > 1 else [""]
+        order = ["", *sorted(sizes), *(["*"] if len(sizes) > 1 else [])]
         place = order.index(self.sized) + 1 if self.sized in order else 1
         if place < len(order):
             return Way(self.part, order[place])
@@ -114,7 +115,8 @@ class Trace:
         statistics: by name of a layer norm, what it normalises.
         own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
         products: channels that are multiplied with each other and summed up, and which are 0 on one side.
-        shaped: by name of a module, the channels along each axis that its code gives another shape.
+        shaped: by name of a module, the channels along each axis to which its code gives a length from elsewhere.
+        lengths: by names of a module and of an attribute that is given as the length of an axis, its channels.
         given: by name of a module, the channels of what it gave at its last call.
         values: by name of such a weight, [in] the value of an input that is the same for every image and in every
             pixel; NaN for others.
@@ -133,6 +135,7 @@ class Trace:
     own: dict[str, Mark] = field(default_factory=dict)
     products: list[tuple[Ids, Mask]] = field(default_factory=list)
     shaped: dict[str, list[Ids]] = field(default_factory=dict)
+    lengths: dict[tuple[str, str], Ids] = field(default_factory=dict)
     given: dict[str, Mark | None] = field(default_factory=dict)
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)

@@ -48,7 +48,7 @@ def _regroup(tracer: Tracer, mark: Mark, before: Sequence[int], after: Sequence[
     ids, same = _by(ids, chosen), _by(same, chosen)
     if len(wide) > 1:
         tracer.channels.join(ids, ids[:, :1], tracer.place(name))
-    tracer.found.shaped.setdefault(tracer.stack[-1][0], []).append(ids[:, 0])
+    tracer.sized(start + chosen, ids[:, 0])
     return Mark(start + chosen, ids[:, 0], np.all(same, 1))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models.weights import attends
 from ms_automl.sparsity.heads import heads
+from ms_automl.sparsity.lengths import known_lengths
 from ms_automl.sparsity.marks import Shrinking, Trace
 from ms_automl.sparsity.mixing import MIXING
 from ms_automl.sparsity.rules import COMPUTING
@@ -43,8 +44,14 @@ def trace(
     try:
         tracer = Tracer(module, RULES, shrinking, known)
         tracer.put(images, None)
-        with torch.inference_mode(), _piecemeal(), _named(module, tracer), tracer:
-            outputs = module(images)
+        with torch.inference_mode(), _piecemeal(), _named(module, tracer), known_lengths(module) as lengths:
+            tracer.lengths = lengths
+            with tracer:
+                outputs = module(images)
+        for owner, key in lengths.scales:
+            place = tracer.modules.get(owner, "")
+            if (ids := tracer.found.lengths.pop((place, key), None)) is not None:
+                tracer.channels.fix(ids, f"'{key}' of '{place}', of which more than a length is computed")
     except Exception as error:  # whatever a stranger's network does
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise NetworkError(f"the channels cannot be traced ({reason})") from error

@@ -26,6 +26,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ms_automl.models.surgery import plain
 from ms_automl.models.weights import attends
 from ms_automl.sparsity.channels import Ids
+from ms_automl.sparsity.lengths import Listening
 from ms_automl.sparsity.marks import (
     CUT,
     NOTHING,
@@ -70,6 +71,8 @@ class Tracer(TorchDispatchMode):
         # By tensor its mark or None: of what depends on the images, and of what weights and constants alone give.
         self.marks: Any = WeakTensorKeyDictionary()
         self.free: Any = WeakTensorKeyDictionary()
+        self.modules = {id(part): name for name, part in module.named_modules()}
+        self.lengths: Listening | None = None
         self.whole = ""  # the name of a module whose code is not looked at, while it runs
         self._listening: Any = WeakTensorKeyDictionary()  # by tensor the channels that one answers who reads it
 
@@ -199,6 +202,14 @@ class Tracer(TorchDispatchMode):
         chosen = self._shrinking
         ways = [chosen.get(name) or chosen.get(type(module)) or Way() for name, module, _ in self.stack]
         return "nowhere" if any(way.part == "nowhere" for way in ways) else ways[-1].part
+
+    def sized(self, axis: int, ids: Ids) -> None:
+        """Note whose length the code gives for an axis of what it makes."""
+        given = None if self.lengths is None else self.lengths.at(axis)
+        if given is not None and id(given.module) in self.modules and int(given) == len(ids):
+            self.found.lengths[self.modules[id(given.module)], given.key] = ids
+        else:
+            self.found.shaped.setdefault(self.stack[-1][0], []).append(ids)
 
     def shared(self, value: Tensor) -> list[Tensor]:
         """All tensors that lie in the memory of this one."""
