@@ -20,6 +20,7 @@ from ms_automl.models.overparam import FactoredConv2d
 from ms_automl.models.probe import zeros_silence
 from ms_automl.models.weights import (
     Layer,
+    attends,
     overlapping_weights,
     plain_layer,
     uninitialised,
@@ -72,6 +73,7 @@ def find_penalised(
     kept: Mapping[str, str] = MappingProxyType({}),
     *,
     single: bool = False,
+    heads: bool = False,
 ) -> Penalised:
     """Find the layers of a trunk whose zeros mean something; leaves the network as it is.
 
@@ -85,6 +87,7 @@ def find_penalised(
         image_shape: (channels, H, W).
         kept: by name, why a layer is left out besides.
         single: whether single weights or filters go to zero, and not the weights of input channels.
+        heads: whether heads of ``nn.MultiheadAttention`` go, too, which are enough where nothing else is left.
 
     Raises:
         NetworkError: where nothing is left, or where a weight is not yet there, lies in the memory of another, or
@@ -104,7 +107,10 @@ def find_penalised(
             whys = {name: _why_not(layer, seen.get(name), single) for name, layer in taken.items()}
             left_out |= {name: why for name, why in whys.items() if why}
             taken = {name: layer for name, layer in taken.items() if not whys[name]}
-    if not taken:
+    attention = [
+        name for name, one in network.trunk.named_modules() if heads and attends(one) and name not in kept
+    ]
+    if not taken and not attention:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
     return Penalised(taken, left_out, _parameters(network.trunk))
 

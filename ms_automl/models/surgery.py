@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ms_automl.errors import NetworkError
 from ms_automl.models.attention import CutAttention, EmptyAttention
 from ms_automl.models.replaced import CountedLayerNorm, EmptyConv2d, EmptyLinear, SelectedConv2d, SelectedLinear
-from ms_automl.models.weights import LAYERS, has_own_weight, is_transposed
+from ms_automl.models.weights import LAYERS, attends, has_own_weight, is_transposed
 
 Kept = dict[str, list[int]]
 
@@ -93,6 +93,7 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
     """
     try:
         counts = {name: _counts(network.get_submodule(name)) for name in surgery.counted}
+        attentions = _attentions(network, surgery)
         for name in dict.fromkeys([*surgery.outputs, *surgery.inputs]):
             _cut(network.get_submodule(name), surgery.outputs.get(name), surgery.inputs.get(name))
         for name, (axis, kept) in surgery.own.items():
@@ -102,13 +103,17 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
                 setattr(network.get_submodule(name), key, size)
         for name, axis in surgery.counted.items():
             _count(network, name, counts[name], axis)
-        for name in _attentions(network, surgery):
+        for name in attentions:
             module = network.get_submodule(name)
-            _replace(network, name, CutAttention(module, surgery.outputs.get(name)))  # type: ignore[arg-type]
+            assert isinstance(module, nn.MultiheadAttention)
+            _replace(network, name, CutAttention(module, surgery.outputs.get(name)))
         for name, selected in surgery.selected.items():
             _replace(network, name, _selected(network.get_submodule(name), selected))
         for name in surgery.empty:
             _replace(network, name, _empty(network.get_submodule(name)))
+        for encoder in (one for one in network.modules() if isinstance(one, nn.TransformerEncoder)):
+            if any(isinstance(one, CutAttention) for one in encoder.modules()):
+                encoder.use_nested_tensor = False  # which has torch take the weights out of its layers
         for name, before in surgery.folded.items():
             _fold(network.get_submodule(name), network.get_submodule(before))
             _replace(network, name, nn.Identity())
@@ -117,10 +122,10 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
 
 
 def _attentions(network: nn.Module, surgery: Surgery) -> list[str]:
-    """Names of the attentions of which something was cut: torch's takes as many features as it gives."""
+    """Names of the attentions of which something is to be cut: torch's takes as many features as it gives."""
     cut = surgery.outputs.keys() | surgery.inputs.keys()
-    found = {name for name, one in network.named_modules() if isinstance(one, nn.MultiheadAttention)}
-    return [name for name in found if cut & {name, f"{name}.out_proj".lstrip(".")}]
+    whole = (name for name, one in network.named_modules() if attends(one))
+    return [name for name in whole if cut & {name, f"{name}.out_proj".lstrip(".")}]
 
 
 def _counts(norm: nn.Module) -> int:
@@ -244,7 +249,7 @@ def _selected(layer: nn.Module, selected: list[int]) -> nn.Module:
 
 def _empty(layer: nn.Module) -> nn.Module:
     """A layer that reads nothing, or attention without heads."""
-    if isinstance(layer, CutAttention | nn.MultiheadAttention):
+    if isinstance(layer, nn.MultiheadAttention):
         return EmptyAttention(layer)
     if isinstance(layer, nn.Linear):
         return EmptyLinear(layer)

@@ -29,6 +29,7 @@ def attends(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
         and module._qkv_same_embed_dim
         and module.bias_k is None
         and not module.add_zero_attn
+        and not (module._forward_hooks or module._forward_pre_hooks)
         and has_own_weight(module, "in_proj_weight")
         and plain_layer(module.out_proj)
     )

@@ -17,6 +17,8 @@ from ms_automl.models.weights import LAYERS, names_of_modules
 from ms_automl.sparsity import GROUPINGS, PROX_METRICS, Groups
 
 Chosen = Callable[[str], bool] | Collection[str]
+MIXING_MODULES = (*LAYERS, nn.MultiheadAttention)
+"""What ``only`` is of."""
 
 WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 
@@ -145,13 +147,15 @@ def kept_modules(
     last = _ends(network, image_shape) if ends else set()
     found: dict[str, str] = {}
     users, aliases = _users(network.trunk), names_of_modules(network.trunk)
+    first = {id(value): name for name, value in network.trunk.named_parameters()}
     for name, module in network.trunk.named_modules():
         own = dict(module.named_parameters(recurse=False))
         weight = own.get("weight")
         names = aliases[module] if weight is None else users[weight]  # a weight of several is one thing
         if any(map(kept, names)):
-            found[name] = "it is in `keep`"
-        elif taken is not None and isinstance(module, LAYERS) and not any(map(taken, names)):
+            shared = (first[id(value)] for key, value in own.items() if key != "weight")  # by another name, maybe
+            found |= dict.fromkeys([name, *shared], "it is in `keep`")
+        elif taken is not None and isinstance(module, MIXING_MODULES) and not any(map(taken, names)):
             found[name] = "it is not in `only`"
         elif last.intersection(names):
             found[name] = "its outputs are the model's own"

@@ -170,7 +170,8 @@ def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:
 def _keep(found: Trace, kept: Mapping[str, str]) -> None:
     """Say that the channels stay that pass what is to be left alone."""
     for name, ids in [*found.rows.items(), *((name, mark.ids) for name, mark in found.own.items())]:
-        for one in {name, name.rpartition(".")[0]} & kept.keys():
+        one = next((one for one in (name.rpartition(".")[0], name) if one in kept), None)
+        if one is not None:
             found.channels.fix(ids, f"'{one}' ({kept[one]})")
 
 

@@ -42,7 +42,8 @@ def build_groups(
     """
     if grouping not in GROUPINGS:
         raise unknown_name("grouping", grouping, list(GROUPINGS))
-    found = find_penalised(network, image_shape, kept, single=grouping != "input_channel")
+    single, heads = grouping != "input_channel", grouping == "coupled"
+    found = find_penalised(network, image_shape, kept, single=single, heads=heads)
     groups = GROUPINGS[grouping](network, image_shape, found.layers, kept)
     if network.removable is None:
         groups.let_go(with_a_way_around(network, groups, image_shape))

@@ -159,8 +159,12 @@ def reduction(tracer: Tracer, call: Call) -> Mark | None:
     if mark is None or mark.axis in axes:
         return None
     axis = mark.axis if call.given.get("keepdim") else mark.axis - sum(one < mark.axis for one in axes)
-    keeps = call.name in ("mean", "amax", "amin", "max.dim", "min.dim")  # others know how many pixels there are
-    return Mark(axis, mark.ids, mark.same if keeps else np.zeros_like(mark.same))
+    same = np.zeros_like(mark.same)
+    if call.name in ("mean", "amax", "amin", "max.dim", "min.dim"):  # others know how many pixels there are
+        same = mark.same
+    elif call.name in ("sum", "var", "std", "prod.dim_int", "linalg_vector_norm"):  # but of zeros they are 0
+        same = zeros(value, mark)
+    return Mark(axis, mark.ids, same)
 
 
 def along(tracer: Tracer, call: Call) -> Mark | None:

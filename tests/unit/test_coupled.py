@@ -223,6 +223,22 @@ def test_channels_that_pass_through_what_is_not_followed_have_no_group_and_it_is
     assert groups.left_out == {"first": "it ends in 'middle' (Softmax)"}
 
 
+@pytest.mark.parametrize("total", ["sum", "std", "var"])
+def test_a_channel_of_zeros_has_none_in_its_sum_either(total: str) -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = conv(3, 8), conv(8, 8), nn.Linear(8, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.a(images).relu()
+            x = torch.stack([x, self.b(x)]).sum(0)
+            return self.c(getattr(x, total)((2, 3)))
+
+    groups = build_groups(MultiTaskNet(Stacked(), {}), "coupled", SHAPE)
+    assert groups.names == ("a", "c") and groups.counts == [8, 5]
+
+
 def test_where_no_channel_can_go_it_is_refused_in_one_line() -> None:
     trunk = nn.Sequential(conv(3, 4), nn.Softmax(1))
     with pytest.raises(

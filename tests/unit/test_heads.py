@@ -77,6 +77,42 @@ class Decodes(nn.Module):
         return self.layer(x, self.other(x).relu())
 
 
+class Padded(nn.Module):
+    """torch's encoder as it comes, nested tensors and all, told which tokens are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, 4, 20, batch_first=True)  # of an odd number torch makes none
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = torch.zeros(x.shape[:2], dtype=torch.bool)
+        padding[:, -3:] = True
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+class Asks(nn.Module):
+    """Reads of the attention how many heads it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.zeros(len(x) * self.mix.num_heads, 16, 16)
+        mask[:: self.mix.num_heads, :, :4] = -5  # of the first head
+        return x + self.mix.num_heads * self.mix(x, x, x, attn_mask=mask)[0]
+
+
+class Chain(nn.Sequential):
+    """Knows attention by its class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self:
+            x = x + part(x, x, x)[0] if isinstance(part, nn.MultiheadAttention) else part(x)
+        return x
+
+
 def encoder(**options: bool) -> nn.Module:
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 20, activation="gelu", **options)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -90,6 +126,9 @@ MIDDLES = {
     "causal": lambda: Attends(attn_mask=torch.ones(16, 16).triu(1).bool(), is_causal=True, need_weights=False),
     "encoder": lambda: encoder(batch_first=True),
     "encoder, norm first": lambda: encoder(batch_first=True, norm_first=True),
+    "encoder, padded": Padded,
+    "asks for the number": Asks,
+    "known by class": lambda: Chain(nn.LayerNorm(WIDTH), nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)),
     "pooling": Pools,
     "decoder": Decodes,
 }
@@ -111,13 +150,14 @@ def zeros(net: nn.Module) -> int:
     return sum(int((parameter == 0).sum()) for parameter in net.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", MIDDLES)
 def test_heads_and_width_go_and_the_rest_computes_the_same(name):
     whole = network(MIDDLES[name]())
     groups = build_groups(whole, "coupled", SHAPE)
     counts = dict(zip(groups.names, groups.counts, strict=True))
     (mix, *_) = [name for name, part in whole.trunk.named_modules() if isinstance(part, nn.MultiheadAttention)]
-    assert counts[mix] == HEADS
+    assert counts[mix] == whole.trunk.get_submodule(mix).num_heads
     assert not any(name.endswith("out_proj") for name in groups.left_out)
     for seed in range(4):
         sparse = half(network(MIDDLES[name](), seed), seed)
@@ -196,6 +236,32 @@ def test_frozen_and_kept_attention_is_left_as_it_is():
     sparsifier.groups.scale_(torch.zeros(len(sparsifier.groups.layer)))
     after = model.middle[1].mix.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_only_is_of_attention_too():
+    options = {"steps": 10, "target": 0.05, "grouping": "coupled", "example": torch.rand(1, *SHAPE)}
+    model = Tokens(Attends())
+    with pytest.warns(UserWarning, match="it is not in `only`"):
+        groups = Sparsifier(model, adamw(model), only=["middle.mix"], **options).groups
+    assert groups.names == ("middle.mix",)
+    model = Tokens(nn.Sequential(Attends(), nn.Linear(WIDTH, 20), nn.ReLU(), nn.Linear(20, WIDTH)))
+    before = copy.deepcopy(model.middle[0].state_dict())
+    with pytest.warns(UserWarning, match="it is not in `only`"):
+        groups = Sparsifier(model, adamw(model), only=["middle.1", "middle.3"], **options).groups
+    groups.scale_(torch.zeros(len(groups.layer)))
+    assert all(torch.equal(value, before[key]) for key, value in model.middle[0].state_dict().items())
+
+
+def test_weights_that_training_alone_reads_count_the_heads_that_are_gone():
+    sparse = half(network(Attends()), 1)
+    small, _ = compact(sparse, SHAPE)
+    x = torch.randn(2, 7, WIDTH)
+    kept = [index for index, width in enumerate(sparse.trunk.embed.weight.flatten(1).abs().sum(1)) if width > 0]
+    whole, cut = sparse.trunk.middle.mix, small.trunk.middle.mix
+    given = torch.zeros(2, 7, WIDTH)
+    given[..., kept] = x[..., kept]
+    expected = whole(given, given, given)[1]
+    torch.testing.assert_close(cut(*[x[..., kept]] * 3)[1], expected)
 
 
 def test_an_axis_in_the_code_is_told_from_another_number_of_its_length():

@@ -168,6 +168,27 @@ def test_what_no_optimizer_trains_keeps_its_channels():
     assert groups.names == ("point.0", "point.3")
 
 
+class Scales(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return x * self.scale.view(1, -1, 1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:λ can act on")
+@pytest.mark.parametrize("name", ["2", "5"])
+def test_a_parameter_of_two_modules_is_kept_under_either_name(name):
+    scale = nn.Parameter(torch.ones(8))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), Scales(scale), nn.Conv2d(8, 8, 3), nn.ReLU(), Scales(scale)
+    )
+    model.extend([nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)])
+    groups = _coupled(model, keep=[name]).groups
+    assert groups.names == ("6",)
+
+
 def test_a_grouped_convolution_that_makes_the_models_own_outputs_is_left_alone():
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6)
