@@ -52,7 +52,8 @@ def _watched(network: nn.Module, images: Tensor) -> tuple[Outputs, str | None]:
 
             def leave(_: nn.Module, __: object, output: object, name: str = name) -> None:
                 running.pop()
-                found.setdefault(name, []).append(output.clone() if isinstance(output, Tensor) else None)
+                known = isinstance(output, Tensor) and not output.is_nested
+                found.setdefault(name, []).append(output.clone() if known else None)  # type: ignore[attr-defined]
 
             hooks.enter_context(module.register_forward_pre_hook(enter))
             hooks.enter_context(module.register_forward_hook(leave))
