@@ -25,7 +25,7 @@ def test_input_channels_where_their_zeros_can_be_taken_out():
     assert "% of the weights can go" in choice.why
 
 
-@pytest.mark.parametrize("kind", ["grouped", "attention in torch", "attention, grouped queries"])
+@pytest.mark.parametrize("kind", ["grouped", "attention in torch", "attention with grouped queries"])
 def test_coupled_channels_where_others_would_stay(kind):
     choice = choose(of(BLOCKS[kind]()), SHAPE)
     assert choice.grouping == "coupled"

@@ -81,9 +81,9 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "pixel shuffle": SuperResolution,
     "transposed": UNet,
-    "transposed, group norm": lambda: UNet(lambda width: nn.GroupNorm(4, width)),  # type: ignore[arg-type]
+    "transposed with group norm": lambda: UNet(lambda width: nn.GroupNorm(4, width)),  # type: ignore[arg-type]
     "c2f": lambda: Classifier(C2f(WIDTH, 24), C2f(24, WIDTH)),
-    "c2f, split": lambda: Classifier(C2fSplit(WIDTH, 24), C2fSplit(24, WIDTH)),
+    "c2f by split": lambda: Classifier(C2fSplit(WIDTH, 24), C2fSplit(24, WIDTH)),
     "c3k2": lambda: Classifier(C2f(WIDTH, 24, 1, C3k), C2f(24, WIDTH, 1, C3k)),
     "sppf": lambda: Classifier(conv(WIDTH, 24), SPPF(24, WIDTH)),
     "pixel attention": lambda: Classifier(Residual(PixelAttention(WIDTH)), conv(WIDTH, WIDTH)),
@@ -91,8 +91,8 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "feature pyramid": Pyramid,
     "outputs by name": TwoBranches,
     "attention in torch": lambda: Tokens(Torchs),
-    "attention, one layer": lambda: Tokens(QKV),
-    "attention, grouped queries": lambda: Tokens(GroupedQuery, lambda width: SwiGLU(width, 64), nn.RMSNorm),
+    "attention in one layer": lambda: Tokens(QKV),
+    "attention with grouped queries": lambda: Tokens(GroupedQuery, lambda width: SwiGLU(width, 64), nn.RMSNorm),
     "torch's encoder": lambda: Tokens(
         lambda width: nn.TransformerEncoderLayer(width, 4, 64, batch_first=True), lambda width: nn.Identity()
     ),

@@ -22,7 +22,7 @@ def made(name: str, **options: object) -> Callable[[], nn.Module]:
 
 TIMM = {
     "timm vit": made("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
-    "timm vit, relative": made("vit_relpos_small_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
+    "timm vit relative": made("vit_relpos_small_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
     "timm beit": made("beit_base_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
     "timm eva02": made("eva02_tiny_patch14_224", img_size=56, depth=2, embed_dim=48, num_heads=3),
     "timm cait": made("cait_xxs24_224", img_size=64, depth=2, embed_dim=48, num_heads=4),
