@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from rows import Row, read_rows
 from tables import TUNING_SEEDS, filled, read_all, selected, signed_spread, spread, verdict
 
 HERE = Path(__file__).parent
@@ -60,7 +60,6 @@ TOLD_APART = (
     *("`one_step`", "`forward`, γ = .99", "`unrolled_first_order`, K = 5", "`unrolled`, K = 8"),
     *("`forward_exact`", "`implicit_cg`, K = 8"),
 )
-Row = dict[str, Any]
 TAKEN = ("table.md", "anytime.png", "scatter.png")
 
 
@@ -285,11 +284,6 @@ def served() -> str:
         f"{made['cpu']}, one thread, {sum(row['seconds'] for row in rows) / 60:.0f} minutes, revision "
         f"{', '.join(revisions)}.\n"
     )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """One for each line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

@@ -9,17 +9,15 @@ from it (benchmarks/documents.py).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import torch
+from rows import append_row, read_rows
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ms_automl.environment.provenance import cpu_name, git_revision
 from tests.zoo.conformance import conform
 from tests.zoo.zoo import ZOO
 
@@ -32,17 +30,14 @@ def main() -> None:
     parser.add_argument("--patterns", type=int, default=20, help="of zeros, for each network")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = args.json.read_text(encoding="utf-8").splitlines() if args.json.exists() else []
-    done = {line["name"] for line in map(json.loads, lines)}
+    done = {row["name"] for row in read_rows(args.json)}
     for name in args.only.split(",") if args.only else ZOO:
         if name in done:
             continue
         network = ZOO[name]
         row = conform(name, network.build, network.side, args.patterns, onnx=True)
         line = asdict(row) | {"source": network.source, "served": row.served, "patterns": args.patterns}
-        line |= {"torch": metadata.version("torch"), "cpu": cpu_name(), "revision": git_revision()}
-        with args.json.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        append_row(args.json, line)
         print(f"{name:28} {row.served:8} {row.grouping:14} {row.seconds:.1f} s", flush=True)
 
 

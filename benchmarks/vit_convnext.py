@@ -10,21 +10,19 @@ times are medians of calls in turns with the dense network, on one thread. What 
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from rows import append_row, read_rows
 from sparsifier_optimizers import digits
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
 import ms_automl
-from ms_automl.environment.provenance import cpu_name, git_revision
 from ms_automl.models.flops import flops_of_a_sample
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx
 from ms_automl.models.profile import latencies
@@ -121,8 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    lines = args.json.read_text(encoding="utf-8").splitlines() if args.json.exists() else []
-    done = {(line["network"], line["seed"]) for line in map(json.loads, lines)}
+    done = {(row["network"], row["seed"]) for row in read_rows(args.json)}
     for seed in map(int, args.seeds.split(",")):
         for name, build in NETWORKS.items():
             if (name, seed) in done:
@@ -138,9 +135,7 @@ def main() -> None:
             line = {"network": name, "seed": seed, "steps": args.steps, "grouping": sparsifier.grouping}
             line |= {"zeros": sparsifier.sparsity, "differs": differing(sparse, small)}
             line |= {"dense": accuracy(dense), "sparse": accuracy(small)} | measured(dense, small)
-            line |= {"torch": metadata.version("torch"), "cpu": cpu_name(), "revision": git_revision()}
-            with args.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            append_row(args.json, line)
             print(f"seed {seed}  {name:10} dense {line['dense']:.3f}  sparse {line['sparse']:.3f}", flush=True)
 
 

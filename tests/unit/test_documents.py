@@ -19,7 +19,7 @@ def documents():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         yield importlib.import_module("documents")
-        for name in ("documents", "tables"):
+        for name in ("documents", "rows", "tables"):
             del sys.modules[name]
 
 

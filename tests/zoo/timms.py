@@ -20,6 +20,8 @@ def made(name: str, **options: object) -> Callable[[], nn.Module]:
     return partial(timm.create_model, name, num_classes=CLASSES, **options)
 
 
+MIXER = partial(MlpMixer, CLASSES, 64, patch_size=16, num_blocks=2, embed_dim=48)
+
 TIMM = {
     "timm vit": made("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
     "timm vit relative": made("vit_relpos_small_patch16_224", img_size=64, depth=2, embed_dim=48, num_heads=3),
@@ -47,29 +49,9 @@ TIMM = {
     "timm focalnet": partial(
         FocalNet, num_classes=CLASSES, depths=(1, 1), embed_dim=24, focal_levels=(2, 2), focal_windows=(3, 3)
     ),
-    "timm mixer": partial(MlpMixer, CLASSES, 64, patch_size=16, num_blocks=2, embed_dim=48),
-    "timm resmlp": partial(
-        MlpMixer,
-        CLASSES,
-        64,
-        patch_size=16,
-        num_blocks=2,
-        embed_dim=48,
-        mlp_ratio=4,
-        block_layer=ResBlock,
-        norm_layer=Affine,
-    ),
-    "timm gmlp": partial(
-        MlpMixer,
-        CLASSES,
-        64,
-        patch_size=16,
-        num_blocks=2,
-        embed_dim=48,
-        mlp_ratio=4,
-        block_layer=SpatialGatingBlock,
-        mlp_layer=GatedMlp,
-    ),
+    "timm mixer": MIXER,
+    "timm resmlp": partial(MIXER, mlp_ratio=4, block_layer=ResBlock, norm_layer=Affine),
+    "timm gmlp": partial(MIXER, mlp_ratio=4, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp),
     "timm poolformer": partial(MetaFormer, num_classes=CLASSES, depths=(1, 1, 1, 1), dims=(16, 24, 32, 48)),
 }
 """By name."""
