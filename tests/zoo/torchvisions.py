@@ -90,7 +90,7 @@ def vit() -> nn.Module:
 
 
 def maxvit() -> nn.Module:
-    return MaxVit((64, 64), 16, 2, [16, 32], [1, 1], 8, 0.1, num_classes=CLASSES)
+    return MaxVit((64, 64), 32, 2, [64, 128], [1, 1], 32, 0.1, num_classes=CLASSES)
 
 
 def shufflenet() -> nn.Module:
