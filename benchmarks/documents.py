@@ -231,7 +231,7 @@ def zoo(source: str) -> str:
     shown = []
     for row in rows:
         figures = [f"{100 * row[key]:.0f}" for key in ("share", "left", "arithmetic", "stays")]
-        whys = [row["left_out"].replace("|", "/")] + (row["why"] if row["stays"] >= 0.005 else [])
+        whys = [row["known"], row["left_out"], *(row["why"] if row["stays"] >= 0.005 else [])]
         told = row["refused"] or "; ".join(why for why in whys if why)
         first = [row["name"], f"{row['parameters']:,}", row["served"], f"`{row['grouping']}`"]
         shown.append([*first, *figures, f"{row['seconds']:.0f}", told])

@@ -19,7 +19,7 @@ from rows import append_row, read_rows
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.zoo.conformance import conform
-from tests.zoo.zoo import ZOO
+from tests.zoo.zoo import EXPECTED, ZOO
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         network = ZOO[name]
         row = conform(name, network.build, network.side, args.patterns, onnx=True)
         line = asdict(row) | {"source": network.source, "served": row.served, "patterns": args.patterns}
-        append_row(args.json, line)
+        append_row(args.json, line | {"known": EXPECTED.get(name, "")})
         print(f"{name:28} {row.served:8} {row.grouping:14} {row.seconds:.1f} s", flush=True)
 
 

@@ -40,8 +40,8 @@ ZOO = TORCHVISION | TIMM | BY_HAND
 EXPECTED = {
     "layer norm over all": "most parameters are the norm's, which keeps its width",
     "channel shuffle": "all channels of grouped convolutions and a shuffle are one",
-    "pixel attention": "its code takes the width of what it gives from what it is given",
-    "attention in one layer": "the same, and 32 features are too few to be worth picking",
+    "pixel attention": "its code takes the width of what it gives from its input",
+    "attention in one layer": "its code takes the width of what it gives from its input, and 32 features are too few to pick from",
     "mixer": "what mixes tokens has a bias for each, which a channel of zeros says too",
     "lstm": "recurrent layers are not followed",
 }
