@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 
-class SelectedConv2d(nn.Conv2d):
+class _Selecting(nn.Module):
     """A convolution that reads some of the channels it is given; others read the rest.
 
     Args:
-        conv: gives geometry, weight [out, len(selected), kh, kw] and bias.
-        selected: the channels it reads.
+        conv: gives geometry, weight and bias; its weight is of the channels that are read.
+        selected: these.
     """
 
     selected: Tensor
 
-    def __init__(self, conv: nn.Conv2d, selected: Tensor) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            _pair(conv.kernel_size),
-            _pair(conv.stride),
-            conv.padding if isinstance(conv.padding, str) else _pair(conv.padding),
-            _pair(conv.dilation),
-            bias=False,
-            padding_mode=conv.padding_mode,
-            device="meta",
-        )
-        self.weight, self.bias = conv.weight, conv.bias
+    def __init__(self, conv: nn.Module, selected: Tensor) -> None:
+        nn.Module.__init__(self)
+        own = ("_reversed_padding_repeated_twice",)  # by which torch pads borders
+        vars(self).update({key: value for key, value in vars(conv).items() if key in own or key[0] != "_"})
+        for key, value in conv.named_parameters(recurse=False):
+            self.register_parameter(key, value)
+        if "bias" not in self._parameters:
+            self.register_parameter("bias", None)
         self.register_buffer("selected", selected)
         self.train(conv.training)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, channels, H, W] to [B, out, H', W']."""
-        output: Tensor = self._conv_forward(input.index_select(1, self.selected), self.weight, self.bias)
+    def forward(self, input: Tensor, *size: list[int] | None) -> Tensor:
+        """[B, channels, …] to [B, out, …]."""
+        output: Tensor = super().forward(input.index_select(1, self.selected), *size)
         return output
+
+
+class SelectedConv1d(_Selecting, nn.Conv1d):
+    """Over one axis."""
+
+
+class SelectedConv2d(_Selecting, nn.Conv2d):
+    """Over two."""
+
+
+class SelectedConv3d(_Selecting, nn.Conv3d):
+    """Over three."""
+
+
+class SelectedConvTranspose1d(_Selecting, nn.ConvTranspose1d):
+    """The transposed one over one axis."""
+
+
+class SelectedConvTranspose2d(_Selecting, nn.ConvTranspose2d):
+    """Over two."""
+
+
+class SelectedConvTranspose3d(_Selecting, nn.ConvTranspose3d):
+    """Over three."""
+
+
+SELECTED: tuple[type[_Selecting], ...] = (
+    SelectedConv1d,
+    SelectedConv2d,
+    SelectedConv3d,
+    SelectedConvTranspose1d,
+    SelectedConvTranspose2d,
+    SelectedConvTranspose3d,
+)
 
 
 class SelectedLinear(nn.Linear):
@@ -79,33 +110,41 @@ class EmptyLinear(nn.Module):
         return self.bias.to(input.dtype).expand(*input.shape[:-1], -1).clone()  # what comes next may work in place
 
 
-class EmptyConv2d(nn.Module):
+class EmptyConv(nn.Module):
     """A convolution of which only the bias is left: the same in every pixel, whatever it reads.
 
     Args:
-        conv: gives geometry and bias.
+        conv: over any axes, also a transposed one; gives geometry and bias.
     """
 
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.modules.conv._ConvNd) -> None:
         super().__init__()
-        reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        same = isinstance(conv.padding, str) and conv.padding == "same"
-        padding = (0, 0) if isinstance(conv.padding, str) else _pair(conv.padding)
-        self.shrinks = (0, 0) if same else (reach[0] - 2 * padding[0], reach[1] - 2 * padding[1])
-        self.stride = _pair(conv.stride)
+        self.reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if isinstance(conv.padding, str):
+            self.padding = self.reach if conv.padding == "same" else [0] * len(self.reach)
+        else:
+            self.padding = [2 * one for one in conv.padding]
+        self.stride = list(conv.stride)
+        self.more = list(conv.output_padding) if isinstance(conv, nn.modules.conv._ConvTransposeNd) else None
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias.clone())
         self.train(conv.training)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, channels, H, W] to [B, out, H', W']."""
-        height, width = (
-            (size - shrink - 1) // stride + 1
-            for size, shrink, stride in zip(input.shape[2:], self.shrinks, self.stride, strict=True)
-        )
-        view = self.bias.to(input.dtype).view(1, -1, 1, 1).expand(input.shape[0], -1, height, width)
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """[B, channels, …] to [B, out, …], of a size that a transposed one may be given."""
+        geometry = zip(input.shape[2:], self.reach, self.padding, self.stride, strict=True)
+        if self.more is None:
+            sizes = [(size + padding - reach - 1) // stride + 1 for size, reach, padding, stride in geometry]
+        else:
+            sizes = [
+                (size - 1) * stride - padding + reach + more + 1
+                for (size, reach, padding, stride), more in zip(geometry, self.more, strict=True)
+            ]
+        if output_size is not None:
+            sizes = list(output_size)[-len(sizes) :]
+        view = self.bias.to(input.dtype).view(1, -1, *[1] * len(sizes)).expand(input.shape[0], -1, *sizes)
         return view.clone(memory_format=torch.contiguous_format)  # what comes next may work in place
 
 
@@ -137,8 +176,3 @@ class CountedLayerNorm(nn.Module):
         if self.weight is not None:
             output = output * self.weight.view(shape)
         return output if self.bias is None else output + self.bias.view(shape)
-
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    height, width = value
-    return height, width

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models.attention import CutAttention, EmptyAttention
-from ms_automl.models.replaced import CountedLayerNorm, EmptyConv2d, EmptyLinear, SelectedConv2d, SelectedLinear
+from ms_automl.models.replaced import SELECTED, CountedLayerNorm, EmptyConv, EmptyLinear, SelectedLinear
 from ms_automl.models.weights import LAYERS, attends, has_own_weight, is_transposed
 
 Kept = dict[str, list[int]]
@@ -170,14 +170,14 @@ def _replace(network: nn.Module, name: str, new: nn.Module) -> None:
 @torch.no_grad()
 def _fold(norm: nn.Module, conv: nn.Module) -> None:
     """γ (W x + b - μ) / σ + β as a convolution; σ² = running variance + ε."""
-    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d | EmptyConv2d):
+    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d | EmptyConv):
         raise AttributeError(f"a {type(norm).__name__} cannot become part of a {type(conv).__name__}")
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
     bias = bias * scale if norm.bias is None else bias * scale + norm.bias
-    if isinstance(conv, EmptyConv2d):
+    if isinstance(conv, EmptyConv):
         conv.bias = bias
     else:
         conv.bias = nn.Parameter(bias)
@@ -190,8 +190,8 @@ def plain(module: nn.Module) -> bool:
         *LAYERS,
         nn.BatchNorm2d,
         nn.GroupNorm,
-        SelectedConv2d,
-        EmptyConv2d,
+        *SELECTED,
+        EmptyConv,
         SelectedLinear,
         EmptyLinear,
     )
@@ -215,7 +215,7 @@ def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
     pairs: dict[str, str] = {}
     with torch.no_grad(), ExitStack() as hooks:
         for name, module in network.named_modules():
-            if not isinstance(module, nn.Conv2d | EmptyConv2d | nn.BatchNorm2d) or not plain(module):
+            if not isinstance(module, nn.Conv2d | EmptyConv | nn.BatchNorm2d) or not plain(module):
                 continue
             if isinstance(module, nn.Conv2d) and not has_own_weight(module):
                 continue  # a product cannot be written into what computes a weight
@@ -237,14 +237,17 @@ def foldable(network: nn.Module, images: Tensor) -> dict[str, str]:
 @torch.no_grad()
 def _selected(layer: nn.Module, selected: list[int]) -> nn.Module:
     """A layer that reads these of its inputs."""
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
-        raise AttributeError(f"a {type(layer).__name__} cannot leave inputs out")
-    layer.weight = nn.Parameter(layer.weight.detach()[:, selected].clone())
+    kind = next((kind for kind in SELECTED if isinstance(layer, kind.__bases__[1])), None)
     if isinstance(layer, nn.Linear):
+        layer.weight = nn.Parameter(layer.weight.detach()[:, selected].clone())
         layer.in_features = len(selected)
         return SelectedLinear(layer, torch.tensor(selected))
+    if kind is None or not isinstance(layer, nn.modules.conv._ConvNd):
+        raise AttributeError(f"a {type(layer).__name__} cannot leave inputs out")
+    weight = layer.weight.detach()
+    layer.weight = nn.Parameter((weight[selected] if is_transposed(layer) else weight[:, selected]).clone())
     layer.in_channels = len(selected)
-    return SelectedConv2d(layer, torch.tensor(selected))
+    return kind(layer, torch.tensor(selected))
 
 
 def _empty(layer: nn.Module) -> nn.Module:
@@ -253,8 +256,8 @@ def _empty(layer: nn.Module) -> nn.Module:
         return EmptyAttention(layer)
     if isinstance(layer, nn.Linear):
         return EmptyLinear(layer)
-    if isinstance(layer, nn.Conv2d):
-        return EmptyConv2d(layer)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        return EmptyConv(layer)
     raise AttributeError(f"a {type(layer).__name__} cannot be left out")
 
 

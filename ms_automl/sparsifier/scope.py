@@ -207,7 +207,9 @@ MIXING = ("Convolution", "Mkldnn", "Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "C
 
 
 def output_weights(images: Tensor, outputs: Any) -> set[int]:
-    """Ids of the parameters of the layers that make outputs, with no other layer behind them.
+    """Ids of the parameters of the layers that make outputs, and nothing that another layer reads.
+
+    So the last layer that writes into a residual stream which is an output is one, and those before it are none.
 
     A layer is an operation that mixes channels, one of whose inputs comes of the images and another of parameters
     alone, as they are or computed.
@@ -219,15 +221,17 @@ def output_weights(images: Tensor, outputs: Any) -> set[int]:
     found: set[int] = set()
     ends = [leaf.grad_fn for leaf in leaves(outputs) if leaf.grad_fn is not None]
     following = _graph(ends)
-    live = _leading_to(images, following)
+    before = _reversed(following)
+    live = _reached([node for node in following if getattr(node, "variable", None) is images], before)
     waiting = [node for node in ends if node in live]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         weights = [one for one in following[node] if one not in live]
-        if node.name().startswith(MIXING) and weights:
-            inner = _graph(weights)
-            found |= {id(one.variable) for one in inner if hasattr(one, "variable")}
+        if _mixes(node, weights):
+            readers = _reached([node], before) - {node}
+            if not any(_mixes(one, [w for w in following[one] if w not in live]) for one in readers):
+                found |= {id(one.variable) for one in _graph(weights) if hasattr(one, "variable")}
             continue
         ahead = {one for one in following[node] if one in live} - seen
         seen |= ahead
@@ -247,14 +251,24 @@ def _graph(starts: Sequence[Any]) -> dict[Any, list[Any]]:
     return found
 
 
-def _leading_to(images: Tensor, following: Mapping[Any, Sequence[Any]]) -> set[Any]:
-    """The nodes from which the images can be reached."""
+def _mixes(node: Any, weights: Sequence[Any]) -> bool:
+    """Whether a node is a layer's: it mixes channels by weights, those of its inputs that no image made."""
+    return node.name().startswith(MIXING) and bool(weights)
+
+
+def _reversed(following: Mapping[Any, Sequence[Any]]) -> dict[Any, list[Any]]:
+    """By node of autograd's graph, what is computed of it."""
     before: dict[Any, list[Any]] = {}
     for node, ahead in following.items():
         for one in ahead:
             before.setdefault(one, []).append(node)
+    return before
+
+
+def _reached(starts: Sequence[Any], before: Mapping[Any, Sequence[Any]]) -> set[Any]:
+    """The nodes that are computed of these, and they themselves."""
     found: set[Any] = set()
-    waiting = [node for node in following if getattr(node, "variable", None) is images]
+    waiting = list(starts)
     while waiting:
         node = waiting.pop()
         if node not in found:

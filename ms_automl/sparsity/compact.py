@@ -31,7 +31,7 @@ from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, contract
 from ms_automl.models.copying import copied
 from ms_automl.models.surgery import Surgery, foldable, operate
-from ms_automl.models.weights import attends, is_transposed, main_weight
+from ms_automl.models.weights import LAYERS, attends, is_transposed, main_weight
 from ms_automl.sparsity.culprit import culprit
 from ms_automl.sparsity.cutting import Cutting
 from ms_automl.sparsity.equality import check_equal, probes
@@ -177,7 +177,7 @@ def _may_be_replaced(network: MultiTaskNet, name: str, layer: nn.Module) -> bool
     """Whether another layer may stand in its place: torch's own encoder layers take weights out of theirs."""
     holder = network.trunk.get_submodule(name.rpartition(".")[0])
     encodes = isinstance(holder, nn.TransformerEncoderLayer)
-    return isinstance(layer, nn.Conv2d | nn.Linear) and not encodes
+    return isinstance(layer, LAYERS) and not encodes
 
 
 def _check(

@@ -132,9 +132,10 @@ def embedding(tracer: Tracer, call: Call) -> Mark | None:
 
 
 def pixels(tracer: Tracer, call: Call) -> Mark | None:
-    """Over the last axes, each channel by itself: pooling, resizing, mirrored borders."""
+    """Over one to three of the last axes, each channel by itself: pooling, resizing, mirrored borders."""
     value, mark = only(tracer, call)
-    return None if mark is None or mark.axis >= value.ndim - 2 else mark
+    axes = next(int(digit) for digit in call.name if digit.isdigit())
+    return None if mark is None or mark.axis >= value.ndim - axes else mark
 
 
 def pad(tracer: Tracer, call: Call) -> Mark | None:
@@ -187,9 +188,13 @@ ELEMENTWISE = """
 """
 ALIKE = "zeros_like ones_like empty_like full_like"
 PIXELS = """
+    max_pool1d max_pool1d_with_indices avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d
+    _upsample_nearest_exact1d upsample_linear1d reflection_pad1d replication_pad1d
     max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
     upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa reflection_pad2d replication_pad2d
+    _upsample_bicubic2d_aa reflection_pad2d replication_pad2d fractional_max_pool2d
+    max_pool3d max_pool3d_with_indices avg_pool3d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d
+    upsample_nearest3d _upsample_nearest_exact3d upsample_trilinear3d reflection_pad3d replication_pad3d
 """
 REDUCTIONS = "mean amax amin max.dim min.dim sum var std prod.dim_int logsumexp linalg_vector_norm argmax argmin"
 

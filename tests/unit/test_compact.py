@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet, flops_of_a_sample, head_specs, overparameterise, small_resnet
-from ms_automl.models.replaced import EmptyConv2d
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.sparsity import GROUPINGS, build_groups
 from ms_automl.sparsity.compact import check_equal, compact, leftovers
@@ -131,14 +130,6 @@ def test_a_whole_branch_goes_and_its_skip_stays(network):
     assert parameters(network) - parameters(small) >= 2 * 12 * 12 * 9
     shares = (flops_of_a_sample(small, SHAPE)[1], flops_of_a_sample(network, SHAPE)[1])
     assert shares[0] == pytest.approx(shares[1] - 2 * 2 * 12 * 12 * 9 * 4)  # 2 convolutions, 2 x 2 pixels
-
-
-def test_what_follows_an_empty_convolution_may_work_in_place():
-    conv = EmptyConv2d(nn.Conv2d(3, 2, 1))
-    before = conv.bias.clone()
-    for shape in ((1, 3, 1, 1), (2, 3, 4, 4)):
-        conv(torch.zeros(shape)).add_(1)
-        assert torch.equal(conv.bias, before)
 
 
 def test_inputs_that_one_reader_ignores_and_another_needs_are_left_out_by_picking(network):

@@ -50,6 +50,42 @@ def test_a_layer_whose_outputs_are_the_models_own_is_left_alone(tail, grouping):
     assert sparsifier.groups.left_out["4"] == "its outputs are the model's own"
 
 
+class Stream(nn.Module):
+    """Gives its residual stream, into which several layers write and which each of them but the last reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.wide = nn.ModuleList([nn.Conv2d(12, 40, 1), nn.Conv2d(12, 40, 1)])
+        self.back = nn.ModuleList([nn.Conv2d(40, 12, 1), nn.Conv2d(40, 12, 1)])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images)
+        for wide, back in zip(self.wide, self.back, strict=True):
+            x = x + back(wide(x).relu())
+        return x
+
+
+@pytest.mark.parametrize("grouping", ["input_channel", "coupled"])
+def test_of_the_layers_that_write_an_output_the_last_alone_is_left_alone(grouping):
+    """What the model gives keeps its width, and hidden channels behind it go."""
+    torch.manual_seed(0)
+    model = Stream()
+    optimizer = adamw(model)
+    sparsifier = Sparsifier(model, optimizer, example=example(), steps=10, target=0.4, grouping=grouping)
+    assert sparsifier.groups.left_out["back.1"] == "its outputs are the model's own"
+    assert {"wide.0", "wide.1"} <= set(sparsifier.groups.names)
+    for _ in range(10):
+        optimizer.zero_grad()
+        model(torch.randn(2, 3, 12, 12)).square().mean().backward()
+        optimizer.step()
+        sparsifier.step()
+    small = sparsifier.compact()
+    assert small(example()).shape == model(example()).shape
+    parameters = [sum(value.numel() for value in one.parameters()) for one in (small, model)]
+    assert parameters[0] < 0.65 * parameters[1]
+
+
 def test_a_layer_that_no_optimizer_trains_is_left_alone():
     model = classifier()
     optimizer = torch.optim.SGD([*model.stem.parameters(), *model.down.parameters()], lr=0.1)

@@ -151,28 +151,31 @@ class Scaled(nn.Module):
 
 
 class Volume(nn.Module):
-    """Three-dimensional convolutions over colours."""
+    """Three-dimensional convolutions over colours, with pooling, resizing and a skip."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 12, 3, stride=2, padding=1)
-        self.norm, self.head = nn.BatchNorm3d(8), nn.Linear(12, 10)
+        self.a, self.b = nn.Conv3d(1, 24, 3, stride=(1, 4, 4), padding=1), nn.Conv3d(24, 16, 3, padding=1)
+        self.c, self.norm = nn.ConvTranspose3d(16, 24, 2, 2), nn.BatchNorm3d(24)
+        self.pool, self.up = nn.MaxPool3d(2), nn.Upsample(scale_factor=(1.5, 1, 1), mode="trilinear")
+        self.head = nn.Linear(24, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.norm(self.a(images.unsqueeze(1))).relu()
-        return self.head(self.b(x).relu().mean((2, 3, 4)))
+        return self.head((self.up(self.c(self.b(self.pool(x)).relu())) + x).mean((2, 3, 4)))
 
 
 class Signal(nn.Module):
-    """One-dimensional convolutions over rows of pixels."""
+    """One-dimensional convolutions over rows of pixels, with pooling and a skip."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Conv1d(3, 12, 9, 4), nn.Conv1d(12, 16, 9, 4)
-        self.norm, self.head = nn.BatchNorm1d(12), nn.Linear(16, 10)
+        self.a, self.b, self.c = nn.Conv1d(3, 24, 9, 4), nn.Conv1d(24, 16, 9, padding=4), nn.Conv1d(16, 24, 3)
+        self.norm, self.pool, self.head = nn.BatchNorm1d(24), nn.MaxPool1d(2), nn.Linear(24, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.b(self.norm(self.a(images.flatten(2))).relu()).relu().mean(-1))
+        x = self.pool(self.norm(self.a(images.flatten(2))).relu())
+        return self.head((self.c(nn.functional.pad(self.b(x).relu(), (1, 1))) + x).mean(-1))
 
 
 class TwoBranches(nn.Module):
