@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import torch
-
-from ms_automl.errors import MsAutomlError, NetworkError
-from ms_automl.models import MultiTaskNet, contract
-from ms_automl.models.copying import first_line
-from ms_automl.sparsity.compact import compact, leftovers, randomised
-from ms_automl.sparsity.equality import smaller
-from ms_automl.sparsity.groupings import build_groups
+from ms_automl.errors import NetworkError
+from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity.beforehand import freed, reason
 
 CANDIDATES = ("input_channel", "coupled")
 GAIN = 1.1
@@ -49,13 +44,12 @@ def choose(
     """
     found: dict[str, float] = {}
     why: dict[str, str] = {}
-    shape = smaller(network, image_shape)
     first, second = CANDIDATES
     for grouping in CANDIDATES:
         try:
-            found[grouping] = _freed(network, grouping, shape, kept)
+            found[grouping] = freed(network, grouping, image_shape, kept)
         except Exception as error:  # whatever a stranger's network does
-            why[grouping] = str(error) if isinstance(error, MsAutomlError) else first_line(error)
+            why[grouping] = reason(error)
             continue
         why[grouping] = f"{100 * found[grouping]:.3g} % of the weights can go"
         if grouping == first and GAIN * found[grouping] > 1:
@@ -68,18 +62,3 @@ def choose(
         )
     better = second if found.get(second, 0.0) > GAIN * found.get(first, 0.0) else first
     return Choice(better, f"{why.pop(better)}; with {next(iter(why))}: {next(iter(why.values()))}")
-
-
-def _freed(
-    network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, int], kept: Mapping[str, str]
-) -> float:
-    """The share of a trunk's parameters that λ acts on, times that of their zeros that can be taken out."""
-    half = randomised(network, zeros=False).cpu().float()
-    half.removable = half.removable or frozenset()
-    groups = build_groups(half, grouping, image_shape, kept)
-    drawn = torch.rand(len(groups.layer), generator=torch.Generator().manual_seed(0))
-    groups.scale_(((drawn < 0.5) | groups.strongest(drawn)).float())
-    half = contract(half).eval()
-    found = leftovers(half, compact(half, image_shape)[1]).values()
-    zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
-    return groups.share * (1 - stayed / max(1, zeros))
