@@ -34,7 +34,7 @@ from ms_automl.sparsifier.scope import (
     unwrapped,
 )
 from ms_automl.sparsity import Groups, build_groups
-from ms_automl.sparsity.choice import Choice, choose
+from ms_automl.sparsity.choice import choose
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,8 +139,8 @@ class Sparsifier(GroupSparsifier):
             whole = self.network is not self.model
             check_metric(prox_metric, optimizers, schedule is not None)
             kept = kept_modules(self.network, self.image_shape, keep, only, trained, ends=whole)
-            asked = grouping or ("" if goal.any_groups else "input_channel")
-            self.choice = Choice(asked) if asked else choose(self.network, self.image_shape, kept)
+            grouping = grouping or (None if goal.any_groups else "input_channel")
+            self.choice = choose(self.network, self.image_shape, kept, grouping)
             groups = build_groups(self.network, self.grouping, self.image_shape, kept)
             check_precision(groups)
         self.ranks.check((steps, prox_share, target, price, self.grouping), "the sparsifier's arguments")
@@ -153,9 +153,12 @@ class Sparsifier(GroupSparsifier):
         self._idle = 0  # calls in a row without a step of the optimisers
         self.rows: list[dict[str, float]] = []
         self._told: set[str] = set()  # the tasks whose losses were told
+        if not self.choice.serves:
+            self._warn(f"what goes to zero could not be taken out of this model: {self.choice.why}")
         if groups.share < 0.5:
-            share = f"{100 * groups.share:.3g} % of the model's weights"
-            self._warn(f"λ can act on {share}; left out: {self._left_out}")
+            self._warn(
+                f"λ can act on {100 * groups.share:.3g} % of the model's weights; left out: {self._left_out}"
+            )
 
     @property
     def grouping(self) -> str:

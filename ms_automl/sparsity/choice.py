@@ -22,15 +22,20 @@ class Choice:
 
     Attributes:
         grouping: a key of ``GROUPINGS``.
-        why: what of the weights can go with it, and with the other; empty where it was asked for.
+        why: what of the weights can go with it, and with the other; or why none can.
+        serves: whether any can, of a kind that was asked for.
     """
 
     grouping: str
-    why: str = ""
+    why: str
+    serves: bool = True
 
 
 def choose(
-    network: MultiTaskNet, image_shape: tuple[int, int, int], kept: Mapping[str, str] = MappingProxyType({})
+    network: MultiTaskNet,
+    image_shape: tuple[int, int, int],
+    kept: Mapping[str, str] = MappingProxyType({}),
+    asked: str | None = None,
 ) -> Choice:
     """Try the kinds of groups on copies of a network of which a random half is zero.
 
@@ -38,10 +43,13 @@ def choose(
         network: it stays as it is.
         image_shape: (channels, H, W); smaller images serve, where the network takes them.
         kept: as of :func:`~ms_automl.sparsity.groupings.build_groups`.
+        asked: the kind that somebody wants, which is then taken whatever comes of it.
 
     Raises:
         NetworkError: where neither can be taken out.
     """
+    if asked is not None:
+        return _asked(network, image_shape, kept, asked)
     found: dict[str, float] = {}
     why: dict[str, str] = {}
     first, second = CANDIDATES
@@ -51,7 +59,7 @@ def choose(
         except Exception as error:  # whatever a stranger's network does
             why[grouping] = reason(error)
             continue
-        why[grouping] = f"{100 * found[grouping]:.3g} % of the weights can go"
+        why[grouping] = _told(found[grouping])
         if grouping == first and GAIN * found[grouping] > 1:
             return Choice(grouping, why[grouping])
     if not found:
@@ -62,3 +70,18 @@ def choose(
         )
     better = second if found.get(second, 0.0) > GAIN * found.get(first, 0.0) else first
     return Choice(better, f"{why.pop(better)}; with {next(iter(why))}: {next(iter(why.values()))}")
+
+
+def _asked(
+    network: MultiTaskNet, image_shape: tuple[int, int, int], kept: Mapping[str, str], grouping: str
+) -> Choice:
+    if grouping == "weight":
+        return Choice(grouping, "single weights are zero, no whole channel is", serves=True)
+    try:
+        return Choice(grouping, _told(freed(network, grouping, image_shape, kept)))
+    except Exception as error:  # whatever a stranger's network does
+        return Choice(grouping, reason(error), serves=False)
+
+
+def _told(share: float) -> str:
+    return f"{100 * share:.3g} % of the weights can go"
