@@ -35,6 +35,7 @@ class Surgery:
         own: of parameters and buffers that stand by themselves, their axis and the entries that stay.
         sizes: of modules, the attributes by which their code gives axes of channels a length, such as heads.
         counted: layer norms that go on counting the zeros that were cut, and the axis of their channels.
+        inside: convolutions in groups whose groups lose channels; others lose whole groups.
     """
 
     outputs: Kept = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Surgery:
     own: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -70,9 +72,10 @@ class Surgery:
             sizes = {str(name): {str(key): int(size) for key, size in one.items()} for name, one in sizes.items()}
             own = {str(name): (int(axis), [int(i) for i in kept]) for name, (axis, kept) in own.items()}
             counted = {str(name): int(axis) for name, axis in counted.items()}
+            inside = tuple(map(str, values.get("inside", ())))  # type: ignore[call-overload]
         except (KeyError, TypeError, ValueError) as error:
             raise NetworkError(f"the description of the compact network is damaged ({error!r})") from error
-        return cls(outputs, inputs, selected, tuple(empty), folded, own, counted, sizes)
+        return cls(outputs, inputs, selected, tuple(empty), folded, own, counted, sizes, inside)
 
 
 def _kept(value: object) -> Kept:
@@ -95,7 +98,8 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
         counts = {name: _counts(network.get_submodule(name)) for name in surgery.counted}
         attentions = _attentions(network, surgery)
         for name in dict.fromkeys([*surgery.outputs, *surgery.inputs]):
-            _cut(network.get_submodule(name), surgery.outputs.get(name), surgery.inputs.get(name))
+            stay = surgery.outputs.get(name), surgery.inputs.get(name)
+            _cut(network.get_submodule(name), *stay, inside=name in surgery.inside)
         for name, (axis, kept) in surgery.own.items():
             _cut_own(network, name, axis, kept)
         for name, sizes in surgery.sizes.items():
@@ -262,14 +266,14 @@ def _empty(layer: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None) -> None:
+def _cut(module: nn.Module, outputs: list[int] | None, inputs: list[int] | None, *, inside: bool) -> None:
     """Keep entries of a module's tensors: along the axis of what it writes, and of what its weight reads."""
     convolves = isinstance(module, nn.modules.conv._ConvNd)
-    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
+    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and not inside
     attention = isinstance(module, nn.MultiheadAttention)
     reads = isinstance(module, nn.Linear) or attention or (convolves and not grouped)
     main = "in_proj_weight" if attention else "weight"
-    transposed = is_transposed(module)
+    transposed = is_transposed(module) and not grouped
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if not tensor.ndim or (isinstance(module, nn.PReLU) and tensor.numel() == 1):
             continue  # batch norm's counter; one slope for all channels
@@ -299,9 +303,9 @@ def _sizes(
             module.normalized_shape = (count,)
         if isinstance(module, nn.GroupNorm):
             sizes |= {"num_channels": count, "num_groups": module.num_groups * count // module.num_channels}
-        if grouped and isinstance(module, nn.modules.conv._ConvNd):
+        if grouped and isinstance(module, nn.modules.conv._ConvNd):  # whole groups are gone
             groups = module.groups * count // module.out_channels
             sizes |= {"groups": groups, "in_channels": module.in_channels // module.groups * groups}
     if inputs is not None and not grouped:
-        sizes |= {"in_channels": len(inputs), "in_features": len(inputs)}
+        sizes |= {"in_channels": len(inputs) * getattr(module, "groups", 1), "in_features": len(inputs)}
     return sizes

@@ -20,6 +20,16 @@ def mixes(module: nn.Module) -> TypeGuard[Layer]:
     return isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1
 
 
+def thins_inside(module: nn.Module) -> bool:
+    """Whether a convolution in groups loses some channels of each group, all the same ones, and no whole groups.
+
+    The finer of the two: of c channels each, groups lose c-ths, where there are fewer than c of them.
+    """
+    if not isinstance(module, nn.modules.conv._ConvNd) or is_transposed(module) or module.groups == 1:
+        return False
+    return min(module.in_channels, module.out_channels) // module.groups > module.groups
+
+
 def attends(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
     """Whether a module is torch's attention with one matrix for queries, keys and values, and nothing besides."""
     return (

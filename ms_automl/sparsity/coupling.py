@@ -270,7 +270,9 @@ def _number(network: MultiTaskNet, layers: Mapping[str, Layer], found: Trace, ke
         roots = [STAYS] * size if ids is None else found.channels.find(ids).tolist()
         return torch.tensor([group.get(root, ABSENT) for root in roots])
 
-    first = [name for name, module in trunk.named_modules() if name in layers or attends(module)]
+    first = [
+        name for name, module in trunk.named_modules() if name in layers or name in found.inside or attends(module)
+    ]
     for name, key in _writers(trunk, first).items():
         ids = found.rows.get(key) if key in own or key in others else None
         roots = dict.fromkeys([] if ids is None else found.channels.find(ids[~found.channels.fixed(ids)]).tolist())

@@ -156,6 +156,8 @@ class Cutting:
                 continue  # not reached, or used by something else than its own forward
             weight = self.tensors[key][rows[key]][:, columns[key]]
             reads = used(weight)
+            if name in self.found.inside:
+                continue  # it reads other channels for each group
             if self.gone[self.written[key]].all() or not reads.any():
                 empty.append(name)
             elif _pays(weight, reads):
@@ -168,7 +170,8 @@ class Cutting:
         cut = {
             n: (self.found.own[n].axis, kept.nonzero()[0].tolist()) for n, kept in own.items() if not kept.all()
         }
-        return Surgery(outputs, inputs, selected, tuple(empty), own=cut, counted=counted, sizes=sizes)
+        inside = tuple(name for name in sorted(self.found.inside) if name in outputs or name in inputs)
+        return Surgery(outputs, inputs, selected, tuple(empty), {}, cut, counted, sizes, inside)
 
     def sizes_of(self, kind: type[nn.Module] | str) -> set[str]:
         """The attributes that may say how long an axis is in the code of a class, or module, and were not seen."""

@@ -111,6 +111,7 @@ class Trace:
             transposed convolution's weight along its second.
         columns: by name of a weight that mixes channels, [in] the channel that each input reads.
         transposed: names of transposed convolutions' weights [in, out, …].
+        inside: names of convolutions in groups of which each group loses channels (``thins_inside``).
         norms: by name of a group norm, [channels] theirs.
         statistics: by name of a layer norm, what it normalises.
         own: by name of a parameter or buffer of no layer that is known, the axis of its channels and these.
@@ -130,6 +131,7 @@ class Trace:
     rows: dict[str, Ids] = field(default_factory=dict)
     columns: dict[str, Ids] = field(default_factory=dict)
     transposed: set[str] = field(default_factory=set)
+    inside: set[str] = field(default_factory=set)
     norms: dict[str, Ids] = field(default_factory=dict)
     statistics: dict[str, Statistic] = field(default_factory=dict)
     own: dict[str, Mark] = field(default_factory=dict)

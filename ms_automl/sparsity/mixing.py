@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from ms_automl.models.weights import thins_inside
 from ms_automl.sparsity.channels import Ids
 from ms_automl.sparsity.marks import COMPUTED, NOTHING, OWN, Mark, Mask, extremes, zeros
 from ms_automl.sparsity.tracer import Call, Rule, Tracer, only
@@ -21,7 +22,11 @@ def convolution(tracer: Tracer, call: Call) -> Mark | None:
     value, mark = only(tracer, call)
     weight, groups, transposed = call["weight"], call["groups"], "transpose" in call.name
     axis = value.ndim - weight.ndim + 1
-    if tracer.depends(weight) or (mark is not None and mark.axis != axis) or (transposed and groups > 1):
+    if transposed and groups > 1:
+        if not groups == weight.shape[0] == call.out.shape[axis]:
+            return None
+        transposed = False  # a channel for a channel, whose weight is that of one that is not transposed
+    if tracer.depends(weight) or (mark is not None and mark.axis != axis):
         return None
     rows = tracer.rows(weight, int(transposed))
     if rows is None:
@@ -31,8 +36,11 @@ def convolution(tracer: Tracer, call: Call) -> Mark | None:
         tracer.found.transposed.add(tracer.names[id(weight)])
     if groups == 1:
         same = mixing(tracer, call, value, mark, alive)
-    elif tracer.holder([weight]) is None:
+    elif (place := tracer.holder([weight])) is None:
         return None
+    elif thins_inside(tracer.stack[-1][1]):
+        tracer.found.inside.add(place)
+        same = inside(tracer, call, mark, rows, alive)
     else:
         same = by_group(tracer, mark, rows, alive, groups)
     biased(tracer, call, rows)
@@ -59,7 +67,38 @@ def by_group(tracer: Tracer, mark: Mark | None, rows: Ids, alive: Mask, groups: 
         return np.asarray(~alive.any(1))
     read = mark.ids.reshape(groups, -1)
     tracer.channels.join(read, written[:, :1], OWN)
-    still = mark.same.reshape(groups, -1).repeat(written.shape[1], 0)  # [out, in / groups]
+    return _same_by_group(mark, alive, groups)
+
+
+def inside(tracer: Tracer, call: Call, mark: Mark | None, rows: Ids, alive: Mask) -> Mask:
+    """Join what the groups of a convolution read first, second, …, and what they write, so that all stay alike.
+
+    Args:
+        tracer: whose channels they are.
+        call: the convolution.
+        mark: the channels that are read.
+        rows: [out] those that are written.
+        alive: [out, in / groups] where the weight is not zero.
+
+    Returns:
+        [out] whether an output is the same for every image.
+    """
+    weight, groups, why = call["weight"], call["groups"], tracer.place(call.name)
+    columns, written = tracer.columns(weight), rows.reshape(groups, -1)
+    assert columns is not None
+    tracer.used(weight)
+    tracer.channels.join(written, written[:1], why)
+    if mark is None:
+        tracer.channels.fix(columns, "the images")
+        return np.asarray(~alive.any(1))
+    read = mark.ids.reshape(groups, -1)
+    tracer.channels.join(read, columns[None], why)
+    return _same_by_group(mark, alive, groups)
+
+
+def _same_by_group(mark: Mark, alive: Mask, groups: int) -> Mask:
+    """[out] whether an output of a convolution in groups reads nothing but what is the same for every image."""
+    still = mark.same.reshape(groups, -1).repeat(len(alive) // groups, 0)  # [out, in / groups]
     return np.asarray((~alive | still).all(1))
 
 

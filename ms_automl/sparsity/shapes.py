@@ -168,6 +168,16 @@ def shuffled(tracer: Tracer, call: Call) -> Mark | None:
     return Mark(mark.axis, ids[:, 0], np.all(mark.same.reshape(ids.shape), 1))
 
 
+def interleaved(tracer: Tracer, call: Call) -> Mark | None:
+    """The channels of equal blocks in turns, of which each loses the same."""
+    _, mark = only(tracer, call)
+    if mark is None or mark.axis != 1:
+        return mark
+    ids = mark.ids.reshape(call["groups"], -1)
+    tracer.channels.join(ids, ids[:1], tracer.place(call.name))
+    return Mark(1, ids.T.reshape(-1), mark.same.reshape(ids.shape).T.reshape(-1))
+
+
 def flipped(tracer: Tracer, call: Call) -> Mark | None:
     """Backwards."""
     value, mark = only(tracer, call)
@@ -212,6 +222,7 @@ SHAPES: dict[str, Rule] = {
     **dict.fromkeys(PARTS.split(), part),
     **dict.fromkeys(("chunk", "glu"), halves),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), shuffled),
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), interleaved),
     "flip": flipped,
     "roll": rolled,
     **dict.fromkeys(("cat", "concat", "stack"), joined),

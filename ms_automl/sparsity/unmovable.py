@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from torch import Tensor, nn
 
-from ms_automl.models.weights import main_weight, mixes
+from ms_automl.models.weights import main_weight, mixes, thins_inside
 
 
 def unmovable(trunk: nn.Module, weights: Iterable[Tensor], known: Collection[str]) -> list[str]:
@@ -26,7 +26,7 @@ def unmovable(trunk: nn.Module, weights: Iterable[Tensor], known: Collection[str
 
 
 def _silent(module: nn.Module, penalised: Collection[int]) -> bool:
-    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
+    grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and not thins_inside(module)
     key = main_weight(module)
     if id(module._parameters.get(key)) in penalised or grouped:  # zero weights, or zeros given: the bias is left
         return _zeroable(module, key.replace("weight", "bias"))
@@ -37,7 +37,7 @@ def _silent(module: nn.Module, penalised: Collection[int]) -> bool:
     if isinstance(module, nn.modules.batchnorm._NormBase):
         # Running averages outlive the channel: without γ they are still subtracted.
         return (module.affine or not module.track_running_stats) and _zeroable(module, "weight", "bias")
-    if mixes(module):
+    if mixes(module) or thins_inside(module):
         return False
     return _zeroable(module, "weight", "bias")
 

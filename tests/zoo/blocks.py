@@ -69,6 +69,9 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "depthwise separable": lambda: Classifier(conv(WIDTH, WIDTH, groups=WIDTH), conv(WIDTH, 24, 1), width=24),
     "grouped": lambda: Classifier(conv(WIDTH, 32, groups=4), conv(32, 24, 1), width=24),
+    "two groups": lambda: Classifier(
+        conv(WIDTH, 32), Residual(conv(32, 48, groups=2), nn.Conv2d(48, 32, 1)), conv(32, 24, groups=2), width=24
+    ),
     "squeeze and excitation": lambda: Classifier(conv(WIDTH, 24), SqueezeExcitation(24, 6), conv(24, WIDTH)),
     "cbam": lambda: Classifier(conv(WIDTH, 24), CBAM(24), conv(24, WIDTH)),
     "eca": lambda: Classifier(conv(WIDTH, 24), ECA(), conv(24, WIDTH)),

@@ -39,7 +39,6 @@ ZOO = TORCHVISION | TIMM | BY_HAND
 
 EXPECTED = {
     "layer norm over all": "most parameters are the norm's, which keeps its width",
-    "channel shuffle": "all channels of grouped convolutions and a shuffle are one",
     "pixel attention": "its code takes the width of what it gives from its input",
     "attention in one layer": "as of pixel attention, and 32 features are too few to pick from",
     "mixer": "what mixes tokens has a bias for each, which a channel of zeros says too",
