@@ -160,7 +160,7 @@ SERVED: dict[str, Callable[[], nn.Module]] = {
     "upsampled": lambda: Middle(lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")),
     "group norm": lambda: Middle(lambda x, n: n(x), n=nn.GroupNorm(2, WIDTH)),
     "group norm without weights": lambda: Middle(lambda x, n: n(x).relu(), n=nn.GroupNorm(2, WIDTH, affine=False)),
-    "groups": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, WIDTH, groups=2)),
+    "groups": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, WIDTH, groups=4)),
     "two filters a channel": lambda: Middle(lambda x, c: c(x), c=conv(WIDTH, 2 * WIDTH, groups=WIDTH)),
     "transposed": lambda: Middle(lambda x, c: c(x), c=nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)),
     "one axis": lambda: Middle(
