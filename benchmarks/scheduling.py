@@ -51,6 +51,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion, Trial
 from ms_automl.config import load_config
 from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.progress import suggestion_of
 from ms_automl.driver.simulation import Clock, Passes, Script, Simulation
 
 HERE = Path(__file__).parent
@@ -69,10 +70,10 @@ class Recorded:
 
     Args:
         folder: of the records, a line of JSON each.
-        whole: passes of a whole trial of a method.
+        whole: passes of a whole trial that is suggested.
     """
 
-    def __init__(self, folder: Path, whole: Callable[[str], Passes]) -> None:
+    def __init__(self, folder: Path, whole: Callable[[Suggestion], Passes]) -> None:
         self.whole = whole
         self.seconds: dict[str, list[float]] = {}
         lines = (line for file in sorted(folder.glob("*.jsonl")) for line in file.open(encoding="utf-8"))
@@ -83,7 +84,7 @@ class Recorded:
     def __call__(self, trial: Trial, passes: Passes, first: bool) -> float:
         """A report's share of a recorded trial, whose start is among it."""
         seconds = random.Random(trial.name).choice(self.seconds[trial.method])
-        return seconds * sum(passes.values()) / sum(self.whole(trial.method).values())
+        return seconds * sum(passes.values()) / sum(self.whole(suggestion_of(trial)).values())
 
 
 class Stopwatch:
@@ -171,7 +172,7 @@ def measure(kind: str, trials: int, slots: int, folder: Path, profile: bool) -> 
     watch.time("tracker", tracker, "trial_started", "trial_reported", "trial_ended")
     for progress in scheduler.progress.values():
         watch.time("sampler", progress.sampler, "ask", "record", "stops")
-    script = Script(experiment, lambda method: planned(Suggestion(method, {}, {}), config.first_seed))
+    script = Script(experiment, lambda suggestion: planned(suggestion, config.first_seed))
     seconds = Recorded(HERE / "runs" / "rooms", script.plan)
     tracker.begin("scheduling", {}, config.to_dict())
     for run in comparison.runs.values():

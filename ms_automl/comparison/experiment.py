@@ -107,9 +107,9 @@ class Experiment:
         seed = seed if training_seed is None else training_seed
         return build(data, network, self.config.training, seed, **params), network
 
-    def planned_passes(self, method: str, seed: int) -> dict[str, float]:
-        """Passes of a whole trial of ``method``, by kind; known before it starts."""
-        planned_cost = METHODS[method].planned_cost
+    def planned_passes(self, suggestion: Suggestion, seed: int) -> dict[str, float]:
+        """Passes of a whole trial that is suggested, by kind; known before it starts."""
+        planned_cost = METHODS[suggestion.method].planned_cost
         given: dict[str, Any] = {}
         if "learning" in arguments_of(planned_cost):
             given = self._learning | {"lambdas": len(self.space().parameters)}

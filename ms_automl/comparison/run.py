@@ -45,6 +45,15 @@ class Suggestion:
     title: str = ""  # what records and the screen call it; '' where its number does
     about: dict[str, str] = field(default_factory=dict)  # what it is, for the record, where `values` do not say
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What a whole trial costs follows from that: the method, and the learner where it names one."""
+        return self.method, self.params.get("learning", {}).get("learner", "")
+
+
+FIXED = Suggestion("fixed_lambda", {}, {})
+"""What the cost of any other trial is a share of; every λ costs the same."""
+
 
 @dataclass(frozen=True)
 class Assignment:

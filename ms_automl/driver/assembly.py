@@ -16,7 +16,7 @@ from ms_automl.comparison.events import EventLog, Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.judge import Judge
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Run
+from ms_automl.comparison.run import FIXED, Run, Suggestion
 from ms_automl.comparison.state import Comparison
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, inspect
@@ -100,18 +100,19 @@ def arm_names(config: Config) -> list[str]:
 def _runs(experiment: Experiment) -> list[Run]:
     """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured."""
     config, unit = experiment.config, experiment.unit()
+    firsts = [FIXED, *(ARMS[name].first for name in arm_names(config))]
     costs = {
-        method: unit.total(experiment.planned_passes(method, config.first_seed)) if unit.planned else 1.0
-        for method in {"fixed_lambda", *(ARMS[name].first for name in arm_names(config))}
+        first.kind: unit.total(experiment.planned_passes(first, config.first_seed)) if unit.planned else 1.0
+        for first in firsts
     }
-    fixed = costs["fixed_lambda"]
+    fixed = costs[FIXED.kind]
     runs = []
     for seed in config.seed_numbers:
         for name in arm_names(config):
             arm = ARMS[name]
             limit = arm.share * config.budget.trials * fixed
-            needed = costs[arm.first]
-            least = needed if arm.first in arm.winners else needed + fixed
+            needed = costs[arm.first.kind]
+            least = needed if arm.first.method in arm.winners else needed + fixed
             if least > limit * (1 + 1e-9):
                 raise BudgetError(
                     f"budget.trials={config.budget.trials} is too small for '{name}', whose first result costs "
@@ -166,16 +167,17 @@ def assemble(
 
 
 def planned_passes(experiment: Experiment) -> PlannedPasses:
-    """What whole trials cost, by their method; of a seed all methods at once: its data is read once."""
+    """What whole trials cost, by their kind; of a seed all kinds at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
-    methods = {"fixed_lambda", *(method for arm in arms for method in (arm.first, *arm.winners))}
-    of_seed = cache(lambda seed: {method: experiment.planned_passes(method, seed) for method in methods})
-    return lambda suggestion, seed: of_seed(seed)[suggestion.method]
+    winners = (Suggestion(method, {}, {}) for arm in arms for method in arm.winners)
+    known = {one.kind: one for one in (FIXED, *(arm.first for arm in arms), *winners)}
+    of_seed = cache(lambda seed: {kind: experiment.planned_passes(one, seed) for kind, one in known.items()})
+    return lambda suggestion, seed: of_seed(seed)[suggestion.kind]
 
 
 def trial_cost(experiment: Experiment, comparison: Comparison) -> float:
     """What one fixed-λ trial costs in the budget's unit; where that is measured, what the first dense one took."""
     unit, seed = comparison.ledger.unit, experiment.config.first_seed
     if unit.planned:
-        return unit.total(experiment.planned_passes("fixed_lambda", seed))
+        return unit.total(experiment.planned_passes(FIXED, seed))
     return comparison.ledger.totals(comparison.reference_runs[seed].name).spent or 1.0

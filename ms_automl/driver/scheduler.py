@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from ms_automl.comparison.events import Entry
-from ms_automl.comparison.run import Assignment, Report, Run, Start, Status, Suggestion, Trial
+from ms_automl.comparison.run import FIXED, Assignment, Report, Run, Start, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
 from ms_automl.driver.progress import RunProgress, RunQueue, new_trial, suggestion_of
 from ms_automl.samplers.base import DONE, WAIT, Answer, Sampler
 
 PlannedPasses = Callable[[Suggestion, int], Mapping[str, float]]
 """Gives the passes of a whole trial, by kind, for what is suggested and a seed."""
-
-FIXED_LAMBDA = Suggestion("fixed_lambda", {}, {})
-"""What the cost of any other trial is a share of; every λ costs the same."""
 
 FRESH = 1_000_000
 """Training seeds of retrainings begin here: no comparison numbers its own seeds so high."""
@@ -131,7 +128,7 @@ class Scheduler:
             return "gave up"  # the budget alone would allow endlessly many
         least = progress.sampler.least
         if least:
-            least *= self.comparison.ledger.unit.total(self.planned_passes(FIXED_LAMBDA, run.seed))
+            least *= self.comparison.ledger.unit.total(self.planned_passes(FIXED, run.seed))
         return None if progress.affords(least - begun) else ""
 
     def _trial(self, progress: RunProgress, trial_id: str, suggestion: Suggestion) -> Trial:

@@ -12,15 +12,15 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ms_automl.comparison.events import Replay
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.registry import METHODS
-from ms_automl.comparison.run import Report, Status, Trial
+from ms_automl.comparison.run import Report, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.driver.assembly import assemble
+from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.progress import suggestion_of
 from ms_automl.driver.scheduler import Scheduler
 from ms_automl.meta import LambdaSchedule
 from ms_automl.samplers.base import Answer
@@ -52,10 +52,10 @@ class Script:
     Results depend on what was suggested and on nothing else; every seed is taken to have as many samples as the
     first. A layer loses its groups where λ comes near the upper bound, as in the presets' sweeps, the loss rises
     with what is lost, and no two seeds agree on the second decimal: enough for arms that stop trials to stop as
-    many as they would. ``plan`` gives the passes of a whole trial of a method.
+    many as they would. ``plan`` gives the passes of a whole trial.
     """
 
-    def __init__(self, experiment: Experiment, plan: Callable[[str], Passes]) -> None:
+    def __init__(self, experiment: Experiment, plan: Callable[[Suggestion], Passes]) -> None:
         seed = experiment.config.first_seed
         self.settings, self.data = experiment.config.training, experiment.data(seed)
         self.layers, self.bounds = experiment.layers(experiment.network(seed)), experiment.bounds
@@ -71,7 +71,7 @@ class Script:
         evaluated = len(self.data.val) + (len(self.data.test) if end == settings.steps else 0)
         if learns or trial.params.get("probe"):
             evaluated += settings.probe_samples(self.data)
-        whole = self.plan(trial.method)
+        whole = self.plan(suggestion_of(trial))
         return {
             "train": whole["train"] * (end - begin) / settings.steps,
             "outer": whole["outer"] * sparsifying / settings.prox_steps,
@@ -247,8 +247,12 @@ def simulate(
 ) -> tuple[Comparison, Outcome]:
     """Simulate a comparison, or what is left after what is ``replayed``; nothing is recorded."""
     clock = Clock()
-    plan = cache(lambda method: experiment.planned_passes(method, experiment.config.first_seed))
+    seed, of_seed = experiment.config.first_seed, planned_passes(experiment)
+
+    def plan(suggestion: Suggestion) -> Passes:
+        return of_seed(suggestion, seed)
+
     comparison, scheduler = assemble(
-        experiment, None, replayed, clock=clock, planned=lambda suggestion, _: plan(suggestion.method)
+        experiment, None, replayed, clock=clock, planned=lambda suggestion, _: plan(suggestion)
     )
     return comparison, Simulation(scheduler, Script(experiment, plan), seconds, clock, slots).run()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ms_automl.comparison.run import Role
+from ms_automl.comparison.run import FIXED, Role, Suggestion
 from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, unknown_name
 
@@ -26,7 +26,7 @@ class Arm:
     about: str  # one line for ``--help`` and reports
     role: Role  # what it stands for in the comparison; its place in tables and its colour follow from that
     sampler: Callable[[SamplerInputs], Sampler]  # builds what proposes the trials of one seed
-    first: str = "fixed_lambda"  # the method of its first trial, which the budget must afford
+    first: Suggestion = FIXED  # what its first trial is like, which the budget must afford
     winners: tuple[str, ...] = ("fixed_lambda",)  # the methods whose trials may be selected
     single: bool = False  # whether it runs one trial whatever the budget
     share: float = 1.0  # of the limit that the other arms have; infinite for the reference, charged to nobody
@@ -41,10 +41,22 @@ def _built(name: str) -> Callable[[SamplerInputs], Sampler]:
     return build
 
 
-_META = "meta_sparsity"
+def _alone(about: str, role: Role, first: Suggestion, share: float = 1.0) -> Arm:
+    """An arm of one trial, whatever the data and the budget."""
+
+    def build(given: SamplerInputs) -> Sampler:
+        from ms_automl.samplers.base import ListedTrials
+
+        return ListedTrials([first])
+
+    return Arm(about, role, build, first, (first.method,), single=True, share=share)
+
+
+_META, _PRUNE = Suggestion("meta_sparsity", {}, {}), Suggestion("pruned", {}, {})
+_DENSE = Suggestion("dense", {}, {})
 _LEARNED, _SEARCHED, _PRUNED = Role.LEARNED, Role.SEARCHED, Role.PRUNED
 ARMS: dict[str, Arm] = {
-    "meta": Arm("λ learned in one training", _LEARNED, _built("meta"), _META, (_META,), single=True),
+    "meta": _alone("λ learned in one training", _LEARNED, _META),
     "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built("meta-search"), _META),
     "meta-optuna": Arm("Optuna's TPE around the learned λ", _LEARNED, _built("meta-optuna"), _META),
     "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built("optuna")),
@@ -57,26 +69,23 @@ ARMS: dict[str, Arm] = {
     "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
     "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
     "prune-taylor": Arm(
-        "gradual Taylor pruning, no λ; TPE over its level", _PRUNED, _built("prune-taylor"), "pruned", ("pruned",)
+        "gradual Taylor pruning, no λ; TPE over its level", _PRUNED, _built("prune-taylor"), _PRUNE, ("pruned",)
     ),
     "prune-magnitude": Arm(
-        "the same by LAMP scores of the weights", _PRUNED, _built("prune-magnitude"), "pruned", ("pruned",)
+        "the same by LAMP scores of the weights", _PRUNED, _built("prune-magnitude"), _PRUNE, ("pruned",)
     ),
     "dense-reg": Arm(
         "dense at the best of 4 weight decays, and of 4 λ whose zeros are not frozen",
         Role.CONTROL,
         _built("dense-reg"),
-        "dense",
+        _DENSE,
         ("dense", "fixed_lambda"),
     ),
-    "dense": Arm(
+    "dense": _alone(
         "λ = 0: the reference, charged to nobody",
         Role.REFERENCE,
-        _built("dense"),
-        "dense",
-        ("dense",),
-        True,
-        math.inf,
+        Suggestion("dense", {"probe": True}, {}),
+        share=math.inf,
     ),
 }
 REFERENCE = next(name for name, arm in ARMS.items() if arm.role is Role.REFERENCE)

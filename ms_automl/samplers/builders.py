@@ -93,7 +93,6 @@ def _meta_optuna(given: SamplerInputs) -> Sampler:
 
 
 SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
-    "meta": lambda _: ListedTrials([Suggestion("meta_sparsity", {}, {})]),
     "meta-search": lambda given: MetaSparsity(given.space, given.seed),
     "meta-optuna": _meta_optuna,
     "optuna": _optuna("optuna", tpe),
@@ -108,5 +107,4 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "prune-taylor": _pruned("taylor"),
     "prune-magnitude": _pruned("magnitude"),
     "dense-reg": _dense_regularised,
-    "dense": lambda _: ListedTrials([Suggestion("dense", {"probe": True}, {})]),
 }

@@ -27,10 +27,11 @@ def test_an_experiment_builds_a_trial_counts_it_and_saves_what_loads(
     if sparse:
         layers = ChannelGroups(experiment.network(0)).names
         params = params | {"schedule": LambdaSchedule.constant(dict.fromkeys(layers, 0.5)).to_dict()}
-    trial, network = experiment.build(Suggestion(method, params, {}), 0, None)
+    suggestion = Suggestion(method, params, {})
+    trial, network = experiment.build(suggestion, 0, None)
     trial.step()
     assert trial.done
-    assert trial.cost.passes == sum(experiment.planned_passes(method, 0).values())
+    assert trial.cost.passes == sum(experiment.planned_passes(suggestion, 0).values())
     experiment.save_model(network, 0, tmp_path)
     images = experiment.data(0).val.batch(torch.arange(4)).images
     outputs = network.eval()(images)

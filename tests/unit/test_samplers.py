@@ -183,10 +183,10 @@ def test_it_is_done_where_meta_training_failed_or_learned_nothing(space, learned
 
 @pytest.mark.parametrize("name", ARMS)
 @pytest.mark.parametrize("kind", ["tradeoff", "target"])
-def test_the_first_trial_of_an_arm_is_of_the_method_that_the_budget_reckons_with(name, kind):
+def test_the_first_trial_of_an_arm_is_of_the_kind_that_the_budget_reckons_with(name, kind):
     config = load_config("smoke", settings=[f"objective.kind={kind}"])
     sampler = ARMS[name].sampler(SamplerInputs(config, make_space(config.space), 0, config.objective))
-    assert sampler.ask([]).method == ARMS[name].first
+    assert sampler.ask([]).kind == ARMS[name].first.kind
 
 
 def test_pruning_under_a_target_is_one_trial_at_that_target():
