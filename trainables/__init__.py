@@ -13,7 +13,7 @@ from trainables.dense import Dense
 from trainables.fixed_lambda import FixedLambda
 from trainables.meta_sparsity import MetaSparsity
 from trainables.mtml import MultiTaskMeta
-from trainables.overparam import overparam
+from trainables.overparam import overparam, overparam_cost
 from trainables.pruned import Pruned
 from trainables.single_task import single_task
 from trainables.transfer import Transfer
@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
     "fixed_lambda": Method(FixedLambda),
     "meta_sparsity": Method(MetaSparsity, MetaSparsity.planned_cost, learns_lambda=True),
     "mtml": Method(MultiTaskMeta),
-    "overparam": Method(overparam),
+    "overparam": Method(overparam, overparam_cost),
     "pruned": Method(Pruned),
     "single_task": Method(single_task),
     "transfer": Method(Transfer, Transfer.planned_cost),

@@ -6,6 +6,7 @@ from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule
 from ms_automl.models import MultiTaskNet, overparameterise
+from ms_automl.models.cost import Cost
 from ms_automl.training import Trainable, TrainingSettings
 from trainables.dense import Dense
 from trainables.fixed_lambda import FixedLambda
@@ -38,12 +39,26 @@ def overparam(
     Raises:
         ConfigError: for a grouping whose zeros in V are none in U M V.
     """
+    _check(settings)
+    overparameterise(network)
+    if schedule is None:
+        return Dense(data, network, settings, seed)
+    return FixedLambda(data, network, settings, seed, schedule=schedule)
+
+
+def overparam_cost(data: MultiTaskData, settings: TrainingSettings) -> Cost:
+    """What a whole run costs: as many passes as any.
+
+    Raises:
+        ConfigError: for a grouping whose zeros in V are none in U M V.
+    """
+    _check(settings)
+    return settings.cost(data)
+
+
+def _check(settings: TrainingSettings) -> None:
     if settings.grouping != "input_channel":
         raise ConfigError(
             f"overparam keeps the zeros of input channels alone, but got training.grouping={settings.grouping}: "
             "set training.grouping=input_channel"
         )
-    overparameterise(network)
-    if schedule is None:
-        return Dense(data, network, settings, seed)
-    return FixedLambda(data, network, settings, seed, schedule=schedule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ms_automl.data import MultiTaskData, on_device
 from ms_automl.data.factories import OWN, build_data
 from ms_automl.meta import LambdaSchedule, Objective, Reference
 from ms_automl.meta.learners import of_penalised
+from ms_automl.meta.settings import SETTINGS
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.models.archive import Architecture, save_model
 from ms_automl.models.factories import build_network
@@ -99,9 +100,9 @@ class Experiment:
         build = METHODS[suggestion.method].build
         if "reference" in arguments_of(build):
             assert reference is not None
-            layers = self.layers(network)
-            params |= self._learning | {"reference": reference, "bounds": self.bounds}
-            params["ties"] = SPACES[self.config.space](layers, self.bounds).ties(layers)
+            layers, space = self.layers(network), params.pop("space", self.config.space)
+            params = self._learning(params) | {"reference": reference, "bounds": self.bounds}
+            params["ties"] = SPACES[space](layers, self.bounds).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
         seed = seed if training_seed is None else training_seed
@@ -112,7 +113,9 @@ class Experiment:
         planned_cost = METHODS[suggestion.method].planned_cost
         given: dict[str, Any] = {}
         if "learning" in arguments_of(planned_cost):
-            given = self._learning | {"lambdas": len(self.space().parameters)}
+            space = suggestion.params.get("space", self.config.space)
+            lambdas = len(SPACES[space](self._first_groups.names, self.bounds).parameters)
+            given = self._learning(suggestion.params) | {"lambdas": lambdas}
         return planned_cost(self.data(seed), self.config.training, **given).by_kind()
 
     @property
@@ -120,9 +123,20 @@ class Experiment:
         """(low, high) of λ."""
         return self.config.lambda_.low, self.config.lambda_.high
 
-    @property
-    def _learning(self) -> dict[str, Any]:
-        return {"objective": self.config.objective, "learning": self.config.meta}
+    def _learning(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """What λ is learned for, and how: as a suggestion says, and where it does not, as the configuration does.
+
+        Args:
+            params: of the suggestion: ``learning``, the learner's settings by name, and ``level``, a share of the
+                weights that λ acts on which shall be zero.
+        """
+        own, level = dict(params.get("learning", {})), params.get("level")
+        objective = self.config.objective
+        if level is not None:
+            level = min(level, self._first_groups.most)  # a group of each layer stays
+            objective = replace(objective, kind="target", target=level, cost="penalised_weights")
+        learning = SETTINGS[own.pop("learner")](**own) if own else self.config.meta
+        return {"objective": objective, "learning": learning}
 
     def unit(self) -> Unit:
         """What the budget is counted in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -100,18 +100,14 @@ def arm_names(config: Config) -> list[str]:
 def _runs(experiment: Experiment) -> list[Run]:
     """Every arm with every seed; limits in the budget's unit, or in trials where the unit is measured."""
     config, unit = experiment.config, experiment.unit()
-    firsts = [FIXED, *(ARMS[name].first for name in arm_names(config))]
-    costs = {
-        first.kind: unit.total(experiment.planned_passes(first, config.first_seed)) if unit.planned else 1.0
-        for first in firsts
-    }
-    fixed = costs[FIXED.kind]
+    costs = {name: unit.total(passes) if unit.planned else 1.0 for name, passes in _first_passes(experiment)}
+    fixed = costs[""]
     runs = []
     for seed in config.seed_numbers:
         for name in arm_names(config):
             arm = ARMS[name]
             limit = arm.share * config.budget.trials * fixed
-            needed = costs[arm.first.kind]
+            needed = costs[name]
             least = needed if arm.first.method in arm.winners else needed + fixed
             if least > limit * (1 + 1e-9):
                 raise BudgetError(
@@ -122,6 +118,17 @@ def _runs(experiment: Experiment) -> list[Run]:
             planned = 1 if arm.single else 1 + int((limit - needed) / fixed + 1e-9)
             runs.append(Run(name, seed, config.space, limit, arm.winners, planned, arm.role))
     return runs
+
+
+def _first_passes(experiment: Experiment) -> Iterator[tuple[str, dict[str, float]]]:
+    """Passes of a fixed-λ trial, by the name '', and of the first trial of each arm."""
+    seed = experiment.config.first_seed
+    yield "", experiment.planned_passes(FIXED, seed)
+    for name in arm_names(experiment.config):
+        try:
+            yield name, experiment.planned_passes(ARMS[name].first, seed)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or leave the arm '{name}' out") from error
 
 
 def assemble(

@@ -53,8 +53,13 @@ def _alone(about: str, role: Role, first: Suggestion, share: float = 1.0) -> Arm
 
 
 _META, _PRUNE = Suggestion("meta_sparsity", {}, {}), Suggestion("pruned", {}, {})
-_DENSE = Suggestion("dense", {}, {})
-_LEARNED, _SEARCHED, _PRUNED = Role.LEARNED, Role.SEARCHED, Role.PRUNED
+_DENSE, _MTML, _FACTORS = (Suggestion(method, {}, {}) for method in ("dense", "mtml", "overparam"))
+# The estimator, and its γ, that was the best of those tried (benchmarks/RESULTS.md).
+_FORWARD = {"learner": "forward", "decay": 0.99}
+_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
+_ONE_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "scalar"}, {})
+_LEVEL = Suggestion("meta_sparsity", {"learning": {"learner": "waterfill"}, "level": 0.5}, {})
+_LEARNED, _SEARCHED, _PRUNED, _PAPER = Role.LEARNED, Role.SEARCHED, Role.PRUNED, Role.LITERATURE
 ARMS: dict[str, Arm] = {
     "meta": _alone("λ learned in one training", _LEARNED, _META),
     "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built("meta-search"), _META),
@@ -68,11 +73,30 @@ ARMS: dict[str, Arm] = {
     "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built("grid")),
     "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
     "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
+    "optuna-level": Arm(
+        "Optuna's Gaussian process over the share of zeros and λ of the rest, in the order that `meta` takes",
+        _SEARCHED,
+        _built("optuna-level"),
+        _LEVEL,
+        ("meta_sparsity",),
+    ),
     "prune-taylor": Arm(
         "gradual Taylor pruning, no λ; TPE over its level", _PRUNED, _built("prune-taylor"), _PRUNE, ("pruned",)
     ),
     "prune-magnitude": Arm(
         "the same by LAMP scores of the weights", _PRUNED, _built("prune-magnitude"), _PRUNE, ("pruned",)
+    ),
+    "meta-gradient": _alone("λ by layer, learned by the gradient of the validation loss", _PAPER, _BY_GRADIENT),
+    "meta-scalar": _alone("the same, one λ for all layers", _PAPER, _ONE_BY_GRADIENT),
+    "mtml": _alone("dense, each step an episode of some tasks (meta-learned initialisations)", _PAPER, _MTML),
+    "overparam": _alone("dense, over factors of each weight that are multiplied out at the end", _PAPER, _FACTORS),
+    "overparam-sparse": Arm(
+        "the same, group-sparse at the λ that the preset states",
+        _PAPER,
+        _built("overparam-sparse"),
+        _FACTORS,
+        ("overparam",),
+        single=True,
     ),
     "dense-reg": Arm(
         "dense at the best of 4 weight decays, and of 4 λ whose zeros are not frozen",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ms_automl.comparison.registry import Parameter
 from ms_automl.comparison.run import Suggestion
@@ -20,6 +21,8 @@ from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
 from ms_automl.samplers.optuna import MakeSampler, OptunaSearch, gp, rungs, tpe
 
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
+REST = Parameter("rest", 0.0, 0.67, "linear")
+"""From the lower bound of λ, where it does next to nothing, to twice as far upward as by default."""
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 REGULARISING = 4
 """Values of λ that `dense-reg` tries: the lower half of the bounds, where no group dies."""
@@ -87,6 +90,19 @@ def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
     return build
 
 
+def _level(given: SamplerInputs) -> Sampler:
+    """Share of zeros, where it is not asked for, and where λ of the rest lies between the bounds."""
+
+    def render(values: dict[str, float]) -> Suggestion:
+        level = values.get("level", given.asked.target)
+        learning = {"learner": "waterfill", "rest": values["rest"]}
+        return Suggestion("meta_sparsity", {"learning": learning, "level": level}, values)
+
+    parameters = (REST,) if given.asked.kind == "target" else (*PRUNING_LEVEL, REST)
+    trials, name = given.config.budget.trials, f"optuna-level-{given.seed}"
+    return OptunaSearch(parameters, render, given.seed, trials, sampler=gp, journal=given.journal, name=name)
+
+
 def _meta_optuna(given: SamplerInputs) -> Sampler:
     name = f"meta-optuna-{given.seed}"
     return MetaOptuna(given.space, given.seed, given.config.budget.trials, journal=given.journal, name=name)
@@ -106,5 +122,9 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
     "prune-taylor": _pruned("taylor"),
     "prune-magnitude": _pruned("magnitude"),
+    "optuna-level": _level,
+    "overparam-sparse": lambda given: ListedTrials(
+        [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]
+    ),
     "dense-reg": _dense_regularised,
 }

@@ -11,8 +11,8 @@ from ms_automl.samplers.base import DONE, WAIT
 from ms_automl.tuning.run import LOST
 from tests.unit.bench import PASS, REPORTS, UNIT, UNITS, Bench, folder
 
-FREE = [arm for arm in ARMS if arm != "optuna-gp"]  # its model takes seconds: one test is enough
-LISTED = {"dense": 1, "fixed": 1, "meta": 1, "dense-reg": 8}
+FREE = [name for name in ARMS if name not in ("optuna-gp", "optuna-level")]  # their model takes seconds
+LISTED = {name for name, arm in ARMS.items() if arm.single} | {"dense-reg"}
 
 
 def test_the_dense_references_come_first_and_nothing_else_before_its_own(tmp_path):
@@ -47,11 +47,13 @@ def test_each_arm_spends_no_more_than_its_limit_and_closes(tmp_path, kind, space
     assert counts["meta-search"] == counts["meta-optuna"] == 3
 
 
-def test_the_gaussian_process_is_an_arm_like_the_others(tmp_path):
-    bench = Bench(tmp_path, arms=("optuna-gp",), trials=6)
+@pytest.mark.parametrize(("arm", "trials"), [("optuna-gp", 6), ("optuna-level", 4)])
+def test_the_gaussian_process_is_an_arm_like_the_others(tmp_path, arm, trials):
+    """One whose trials cost a quarter more has fewer of them."""
+    bench = Bench(tmp_path, arms=(arm,), trials=6)
     bench.run(slots=1)
-    assert bench.row("optuna-gp")["trials"] == 6
-    assert bench.row("optuna-gp")["searcher_seconds"] > 0
+    assert bench.row(arm)["trials"] == trials
+    assert bench.row(arm)["searcher_seconds"] > 0
 
 
 def test_a_budget_that_is_met_exactly_is_spent(tmp_path):
@@ -106,11 +108,12 @@ def test_a_failed_reference_closes_its_seed_with_a_note_and_leaves_the_other_alo
             assert row["arm"] == "dense" or (row["trials"], row["note"]) == (0, "the dense reference failed")
 
 
-def test_a_failed_meta_training_ends_its_arms_and_no_other(tmp_path):
+def test_a_failed_meta_training_ends_the_arms_that_need_it_and_no_other(tmp_path):
     bench = Bench(tmp_path, arms=FREE, broken=lambda _, trial: trial.method == "meta_sparsity" and "nan")
     bench.run(slots=2)
     status = {row["arm"]: row["status"] for row in bench.table()}
-    assert {arm for arm, word in status.items() if word == "failed"} == {"meta", "meta-search", "meta-optuna"}
+    learned = {name for name, arm in ARMS.items() if name in FREE and arm.first.method == "meta_sparsity"}
+    assert {arm for arm, word in status.items() if word == "failed"} == learned
 
 
 def test_a_stream_whose_trials_fail_at_no_cost_gives_up(tmp_path):
