@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
     "meta_sparsity": Method(MetaSparsity, MetaSparsity.planned_cost, learns_lambda=True),
     "mtml": Method(MultiTaskMeta),
     "overparam": Method(overparam, overparam_cost),
-    "pruned": Method(Pruned),
+    "pruned": Method(Pruned, Pruned.planned_cost),
     "single_task": Method(single_task),
     "transfer": Method(Transfer, Transfer.planned_cost),
 }

@@ -9,6 +9,7 @@ from ms_automl.errors import ConfigError, unknown_name
 from ms_automl.meta.rule import Rule
 from ms_automl.meta.step import TrainingStep
 from ms_automl.models import MultiTaskNet
+from ms_automl.models.cost import Cost
 from ms_automl.sparsity import CRITERIA, Groups, Importance, cubic_ramp
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings
 
@@ -50,7 +51,8 @@ class Pruned:
 
     Groups of all layers are ranked together, by what the removal of a group costs per weight removed: estimated
     from gradients (:class:`~ms_automl.sparsity.TaylorImportance`) or from the weights alone
-    (:class:`~ms_automl.sparsity.MagnitudeImportance`). The ramp and the debiasing phase are those of every
+    (:class:`~ms_automl.sparsity.MagnitudeImportance`); or each within its layer or its structure
+    (:mod:`~ms_automl.sparsity.ranked`). The ramp and the debiasing phase are those of every
     other trainable, so that only the way of choosing differs.
 
     Args:
@@ -59,7 +61,7 @@ class Pruned:
         settings: length, optimiser and phases.
         seed: of the data order.
         level: share of the trunk's penalised weights to remove, 0 to 1.
-        criterion: a key of :data:`~ms_automl.sparsity.importance.CRITERIA`.
+        criterion: a key of :data:`~ms_automl.sparsity.criteria.CRITERIA`.
         every: steps between two removals.
 
     Raises:
@@ -85,6 +87,20 @@ class Pruned:
         self.cost = self.loop.cost
         groups = self.loop.sparsifier.groups
         self.loop.sparsifier.rule = Ramp(groups, CRITERIA[criterion](groups), level, every)
+
+    @staticmethod
+    def planned_cost(data: MultiTaskData, settings: TrainingSettings, *, criterion: str = "taylor") -> Cost:
+        """What a whole run costs; arguments as of the constructor.
+
+        Raises:
+            ConfigError: for a criterion that says nothing of such groups.
+        """
+        if criterion == "fpgm" and settings.grouping not in ("input_channel", "output_channel"):
+            raise ConfigError(
+                "criterion 'fpgm' measures distances between the slices of one weight, but got "
+                f"training.grouping={settings.grouping}: set training.grouping=input_channel"
+            )
+        return settings.cost(data)
 
     @property
     def done(self) -> bool:

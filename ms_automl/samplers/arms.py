@@ -52,14 +52,20 @@ def _alone(about: str, role: Role, first: Suggestion, share: float = 1.0) -> Arm
     return Arm(about, role, build, first, (first.method,), single=True, share=share)
 
 
-_META, _PRUNE = Suggestion("meta_sparsity", {}, {}), Suggestion("pruned", {}, {})
+def _pruning(about: str, criterion: str) -> Arm:
+    """Gradual pruning by a key of ``CRITERIA``."""
+    first = Suggestion("pruned", {"criterion": criterion}, {})
+    return Arm(about, Role.PRUNED, _built(f"prune-{criterion}"), first, ("pruned",))
+
+
+_META = Suggestion("meta_sparsity", {}, {})
 _DENSE, _MTML, _FACTORS = (Suggestion(method, {}, {}) for method in ("dense", "mtml", "overparam"))
 # The estimator, and its γ, that was the best of those tried (benchmarks/RESULTS.md).
 _FORWARD = {"learner": "forward", "decay": 0.99}
 _BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
 _ONE_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "scalar"}, {})
 _LEVEL = Suggestion("meta_sparsity", {"learning": {"learner": "waterfill"}, "level": 0.5}, {})
-_LEARNED, _SEARCHED, _PRUNED, _PAPER = Role.LEARNED, Role.SEARCHED, Role.PRUNED, Role.LITERATURE
+_LEARNED, _SEARCHED, _PAPER = Role.LEARNED, Role.SEARCHED, Role.LITERATURE
 ARMS: dict[str, Arm] = {
     "meta": _alone("λ learned in one training", _LEARNED, _META),
     "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built("meta-search"), _META),
@@ -80,12 +86,11 @@ ARMS: dict[str, Arm] = {
         _LEVEL,
         ("meta_sparsity",),
     ),
-    "prune-taylor": Arm(
-        "gradual Taylor pruning, no λ; TPE over its level", _PRUNED, _built("prune-taylor"), _PRUNE, ("pruned",)
-    ),
-    "prune-magnitude": Arm(
-        "the same by LAMP scores of the weights", _PRUNED, _built("prune-magnitude"), _PRUNE, ("pruned",)
-    ),
+    "prune-taylor": _pruning("gradual Taylor pruning, no λ; TPE over its level", "taylor"),
+    "prune-magnitude": _pruning("the same by LAMP scores of the weights", "magnitude"),
+    "prune-l2": _pruning("the same by the norms within each layer, all of which lose the same share", "l2"),
+    "prune-fpgm": _pruning("the same by the distance to all others of the layer (geometric median)", "fpgm"),
+    "prune-isomorphic": _pruning("the same by Taylor scores among groups of equal structure", "isomorphic"),
     "meta-gradient": _alone("λ by layer, learned by the gradient of the validation loss", _PAPER, _BY_GRADIENT),
     "meta-scalar": _alone("the same, one λ for all layers", _PAPER, _ONE_BY_GRADIENT),
     "mtml": _alone("dense, each step an episode of some tasks (meta-learned initialisations)", _PAPER, _MTML),

@@ -120,8 +120,7 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "grid": lambda given: ListedTrials(_grid(given)),
     "path": lambda given: WarmPath(_grid(given)),
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
-    "prune-taylor": _pruned("taylor"),
-    "prune-magnitude": _pruned("magnitude"),
+    **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
     "optuna-level": _level,
     "overparam-sparse": lambda given: ListedTrials(
         [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]

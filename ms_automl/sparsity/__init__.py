@@ -1,8 +1,9 @@
 """Groups of weights that go together, the steps that drive them to zero, and measures of it."""
 
+from ms_automl.sparsity.criteria import CRITERIA
 from ms_automl.sparsity.groupings import GROUPINGS, build_groups, remark
 from ms_automl.sparsity.groups import ChannelGroups, Groups
-from ms_automl.sparsity.importance import CRITERIA, Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
+from ms_automl.sparsity.importance import Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
 from ms_automl.sparsity.measures import Sparsity, measure
 from ms_automl.sparsity.prox import prox_, proximal, selective_thresholds, shrink_factors, smallest, thresholds
 from ms_automl.sparsity.prox_metric import PROX_METRICS

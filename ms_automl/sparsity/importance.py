@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -117,12 +117,6 @@ class MagnitudeImportance:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Nothing to restore."""
-
-
-CRITERIA: dict[str, Callable[[Groups], Importance]] = {
-    "taylor": TaylorImportance,
-    "magnitude": MagnitudeImportance,
-}
 
 
 def cheapest(groups: Groups, cost: Tensor, share: float, gone: Tensor | None = None) -> Tensor:

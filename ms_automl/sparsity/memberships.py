@@ -35,6 +35,7 @@ class AxisMembership:
     """
 
     def __init__(self, axes: Sequence[int], shapes: Sequence[torch.Size]) -> None:
+        self.axes = list(axes)
         ranges = [range(len(shape)) for shape in shapes]
         self.inside = [tuple(o for o in one if o != axis) for one, axis in zip(ranges, axes, strict=True)]
         self.shapes = [[-1 if o == axis else 1 for o in one] for one, axis in zip(ranges, axes, strict=True)]
