@@ -18,11 +18,12 @@ from ms_automl.models.cost import Cost
 from ms_automl.sparsifier.base import GroupSparsifier
 from ms_automl.sparsity import build_groups
 from ms_automl.tasks import Task
-from ms_automl.training.evaluation import Metrics, evaluate, task_losses, weighted
+from ms_automl.training.evaluation import Metrics, evaluate, task_losses
 from ms_automl.training.feed import Feed, State
 from ms_automl.training.finite import Seen, Watch, why, why_of_split
 from ms_automl.training.optimizer import optimizer_of
 from ms_automl.training.settings import TrainingSettings
+from ms_automl.training.weighting import WEIGHTINGS
 
 T = TypeVar("T")
 
@@ -49,8 +50,7 @@ class TrainingLoop:
         if settings.compile:
             torch.compiler.reset()  # a process compiles a forward eight times and then no more: begin anew
             network.compile()  # in place: parameters and their names stay
-        if settings.weighting == "uncertainty":
-            network.learn_uncertainty(data.tasks)
+        self.weighting = WEIGHTINGS[settings.weighting](network, data, settings.batch_size, seed + 2)
         self.optimizer = optimizer_of(network, settings)
         self.sparsifier = GroupSparsifier(
             groups,
@@ -127,6 +127,7 @@ class TrainingLoop:
         self.batch = batch = self.feed.next()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+        self.weighting.begin()
         backward(batch)
         self.optimizer.step()
 
@@ -174,16 +175,9 @@ class TrainingLoop:
             share = len(part.images) / len(batch.images)
             if share < 1:  # a mean over the part's labels counts as much as it has of the batch's labels
                 losses = {name: part.label_share(batch, name) * loss for name, loss in losses.items()}
-            self._add_gradient(scale * self._total(tasks, losses, share), [seen])
+            self._add_gradient(scale * self.weighting.total(tasks, losses, share), [seen])
+            self.weighting.observe(losses)
         self._charge(len(batch.images))
-
-    def _total(self, tasks: Sequence[Task], losses: Mapping[str, Tensor], share: float = 1.0) -> Tensor:
-        """What a step descends; of a part of a batch, with its ``share`` of what does not depend on samples."""
-        if self.network.uncertainty is None:
-            return weighted(tasks, losses)
-        spread = {task.name: self.network.log_variance(task.name) for task in tasks}
-        likelihoods = {name: losses[name] / (2 * variance.exp()) for name, variance in spread.items()}
-        return weighted(tasks, likelihoods) + share * torch.stack([s / 2 for s in spread.values()]).sum()
 
     def descend(self, total: Tensor, seen: Sequence[Seen], samples: int) -> None:
         """Leave the gradient of a loss in ``grad``, and count what it costs.
@@ -216,7 +210,7 @@ class TrainingLoop:
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """What a step descends, of the network's outputs on a batch."""
-        return self._total(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
+        return self.weighting.total(self.data.tasks, task_losses(self.data.tasks, outputs, batch))
 
     def _with_lambda(self) -> str:
         values = self.sparsifier.lambdas().values()
@@ -296,6 +290,7 @@ class TrainingLoop:
             "steps_done": self.steps_done,
             "cost": self.cost.to_dict(),
             "sparsifier": self.sparsifier.state_dict(),
+            "weighting": self.weighting.state_dict(),
         }
 
     def _device_rng(self) -> Tensor | None:
@@ -319,6 +314,7 @@ class TrainingLoop:
         self.steps_done = state["steps_done"]
         for key, value in state["cost"].items():
             setattr(self.cost, key, value)
+        self.weighting.load_state_dict(state.get("weighting", {}))
         if "sparsifier" in state:
             self.sparsifier.load_state_dict(state["sparsifier"])
         else:

@@ -16,6 +16,8 @@ Grouping = Literal["input_channel", "output_channel", "coupled", "weight"]
 """Keys of :data:`~ms_automl.sparsity.GROUPINGS`, which takes torch to be read."""
 ProxMetric = Literal["euclidean", "adam"]
 """Keys of :data:`~ms_automl.sparsity.PROX_METRICS`."""
+Weighting = Literal["equal", "uncertainty", "random", "dwa", "chebyshev"]
+"""Keys of :data:`~ms_automl.training.weighting.WEIGHTINGS`."""
 
 PROBE = 512
 """Validation samples on which two runs are compared in the middle of training, at most."""
@@ -38,8 +40,7 @@ class TrainingSettings:
         eval_batch_size: samples a forward in evaluation; changes no result.
         grouping: which weights go to zero together, a key of :data:`~ms_automl.sparsity.GROUPINGS`.
         prox_metric: of the proximal step, a key of :data:`~ms_automl.sparsity.PROX_METRICS`.
-        weighting: of the tasks' losses: ``equal`` is Σ_t w_t L_t; ``uncertainty`` is Σ_t w_t L_t / (2 exp(s_t)) +
-            s_t / 2 with a log variance s_t that trains along (Kendall et al. 2018, arXiv 1705.07115, section 3.2).
+        weighting: of the tasks' losses, a key of :data:`~ms_automl.training.weighting.WEIGHTINGS`.
         precision: of a forward and its gradient: ``float32``, or ``bfloat16`` by autocast with float32 weights.
         micro_batch: samples of a forward, whose gradients are added up; None is the whole batch. The sum is the
             batch's gradient, but for batch norm, which sees a micro-batch at a time. Out of memory halves it.
@@ -60,7 +61,7 @@ class TrainingSettings:
     eval_batch_size: int = 128
     grouping: Grouping = "input_channel"
     prox_metric: ProxMetric = "euclidean"
-    weighting: Literal["equal", "uncertainty"] = "equal"
+    weighting: Weighting = "equal"
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = None
     prefetch: int = 0
@@ -80,15 +81,14 @@ class TrainingSettings:
             "weight_decay >= 0": self.weight_decay >= 0,
             "0 <= warmup_share < 1": 0 <= self.warmup_share < 1,
             "0 < prox_share <= 1": 0 < self.prox_share <= 1,
-            "weighting is equal or uncertainty": self.weighting in ("equal", "uncertainty"),
             "precision is float32 or bfloat16": self.precision in ("float32", "bfloat16"),
             "micro_batch >= 2": self.micro_batch is None or self.micro_batch >= 2,
             "prefetch >= 0": self.prefetch >= 0,
         }
         require(conditions, self)
-        for name, known in (("grouping", get_args(Grouping)), ("prox_metric", get_args(ProxMetric))):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), list(known))
+        for name, kind in (("grouping", Grouping), ("prox_metric", ProxMetric), ("weighting", Weighting)):
+            if getattr(self, name) not in get_args(kind):
+                raise unknown_name(name, getattr(self, name), list(get_args(kind)))
         if self.prox_metric == "adam" and self.optimizer != "adamw":
             raise ConfigError(
                 f"training.prox_metric=adam is that of Adam's second moment, but got optimizer={self.optimizer}: "
