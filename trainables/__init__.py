@@ -15,7 +15,7 @@ from trainables.meta_sparsity import MetaSparsity
 from trainables.mtml import MultiTaskMeta
 from trainables.overparam import overparam, overparam_cost
 from trainables.pruned import Pruned
-from trainables.single_task import single_task
+from trainables.single_task import SingleTask
 from trainables.transfer import Transfer
 
 
@@ -47,7 +47,7 @@ METHODS: dict[str, Method] = {
     "mtml": Method(MultiTaskMeta),
     "overparam": Method(overparam, overparam_cost),
     "pruned": Method(Pruned, Pruned.planned_cost),
-    "single_task": Method(single_task),
+    "single_task": Method(SingleTask, SingleTask.planned_cost),
     "transfer": Method(Transfer, Transfer.planned_cost),
 }
 
@@ -65,8 +65,8 @@ __all__ = [
     "Method",
     "MultiTaskMeta",
     "Pruned",
+    "SingleTask",
     "Transfer",
     "arguments_of",
     "overparam",
-    "single_task",
 ]

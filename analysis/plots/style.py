@@ -46,6 +46,7 @@ PALETTES: dict[Role, tuple[Style, ...]] = {
     ),
     Role.PRUNED: (Style(GREEN, "^"), Style(GREEN, "v", DASHED)),
     Role.LITERATURE: (Style(ORANGE, "s", DOTTED), Style(BLUE, "h", DASHED), Style(VERMILION, "v", DOTTED)),
+    Role.BASELINE: (Style(GREY, "d", DOTTED),),
     Role.CONTROL: (Style(BLACK, "P", DASHED), Style(BLACK, "X", DOTTED)),
     Role.REFERENCE: (Style(BLACK, "d"),),
 }

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Run
 CURVES = ("objective", "test_objective", "wall_seconds")
 TEXT = ("arm", "space", "status", "lambda", "note", "unit", "retrained", "selected_trial")
 ROW_COLUMNS = (
-    *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m"),
+    *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m", "delta_m_single"),
     *("density", "sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
     *("retrained", "retrained_objective", "retrained_test_objective"),
     *("unit", "limit", "spent", "overshoot", "passes"),

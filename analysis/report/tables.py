@@ -39,6 +39,11 @@ def paired_table(pairs: Iterable[Paired]) -> pd.DataFrame:
     )
 
 
+def _zeros(density: float) -> str:
+    """Of a model that is larger than the dense network, how much larger."""
+    return fixed(1, 100)(1 - density) if density <= 1 else f"{density:.3g}-fold"
+
+
 # Column of the comparison table: what a person reads above it, and how it is written.
 COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "arm": ("Arm", str),
@@ -48,8 +53,12 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "test_objective": ("Test J", fixed(3)),
     "objective": ("Validation J", fixed(3)),
     "delta_m": ("Δm (%)", fixed(1)),
+    "delta_m_single": ("Δm against single-task (%)", fixed(1)),
     "sparsity_group": ("Group sparsity (%)", fixed(1, 100)),
-    "density": ("Parameter sparsity (%)", lambda density: fixed(1, 100)(1 - density)),
+    "density": (
+        "Parameter sparsity (%)",
+        lambda density: fixed(1, 100)(1 - density) if density <= 1 else f"{density:.3g}-fold",
+    ),
     "sparsity_param": ("Of penalised weights (%)", fixed(1, 100)),
     "macs_ratio": ("MACs (% of dense)", fixed(1, 100)),
     "latency_ratio": ("Latency (% of dense)", fixed(1, 100)),

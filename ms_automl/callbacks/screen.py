@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ms_automl.comparison.judge import zeros
 from ms_automl.comparison.run import Callback, Run, Status, Trial
 from ms_automl.comparison.state import Comparison
 
@@ -75,9 +76,9 @@ def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
         "arm": run.arm,
         "seed": str(run.seed),
         "trials": trials,
-        "budget spent": "free" if math.isinf(limit) else f"{spent / limit:.0%}",
+        "spent": "free" if math.isinf(limit) else f"{spent / limit:.0%}",
         "best J": f"{best['val/objective']:.3f}" if best else "-",
-        "sparsity": f"{100 * (1 - best['density']):.0f} %" if best else "-",
+        "sparsity": f"{zeros(best['density'])} %" if best else "-",
         "now": now,
     }
 
@@ -85,14 +86,19 @@ def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
 def comparison_table(rows: list[dict[str, Any]], trial_cost: float) -> Table:
     """The result: a row per arm and seed as in comparison.json, cost in multiples of one fixed-λ trial."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("arm", "seed", "J val", "J test", "Δm %", "zeros %", "trials", "cost", "sec"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     forms = {"objective": "{:.3f}", "test_objective": "{:.3f}", "delta_m": "{:+.1f}"}
+    headings = ["arm", "seed", "J val", "J test", "Δm %", "zeros", "trials", "cost", "sec"]
+    if any(row.get("delta_m_single") is not None for row in rows):  # where a network for each task was trained
+        forms["delta_m_single"] = "{:+.1f}"
+        headings.insert(headings.index("zeros"), "Δm₁ %")
+    for name in headings:
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     for row in rows:
         found = ["-" if row[name] is None else form.format(row[name]) for name, form in forms.items()]
-        zeros = "-" if row["density"] is None else f"{100 * (1 - row['density']):.0f}"
-        cost, seconds = f"{row['spent'] / trial_cost:.2f}x", f"{row['device_seconds']:.0f}"
-        table.add_row(row["arm"], str(row["seed"]), *found, zeros, str(row["trials"]), cost, seconds)
+        share = "-" if row["density"] is None else zeros(row["density"])
+        trials = row["spent"] / trial_cost
+        cost, seconds = f"{trials:.{2 if trials < 100 else 0}f}x", f"{row['device_seconds']:.0f}"
+        table.add_row(row["arm"], str(row["seed"]), *found, share, str(row["trials"]), cost, seconds)
     return table
 
 

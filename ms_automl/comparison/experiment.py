@@ -21,6 +21,7 @@ from ms_automl.meta.settings import SETTINGS
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
 from ms_automl.models.archive import Architecture, save_model
 from ms_automl.models.factories import build_network
+from ms_automl.models.separate import networks_of
 from ms_automl.sparsity import build_groups, remark
 from ms_automl.sparsity.groups import Groups
 from ms_automl.training import Trainable
@@ -150,8 +151,10 @@ class Experiment:
         """Write a trained network in the form that ``ms_automl.load`` reads."""
         data, section = self.data(seed), self.config.network
         specs = head_specs(data.tasks).items()
-        heads = {name: spec for name, spec in specs if name in network.heads}  # a single task has one
-        save_model(network, folder, Architecture(section.factory, section.args, data.image_shape, heads))
+        heads = {name: spec for name, spec in specs if name in network.heads}  # one may have been taken off
+        alone = networks_of(network) > 1
+        form = Architecture(section.factory, section.args, data.image_shape, heads, separate=alone)
+        save_model(network, folder, form)
 
 
 @lru_cache(maxsize=1)  # a trial's process sees the same seed again and again

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ms_automl.comparison.ledger import Ledger
-from ms_automl.comparison.run import Run, Status, Trial
+from ms_automl.comparison.run import Role, Run, Status, Trial
 from ms_automl.meta import Objective, Reference, diagnostics
 from ms_automl.meta.objective import delta_m, without_change
 from ms_automl.meta.reference import learned
@@ -23,6 +23,7 @@ class Judge:
         self.objective = objective
         self.tasks = tasks
         self.references: dict[int, Trial] = {}  # by seed, once they have ended
+        self.baselines: dict[int, Trial] = {}  # the same, where a network for each task was trained
 
     def reference(self, seed: int) -> Reference | None:
         """The dense reference of a seed on the validation split, or None before it is trained."""
@@ -51,6 +52,8 @@ class Judge:
         """Take in a trial that has ended: the reference, the run's best and its anytime curve."""
         if trial.status == Status.FINISHED and run.is_reference:
             self.references[run.seed] = trial
+        if trial.status == Status.FINISHED and run.role is Role.BASELINE:
+            self.baselines[run.seed] = trial
         scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
         if scored and trial.method in run.winners and self.better(trial, run.best):
             run.best = trial
@@ -62,7 +65,7 @@ class Judge:
         """What a trial reached, in a few words; '' where it reached nothing."""
         if "val/objective" not in trial.metrics:
             return ""
-        return f"J {trial.metrics['val/objective']:.3f}  sparsity {100 * (1 - trial.metrics['density']):3.0f} %"
+        return f"J {trial.metrics['val/objective']:.3f}  sparsity {zeros(trial.metrics['density']):>3} %"
 
     def better(self, trial: Trial, best: Trial | None) -> bool:
         """Whether a trial is to be selected in the place of another."""
@@ -98,6 +101,7 @@ class Judge:
             "objective": metrics.get("val/objective"),
             "test_objective": metrics.get("test/objective"),
             "delta_m": _finite(metrics.get("delta_m")),
+            "delta_m_single": self._against_single(run),
             "density": metrics.get("density"),
             "sparsity_group": metrics.get("sparsity/group"),
             "sparsity_param": metrics.get("sparsity/param"),
@@ -123,6 +127,13 @@ class Judge:
             "selected_trial": best.name if best else None,
             "note": "; ".join(self._notes(run)),
         }
+
+    def _against_single(self, run: Run) -> float | None:
+        """Δm of a run's model against a network for each task of its seed; None where there is none."""
+        baseline, best = self.baselines.get(run.seed), run.best
+        if baseline is None or best is None or best.status != Status.FINISHED:
+            return None
+        return _finite(delta_m(self.tasks, _split(best.metrics, "test"), _split(baseline.metrics, "test")))
 
     def _status(self, run: Run) -> str:
         if run.best is None:
@@ -151,6 +162,11 @@ class Judge:
 
     def _reached(self, best: Trial) -> bool:
         return self.objective.violation(best.metrics["density"]) <= 1e-9
+
+
+def zeros(density: float) -> str:
+    """The share of zeros in percent; of what is larger than the dense network, how much larger."""
+    return f"{100 * (1 - density):.0f}" if density <= 1 else f"x{density:.3g}"
 
 
 def _split(metrics: Metrics, split: str) -> dict[str, float]:

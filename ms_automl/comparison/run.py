@@ -18,6 +18,7 @@ class Role(StrEnum):
     PRUNED = "pruned"  # removes groups without a λ
     LITERATURE = "literature"  # a method of a paper, as it is there
     CONTROL = "control"  # what else could explain a difference to the reference
+    BASELINE = "baseline"  # a dense network for each task, which the literature's Δm is relative to
     REFERENCE = "reference"  # the dense network that every objective is relative to
 
 

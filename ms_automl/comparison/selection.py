@@ -90,7 +90,7 @@ def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:
 
     ``dense`` has batch norms folded where ``images`` show that they can be, as a compact one; ``unfolded`` not.
     """
-    dense = build(replace(read_architecture(model), surgery=None)).eval()
+    dense = build(replace(read_architecture(model), surgery=None, separate=False)).eval()
     folded = copy.deepcopy(dense).eval()
     operate(folded, Surgery(folded=foldable(folded, images[:2])))
     return {"dense": folded, "unfolded": dense}

@@ -50,7 +50,7 @@ def _lines(ended: Ended) -> Iterator[str]:
     of = f"trunk's {weights['trunk']:,} weights, of which λ can act on {weights['penalised']:,}"
     if objective["cost"] == "penalised_weights":
         of = f"{weights['penalised']:,} weights that λ can act on, of the trunk's {weights['trunk']:,}"
-    yield f"zeros: share of the {of}. cost: {unit}, in units of one fixed-λ trial."
+    yield f"zeros: % of the {of}. cost: {unit}, in units of one fixed-λ trial."
     most = config["resources"]["concurrency_per_run"]
     if most > 1:
         yield f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer."

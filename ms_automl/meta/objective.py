@@ -58,8 +58,12 @@ class Objective:
         return "skill" if self.scale == "skill" else "ratio"
 
     def density(self, metrics: Mapping[str, float]) -> float:
-        """Density of a model by ``cost``: 1 - ``sparsity/trunk`` or 1 - ``sparsity/param`` of what is reported."""
-        return 1 - metrics["sparsity/trunk" if self.cost == "weights" else "sparsity/param"]
+        """Density of a model by ``cost``: 1 - ``sparsity/trunk`` or 1 - ``sparsity/param`` of what is reported.
+
+        Of several networks (``networks``) the sum of theirs.
+        """
+        density = 1 - metrics["sparsity/trunk" if self.cost == "weights" else "sparsity/param"]
+        return density * metrics.get("networks", 1.0)
 
     def value(self, losses: Losses, reference: Reference, density: float) -> float:
         """J for losses by task on one split, against the dense reference on the same split and in J's scale.

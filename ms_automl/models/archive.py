@@ -16,6 +16,7 @@ from torch import nn
 from ms_automl.errors import DataError, NetworkError
 from ms_automl.models import NETWORKS, MultiTaskNet, contract
 from ms_automl.models.factories import build_network
+from ms_automl.models.separate import separate
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.tasks import HeadSpec
 
@@ -32,6 +33,7 @@ class Architecture:
         image_shape: (channels, H, W).
         heads: by task.
         surgery: what makes the network as trained a compact one; None where it is not compact.
+        separate: whether each task has a trunk of its own (:mod:`~ms_automl.models.separate`).
     """
 
     factory: str
@@ -39,6 +41,7 @@ class Architecture:
     image_shape: tuple[int, int, int]
     heads: Mapping[str, HeadSpec]
     surgery: Surgery | None = None
+    separate: bool = False
 
 
 def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) -> None:
@@ -58,6 +61,8 @@ def save_model(network: MultiTaskNet, folder: Path, architecture: Architecture) 
         "image_shape": list(architecture.image_shape),
         "heads": {name: asdict(spec) for name, spec in architecture.heads.items()},
     }
+    if architecture.separate:
+        content["separate"] = True
     if architecture.surgery is not None:
         content["surgery"] = architecture.surgery.to_dict()
     (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -106,6 +111,8 @@ def build(architecture: Architecture) -> MultiTaskNet:
     network = build_network(
         architecture.factory, args, image_shape=architecture.image_shape, heads=architecture.heads
     )
+    if architecture.separate:
+        separate(network)
     if architecture.surgery is not None:
         operate(network, architecture.surgery)
     return network
@@ -125,7 +132,8 @@ def read_architecture(folder: Path) -> Architecture:
         channels, height, width = found["image_shape"]
         heads = {name: HeadSpec(**spec) for name, spec in found["heads"].items()}
         surgery = Surgery.from_dict(found["surgery"]) if "surgery" in found else None
-        return Architecture(found["factory"], found["args"], (channels, height, width), heads, surgery)
+        alone = bool(found.get("separate", False))
+        return Architecture(found["factory"], found["args"], (channels, height, width), heads, surgery, alone)
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no model.json: give a folder <out>/best/<arm>-<seed>") from error
     except (AttributeError, KeyError, NetworkError, TypeError, ValueError) as error:

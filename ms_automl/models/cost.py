@@ -45,6 +45,10 @@ class Cost:
         """What was added since an earlier count."""
         return Cost(**{kind: count - getattr(earlier, kind) for kind, count in self.to_dict().items()})
 
+    def times(self, count: int) -> Cost:
+        """The same on so many networks."""
+        return Cost(**{kind: count * samples for kind, samples in self.to_dict().items()})
+
     def to_dict(self) -> dict[str, int]:
         """As plain numbers."""
         return asdict(self)

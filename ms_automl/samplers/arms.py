@@ -59,7 +59,9 @@ def _pruning(about: str, criterion: str) -> Arm:
 
 
 _META = Suggestion("meta_sparsity", {}, {})
-_DENSE, _MTML, _FACTORS = (Suggestion(method, {}, {}) for method in ("dense", "mtml", "overparam"))
+_DENSE, _ALONE, _MTML, _FACTORS = (
+    Suggestion(method, {}, {}) for method in ("dense", "single_task", "mtml", "overparam")
+)
 # The estimator, and its γ, that was the best of those tried (benchmarks/RESULTS.md).
 _FORWARD = {"learner": "forward", "decay": 0.99}
 _BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
@@ -93,6 +95,18 @@ ARMS: dict[str, Arm] = {
     "prune-isomorphic": _pruning("the same by Taylor scores among groups of equal structure", "isomorphic"),
     "meta-gradient": _alone("λ by layer, learned by the gradient of the validation loss", _PAPER, _BY_GRADIENT),
     "meta-scalar": _alone("the same, one λ for all layers", _PAPER, _ONE_BY_GRADIENT),
+    "single-task": _alone(
+        "a dense network for each task: charged to nobody", Role.BASELINE, _ALONE, share=math.inf
+    ),
+    "single-sparse": Arm(
+        "the same, group-sparse at the λ that the preset states",
+        _PAPER,
+        _built("single-sparse"),
+        _ALONE,
+        ("single_task",),
+        single=True,
+        share=math.inf,
+    ),
     "mtml": _alone("dense, each step an episode of some tasks (meta-learned initialisations)", _PAPER, _MTML),
     "overparam": _alone("dense, over factors of each weight that are multiplied out at the end", _PAPER, _FACTORS),
     "overparam-sparse": Arm(

@@ -103,6 +103,11 @@ def _level(given: SamplerInputs) -> Sampler:
     return OptunaSearch(parameters, render, given.seed, trials, sampler=gp, journal=given.journal, name=name)
 
 
+def _single_task_sparse(given: SamplerInputs) -> Sampler:
+    value = given.config.lambda_.fixed
+    return ListedTrials([Suggestion("single_task", {"lambda_": value}, {"lambda": value})])
+
+
 def _meta_optuna(given: SamplerInputs) -> Sampler:
     name = f"meta-optuna-{given.seed}"
     return MetaOptuna(given.space, given.seed, given.config.budget.trials, journal=given.journal, name=name)
@@ -122,6 +127,7 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
     "optuna-level": _level,
+    "single-sparse": _single_task_sparse,
     "overparam-sparse": lambda given: ListedTrials(
         [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]
     ),

@@ -64,6 +64,7 @@ class TrainingLoop:
         self.eval_batch = settings.eval_batch_size
         self.probe_batch = 4 * settings.batch_size
         self.cost = Cost()
+        self.passes = 1  # of a sample, in passes through one network
         self.steps_done = 0
         self.batch: Batch  # of the step that was just taken
         self.evaluation_seconds = 0.0  # of this process: no part of the state
@@ -204,9 +205,9 @@ class TrainingLoop:
 
     def _charge(self, samples: int) -> None:
         if self.frozen is self.network.trunk:
-            self.cost.forward += samples
+            self.cost.forward += self.passes * samples
         else:
-            self.cost.train += samples
+            self.cost.train += self.passes * samples
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """What a step descends, of the network's outputs on a batch."""
@@ -229,7 +230,7 @@ class TrainingLoop:
                 if self.eval_batch == 1:
                     raise
                 self.eval_batch = min(self.eval_batch, len(split)) // 2  # changes no result
-        self.cost.forward += len(split)
+        self.cost.forward += self.passes * len(split)
         self.evaluation_seconds += time.perf_counter() - began
         if any(not math.isfinite(metrics[f"{task.name}/loss"]) for task in self.data.tasks):
             self.network.eval()
@@ -255,7 +256,7 @@ class TrainingLoop:
                     raise
                 self.probe_batch = min(self.probe_batch, samples) // 2
         self.network.train(training)
-        self.cost.forward += samples
+        self.cost.forward += self.passes * samples
         self.evaluation_seconds += time.perf_counter() - began
         return {f"probe/{name}/loss": loss for name, loss in losses.items()}
 

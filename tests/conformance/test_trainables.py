@@ -17,8 +17,8 @@ from tests.conformance.ways import (
     DENSE,
     LAYERS,
     SETTINGS,
-    STREAMS,
     Factory,
+    layers_of,
     planned,
     run,
     same,
@@ -112,6 +112,8 @@ def test_a_run_costs_what_was_planned(case: str, make: Factory) -> None:
         expected = Transfer.planned_cost(
             make.data, SETTINGS, mode=asked["mode"], samples=shots, remembers=remembers
         )
+    if CASES[case][0] == "single_task":
+        expected = expected.times(2)
     if isinstance(method, MetaSparsity):
         expected = planned(case, make.data)
         assert (expected.outer > 0) == (CASES[case][1]["learning"].learner in ESTIMATORS)
@@ -157,13 +159,15 @@ def test_the_zero_pattern_is_frozen_in_debiasing_and_the_rest_still_trains(case:
 @each_sparse_case
 def test_a_layer_without_a_skip_keeps_a_group(case: str, make: Factory) -> None:
     method, reports = make.finished(case)
-    needed = [name for name in method.loop.sparsifier.groups.names if ".conv" not in name]
-    assert needed == ["stem"] if "coupled" in case else ["stem", "block3.shortcut"]
+    needed = [name for name in layers_of(case) if ".conv" not in name]
+    bare = {name.removeprefix("of_task.depth.").removeprefix("of_task.kind.") for name in needed}
+    assert bare == ({"stem"} if "coupled" in case else {"stem", "block3.shortcut"})
     for name in [*needed, "block3.conv2"] if "coupled" in case else needed:
         assert reports[-1][f"sparsity/layer/{name}"] < 1
+    holders = LAYERS if "coupled" in case else layers_of(case)
     kept = [
         weight
-        for name, weight in zip(LAYERS, method.loop.sparsifier.groups.weights, strict=True)
+        for name, weight in zip(holders, method.loop.sparsifier.groups.weights, strict=True)
         if ".conv" not in name
     ]
     assert all(bool((weight != 0).any()) for weight in kept)
@@ -177,17 +181,18 @@ def test_a_way_without_sparsity_zeroes_nothing(case: str, make: Factory) -> None
 @each_case
 def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factory) -> None:
     method, reports = make.finished(case)
-    layers = STREAMS if "coupled" in case else LAYERS
+    layers = layers_of(case)
     assert method.loop.sparsifier.groups.names == layers
     names = {"step", "density", "sparsity/group", "sparsity/param", "sparsity/trunk"}
     names |= {f"sparsity/layer/{layer}" for layer in layers}
     names |= {f"val/depth/{name}" for name in ("loss", "abs_error", "rel_error")}
-    if CASES[case][0] != "single_task":
-        names |= {"val/kind/loss", "val/kind/accuracy"}
+    names |= {"val/kind/loss", "val/kind/accuracy"}
+    if CASES[case][0] == "single_task":
+        names |= {"networks"}
     if CASES[case][0] == "transfer":
         names = names - {name for name in names if name.startswith("val/") and "joint" not in case}
         names |= {"labels"} | {f"val/bright/{name}" for name in ("loss", "f1", "accuracy")}
-    if CASES[case][0] == "meta_sparsity" or "schedule" in CASES[case][1]:
+    if CASES[case][0] == "meta_sparsity" or {"schedule", "lambda_"} & CASES[case][1].keys():
         names |= {f"lambda/{layer}" for layer in layers}
     if case == "dense, probed":
         names |= {"val/depth/constant", "val/kind/constant"}

@@ -111,8 +111,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
     "mtml": ("mtml", {}),
     "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
-    "single_task": ("single_task", {"task": "depth"}),
-    "single_task, sparse": ("single_task", {"task": "depth", "schedule": CONSTANT}),
+    "single_task": ("single_task", {}),
+    "single_task, sparse": ("single_task", {"lambda_": 15.0}),
     "overparam": ("overparam", {}),
     "overparam, sparse": ("overparam", {"schedule": CONSTANT}),
     "transfer, frozen": ("transfer", {"task": "bright", "mode": "frozen"}),
@@ -170,6 +170,14 @@ class Factory:
             method = self(case)
             self._finished[case] = method, run(method)
         return self._finished[case]
+
+
+def layers_of(case: str) -> tuple[str, ...]:
+    """Names of what has a λ in a case."""
+    layers = STREAMS if "coupled" in case else LAYERS
+    if CASES[case][0] != "single_task":
+        return layers
+    return tuple(f"of_task.{task}.{layer}" for task in ("depth", "kind") for layer in layers)
 
 
 def planned(case: str, data: MultiTaskData, **changes: Any) -> Cost:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 
 import pytest
@@ -34,9 +35,11 @@ def test_every_arm_has_a_valid_row(search):
         assert row["status"] == "ok", row
         assert 0 <= row["sparsity_param"] <= 1 and row["objective"] > 0
         if arm not in ("topk", "optuna-asha"):  # theirs are of different lengths
-            single = {"dense": 1, "fixed": 1, "meta": 1, "meta-search": 2, "meta-optuna": 2, "random-2x": 6}
-            assert row["trials"] == single.get(arm, 3)
-        assert arm == "dense" or row["spent"] <= row["limit"] * (1 + 1e-9)
+            others = {"meta-search": 2, "meta-optuna": 2, "optuna-level": 2, "random-2x": 6}
+            assert row["trials"] == (1 if ARMS[arm].single else others.get(arm, 3))
+        assert (row["limit"] is None) == math.isinf(ARMS[arm].share)
+        assert row["limit"] is None or row["spent"] <= row["limit"] * (1 + 1e-9)
+        assert row["delta_m_single"] is not None
     assert search.rows["dense"]["delta_m"] == 0
     assert isinstance(search.rows["random"]["lambda"], dict) and search.rows["dense"]["lambda"] is None
     assert search.rows["topk"]["stopped_trials"] > 0

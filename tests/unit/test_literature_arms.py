@@ -47,10 +47,10 @@ def test_lambda_is_learned_by_gradient_by_layer_or_as_one(arm, own):
     assert trial.schedule.layers == layers
 
 
-PAPERS = ("meta-gradient", "meta-scalar", "mtml", "overparam", "overparam-sparse")
+PAPERS = ("meta-gradient", "meta-scalar", "single-sparse", "mtml", "overparam", "overparam-sparse")
 
 
-@pytest.mark.parametrize("arm", [*PAPERS, "optuna-level"])
+@pytest.mark.parametrize("arm", [*PAPERS, "single-task", "optuna-level"])
 def test_a_trial_costs_what_was_planned(arm):
     one = experiment()
     trial, _, suggestion = first(arm, one)
