@@ -154,8 +154,13 @@ def twin(path: Path, head: Row) -> Row | None:
     """What a finished trial of the same training has: a fixed λ or a level does not ask for the objective."""
     if head["method"] not in ("fixed_lambda", "pruned") or not path.exists():
         return None
+    arm = head["stream"].partition("/")[0]
     for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         same = all(row[key] == head[key] for key in ("method", "seed", "values"))
+        # Values do not say by which criterion groups are pruned, or whether zeros are frozen: the arm does.
+        other = row["stream"].partition("/")[0]
+        alike = head["method"] == "fixed_lambda" and "dense-reg" not in (arm, other)
+        same = same and (arm == other or alike)
         if same and not _changed(_training(row["settings"]), _training(head["settings"])):
             return {key: value for key, value in row.items() if key not in head}
     return None
