@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,10 @@ class _Selecting(nn.Module):
         self.register_buffer("selected", selected)
         self.train(conv.training)
 
-    def forward(self, input: Tensor, *size: list[int] | None) -> Tensor:
-        """[B, channels, …] to [B, out, …]."""
-        output: Tensor = super().forward(input.index_select(1, self.selected), *size)
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[B, channels, …] to [B, out, …], or without the first axis; further arguments as torch's takes them."""
+        axis = input.ndim - self.get_parameter("weight").ndim + 1
+        output: Tensor = super().forward(input.index_select(axis, self.selected), *args, **kwargs)
         return output
 
 
@@ -133,8 +135,9 @@ class EmptyConv(nn.Module):
         self.train(conv.training)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """[B, channels, …] to [B, out, …], of a size that a transposed one may be given."""
-        geometry = zip(input.shape[2:], self.reach, self.padding, self.stride, strict=True)
+        """[B, channels, …] to [B, out, …], or without the first axis; of a size that a transposed one is told."""
+        first = input.shape[: input.ndim - len(self.reach) - 1]
+        geometry = zip(input.shape[len(first) + 1 :], self.reach, self.padding, self.stride, strict=True)
         if self.more is None:
             sizes = [(size + padding - reach - 1) // stride + 1 for size, reach, padding, stride in geometry]
         else:
@@ -144,7 +147,7 @@ class EmptyConv(nn.Module):
             ]
         if output_size is not None:
             sizes = list(output_size)[-len(sizes) :]
-        view = self.bias.to(input.dtype).view(1, -1, *[1] * len(sizes)).expand(input.shape[0], -1, *sizes)
+        view = self.bias.to(input.dtype).view(-1, *[1] * len(sizes)).expand(*first, -1, *sizes)
         return view.clone(memory_format=torch.contiguous_format)  # what comes next may work in place
 
 

@@ -120,7 +120,7 @@ def operate(network: nn.Module, surgery: Surgery) -> None:
                 encoder.use_nested_tensor = False  # which has torch take the weights out of its layers
         for name, before in surgery.folded.items():
             _fold(network.get_submodule(name), network.get_submodule(before))
-            _replace(network, name, nn.Identity())
+            _replace(network, name, nn.Identity().train(network.get_submodule(name).training))
     except (AttributeError, IndexError) as error:
         raise NetworkError(f"the compact network does not fit this architecture ({error})") from error
 
@@ -201,7 +201,7 @@ def plain(module: nn.Module) -> bool:
     )
     own = type(module).forward in {kind.forward for kind in known} and "forward" not in vars(module)
     inner = getattr(type(module), "_conv_forward", None)
-    own = own and inner in (None, nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
+    own = own and inner in (None, *(getattr(kind, "_conv_forward", None) for kind in LAYERS))
     return own and not module._forward_hooks and not module._forward_pre_hooks
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from ms_automl.errors import ConfigError
 from ms_automl.models.copying import copied
 from ms_automl.models.penalised import tried
+from ms_automl.models.weights import Layer, channel_axis, is_transposed
 from ms_automl.sparsifier.scope import as_network, unwrapped
 from ms_automl.sparsity.compact import Leftover, compact, leftovers
 
@@ -59,16 +60,17 @@ def summary(sparsifier: Sparsifier) -> pd.DataFrame:
 
 
 def _pixels(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """By convolution, the pixels that it computes of an image, over all its calls."""
+    """By layer, how often each of its weights is multiplied for an image, over all its calls."""
 
     def look(twin: MultiTaskNet, images: Tensor) -> dict[str, int]:
         found: dict[str, int] = {}
 
-        def see(name: str, output: Tensor) -> None:
-            found[name] = found.get(name, 0) + output.shape[-2] * output.shape[-1]
+        def see(name: str, layer: Layer, given: Tensor, made: Tensor) -> None:
+            one = given if is_transposed(layer) else made  # what has a pixel, or token, for each product
+            found[name] = found.get(name, 0) + one.numel() // one.shape[channel_axis(layer)] // len(images)
 
-        for name, conv in twin.layers().items():
-            conv.register_forward_hook(lambda _, inputs, output, name=name: see(name, output))
+        for name, layer in twin.layers().items():
+            layer.register_forward_hook(lambda made, given, out, name=name: see(name, made, given[0], out))
         with torch.no_grad():
             twin.eval().trunk(images)
         return found

@@ -72,7 +72,7 @@ def freed(
     half = contract(half).eval()
     found = leftovers(half, compact(half, image_shape)[1]).values()
     zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
-    return groups.share * (1 - stayed / max(1, zeros))
+    return groups.share * (1 - stayed / zeros) if zeros else 0.0  # where all of it is one group that stays
 
 
 def reason(error: Exception) -> str:

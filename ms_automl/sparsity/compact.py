@@ -33,7 +33,7 @@ from ms_automl.models.copying import copied
 from ms_automl.models.surgery import Surgery, foldable, operate
 from ms_automl.models.weights import LAYERS, attends, is_transposed, main_weight
 from ms_automl.sparsity.culprit import culprit
-from ms_automl.sparsity.cutting import Cutting
+from ms_automl.sparsity.cutting import Cutting, picking_pays
 from ms_automl.sparsity.equality import check_equal, probes
 from ms_automl.sparsity.marks import Shrinking, Way
 
@@ -223,8 +223,13 @@ def leftovers(network: MultiTaskNet, surgery: Surgery) -> dict[str, Leftover]:
         why = []
         if kept.numel() and bool(kept.flatten(1).all(1).any()):
             why.append("filters that others of their residual stream need")
-        if kept.numel() and bool(kept.transpose(0, 1).flatten(1).all(1).any()):
-            why.append("inputs that cost more to pick from than they save")
+        if kept.numel() and bool((unread := kept.transpose(0, 1).flatten(1).all(1)).any()):
+            other = "inputs that other code than the layer's own reads"
+            why.append(
+                other
+                if picking_pays(kept, ~unread.numpy())
+                else "inputs that cost more to pick from than they save"
+            )
         if int(kept.sum()) and not why:
             why.append("single weights")
         found[name] = Leftover(int(zero.sum()), int(kept.sum()), "; ".join(why))

@@ -34,7 +34,7 @@ ABSENT = -1
 PATTERNS = 2
 """Copies that are compacted to find what shrinks in whose code."""
 
-INSTEAD = "use training.grouping=input_channel"
+INSTEAD = "use grouping=input_channel"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _refuse_sharing(network: MultiTaskNet, coupled: Collection[str]) -> None:
     for names in shared_weights(network):
         if any(name.removeprefix("trunk.") in coupled for name in names):
             tied = " and ".join(f"'{name}'" for name in names)
-            raise NetworkError(f"{tied} share a weight, whose channels cannot go one by one")
+            raise NetworkError(f"{tied} share a weight or a bias, whose channels cannot go one by one")
 
 
 def _instead(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> str:

@@ -160,7 +160,7 @@ class Cutting:
                 continue  # it reads other channels for each group
             if self.gone[self.written[key]].all() or not reads.any():
                 empty.append(name)
-            elif _pays(weight, reads):
+            elif picking_pays(weight, reads):
                 selected[name] = reads.nonzero()[0].tolist()
         for name, module in self.network.named_modules():
             key = f"{name}.{main_weight(module)}"
@@ -225,7 +225,7 @@ class Cutting:
         return tuple({name: alive[ids] for name, ids in table.items()} for table in tables)
 
 
-def _pays(weight: Tensor, reads: Mask) -> bool:
+def picking_pays(weight: Tensor, reads: Mask) -> bool:
     """Whether a convolution saves more by leaving inputs out than picking the others costs."""
     saved = int((~reads).sum()) * weight.shape[0] * weight[0, 0].numel()
     return saved > PICKING * int(reads.sum())

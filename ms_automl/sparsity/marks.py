@@ -146,12 +146,25 @@ class Trace:
     foreign: set[str] = field(default_factory=set)
 
 
+STEADY = 1e-6
+"""How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
+
+
 def extremes(value: Tensor, axis: int) -> tuple[Any, Any]:
     """([channels] least, [channels] largest value of each channel); of complex ones their modulus."""
     others = [one for one in range(value.ndim) if one != axis]
     value = value.abs() if value.is_complex() else value.float()
     low, high = (value.amin(others), value.amax(others)) if others else (value, value)
     return low.double().numpy(), high.double().numpy()
+
+
+def steady(value: Tensor, mark: Mark) -> Mask:
+    """[channels] which of a tensor's are the same for every image and in every pixel."""
+    if not mark.same.any():
+        return mark.same
+    low, high = extremes(value, mark.axis)
+    even: Mask = mark.same & (high - low <= STEADY * np.maximum(abs(low), abs(high)))
+    return even
 
 
 def zeros(value: Tensor, mark: Mark) -> Mask:

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from ms_automl.models.weights import thins_inside
 from ms_automl.sparsity.channels import Ids
-from ms_automl.sparsity.marks import COMPUTED, NOTHING, OWN, Mark, Mask, extremes, zeros
+from ms_automl.sparsity.marks import COMPUTED, NOTHING, OWN, Mark, Mask, extremes, steady, zeros
 from ms_automl.sparsity.tracer import Call, Rule, Tracer, only
-
-STEADY = 1e-6
-"""How much the pixels of a channel may differ that is the same in every pixel, relative to its value."""
 
 
 def convolution(tracer: Tracer, call: Call) -> Mark | None:
@@ -42,24 +39,25 @@ def convolution(tracer: Tracer, call: Call) -> Mark | None:
         tracer.found.inside.add(place)
         same = inside(tracer, call, mark, rows, alive)
     else:
-        same = by_group(tracer, mark, rows, alive, groups)
+        same = by_group(tracer, call, mark, rows, alive)
     biased(tracer, call, rows)
     return Mark(axis, rows, same)
 
 
-def by_group(tracer: Tracer, mark: Mark | None, rows: Ids, alive: Mask, groups: int) -> Mask:
+def by_group(tracer: Tracer, call: Call, mark: Mark | None, rows: Ids, alive: Mask) -> Mask:
     """Join what each group of a convolution reads and writes, so that it goes as one.
 
     Args:
         tracer: whose channels they are.
+        call: the convolution.
         mark: the channels that are read.
         rows: [out] those that are written.
         alive: [out, in / groups] where the weight is not zero.
-        groups: how many.
 
     Returns:
         [out] whether an output is the same for every image.
     """
+    groups = call["groups"]
     written = rows.reshape(groups, -1)
     tracer.channels.join(written, written[:, :1], OWN)
     if mark is None:
@@ -67,7 +65,7 @@ def by_group(tracer: Tracer, mark: Mark | None, rows: Ids, alive: Mask, groups: 
         return np.asarray(~alive.any(1))
     read = mark.ids.reshape(groups, -1)
     tracer.channels.join(read, written[:, :1], OWN)
-    return _same_by_group(mark, alive, groups)
+    return _same_by_group(call, mark, alive)
 
 
 def inside(tracer: Tracer, call: Call, mark: Mark | None, rows: Ids, alive: Mask) -> Mask:
@@ -93,12 +91,23 @@ def inside(tracer: Tracer, call: Call, mark: Mark | None, rows: Ids, alive: Mask
         return np.asarray(~alive.any(1))
     read = mark.ids.reshape(groups, -1)
     tracer.channels.join(read, columns[None], why)
-    return _same_by_group(mark, alive, groups)
+    value, _ = only(tracer, call)
+    nothing = zeros(value, mark).reshape(groups, -1).all(0)  # [in / groups] in every group
+    tracer.give(weight, np.where(nothing, 0.0, np.nan))
+    return _same_by_group(call, mark, alive)
 
 
-def _same_by_group(mark: Mark, alive: Mask, groups: int) -> Mask:
-    """[out] whether an output of a convolution in groups reads nothing but what is the same for every image."""
-    still = mark.same.reshape(groups, -1).repeat(len(alive) // groups, 0)  # [out, in / groups]
+def _same_by_group(call: Call, mark: Mark, alive: Mask) -> Mask:
+    """[out] whether an output of a convolution in groups reads nothing but what is the same for every image.
+
+    And in every pixel: at a border of zeros what is not 0 leaves another value than elsewhere, and how much of an
+    image is border depends on its size.
+    """
+    value, groups = call["input"], call["groups"]
+    padding = call["padding"]
+    bordered = "transpose" in call.name or padding == "same" or (not isinstance(padding, str) and any(padding))
+    even = zeros(value, mark) if bordered else steady(value, mark)
+    still = even.reshape(groups, -1).repeat(len(alive) // groups, 0)  # [out, in / groups]
     return np.asarray((~alive | still).all(1))
 
 
@@ -136,8 +145,8 @@ def mixing(tracer: Tracer, call: Call, value: Tensor, mark: Mark | None, alive: 
     values = np.full(len(columns), np.nan)
     if mark.same.any() and not value.is_complex():
         low, high = extremes(value, mark.axis)
-        steady = mark.same & (high - low <= STEADY * np.maximum(abs(low), abs(high)))
-        values[steady] = ((low + high) / 2)[steady]
+        even = steady(value, mark)
+        values[even] = ((low + high) / 2)[even]
     tracer.give(weight, values)
     return np.asarray(~alive[:, values != 0].any(1))
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ms_automl.sparsity.channels import ABSENT
-from ms_automl.sparsity.marks import OWN, Mark, Statistic, zeros
+from ms_automl.sparsity.marks import OWN, Mark, Statistic, steady, zeros
 from ms_automl.sparsity.tracer import Call, Rule, Tracer, leaves, only
 
 
@@ -60,7 +60,7 @@ def _axis(axis: int, ndim: int) -> int:
 
 def norm(tracer: Tracer, call: Call) -> Mark | None:
     """Statistics, γ and β by channel."""
-    _, mark = only(tracer, call)
+    value, mark = only(tracer, call)
     own = [call[name] for name in ("weight", "bias", "running_mean", "running_var") if call[name] is not None]
     entries = [tracer.rows(one) for one in own]
     if mark is None or mark.axis != 1 or any(one is None for one in entries):
@@ -68,7 +68,8 @@ def norm(tracer: Tracer, call: Call) -> Mark | None:
     for one in entries:
         tracer.channels.join(mark.ids, one, OWN)  # type: ignore[arg-type]
     flat = np.zeros_like(mark.same) if call["weight"] is None else (call["weight"] == 0).numpy()
-    return replace(mark, same=mark.same | flat)
+    same = steady(value, mark) if call.name == "instance_norm" else mark.same  # that knows the other pixels
+    return replace(mark, same=same | flat)
 
 
 def group_norm(tracer: Tracer, call: Call) -> Mark | None:
@@ -135,7 +136,11 @@ def pixels(tracer: Tracer, call: Call) -> Mark | None:
     """Over one to three of the last axes, each channel by itself: pooling, resizing, mirrored borders."""
     value, mark = only(tracer, call)
     axes = next(int(digit) for digit in call.name if digit.isdigit())
-    return None if mark is None or mark.axis >= value.ndim - axes else mark
+    if mark is None or mark.axis >= value.ndim - axes:
+        return None
+    padding = call.given.get("padding") or 0
+    padded = call.name.startswith("avg_pool") and any([padding] if isinstance(padding, int) else padding)
+    return replace(mark, same=zeros(value, mark) if padded else steady(value, mark))
 
 
 def pad(tracer: Tracer, call: Call) -> Mark | None:
@@ -162,7 +167,7 @@ def reduction(tracer: Tracer, call: Call) -> Mark | None:
     axis = mark.axis if call.given.get("keepdim") else mark.axis - sum(one < mark.axis for one in axes)
     same = np.zeros_like(mark.same)
     if call.name in ("mean", "amax", "amin", "max.dim", "min.dim"):  # others know how many pixels there are
-        same = mark.same
+        same = steady(value, mark)
     elif call.name in ("sum", "var", "std", "prod.dim_int", "linalg_vector_norm"):  # but of zeros they are 0
         same = zeros(value, mark)
     return Mark(axis, mark.ids, same)

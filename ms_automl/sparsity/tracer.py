@@ -68,6 +68,7 @@ class Tracer(TorchDispatchMode):
         self.rigid = set(_rigid(module))  # by id: a tensor may have several modules
         self.loose = {id(one) for one in self.alive if one.ndim} - {id(one) for one in _of_layers(module)}
         self.locked: dict[str, str] = {}
+        self.axes: dict[tuple[str, int], int] = {}  # by name of a parameter and table, where its entries lie
         # By tensor its mark or None: of what depends on the images, and of what weights and constants alone give.
         self.marks: Any = WeakTensorKeyDictionary()
         self.free: Any = WeakTensorKeyDictionary()
@@ -166,8 +167,12 @@ class Tracer(TorchDispatchMode):
             return None
         if name not in table:
             table[name] = self.channels.new(tensor.shape[axis])
+            self.axes[name, id(table)] = axis
             if name in self.locked:
                 self.channels.fix(table[name], self.locked[name])
+        if self.axes.get((name, id(table)), axis) != axis:  # of a convolution and of a transposed one, say
+            self.channels.fix(table[name], "a weight that is read both ways")
+            return None
         return table[name]
 
     def used(self, weight: Tensor) -> None:

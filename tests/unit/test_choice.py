@@ -44,6 +44,18 @@ class Chance(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)
 
 
+def test_a_kind_of_which_nothing_can_go_is_not_chosen():
+    """All channels of a stream that is normalised as one group go together, and one of each stream stays."""
+    norm = lambda: nn.GroupNorm(1, 16)  # noqa: E731
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3), norm(), nn.ReLU(), nn.Conv2d(16, 16, 3), norm(), nn.ReLU(), nn.Conv2d(16, 16, 1)),
+        *(norm(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)),
+    )
+    choice = choose(of(model), (3, 16, 16))
+    assert choice.grouping == "input_channel"
+    assert "coupled: 0 % of the weights can go" in choice.why
+
+
 def test_a_model_that_neither_serves_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Chance(), nn.Conv2d(8, 8, 3))
     with pytest.raises(NetworkError, match=r"could not be taken out .*name a `grouping`"):

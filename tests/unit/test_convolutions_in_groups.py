@@ -71,6 +71,9 @@ def test_all_zeros_go_and_outputs_stay(kind, seed):
     small, surgery = compact(half, SHAPE)
     check_equal(half.double(), small.double(), [one.double() for one in probes(SHAPE)])
     assert not any(bool((one.weight == 0).all(0).any()) for one in small.modules() if isinstance(one, nn.Conv2d))
+    middle = [one for one in small.trunk[3:] if isinstance(one, nn.modules.conv._ConvNd)]
+    dense = [one for one in half.trunk[3:] if isinstance(one, nn.modules.conv._ConvNd)]
+    assert all(one.weight.numel() < other.weight.numel() for one, other in zip(middle, dense, strict=True))
     again = copy.deepcopy(half).float()
     operate(again, Surgery.from_dict(surgery.to_dict()))
     shapes = {name: value.shape for name, value in again.state_dict().items()}
@@ -84,6 +87,28 @@ def test_each_of_two_groups_keeps_as_many():
     assert conv.in_channels < 32
     assert conv.out_channels < 48
     assert conv.weight.shape[:2] == (conv.out_channels, conv.in_channels // 2)
+
+
+class Skipping(nn.Module):
+    """A stream that a convolution in groups reads, and a layer that gives the answers."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 32, 3)
+        self.first, self.second = (nn.Conv2d(32, 32, 3, padding=1, groups=groups) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.a(images).relu()
+        return (x + self.second(self.first(x).relu())).relu()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_channel_that_they_and_a_head_read_goes(groups):
+    torch.manual_seed(0)
+    half = halved(MultiTaskNet(Skipping(groups), {"d": nn.Conv2d(32, 1, 1)}))
+    small, _ = compact(half, SHAPE)
+    assert small.trunk.a.out_channels < 32
+    assert small.trunk.first.weight.shape[1] < 32 // groups
 
 
 def test_a_frozen_convolution_in_two_groups_keeps_what_it_writes():

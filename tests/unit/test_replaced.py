@@ -47,6 +47,19 @@ def test_a_convolution_reads_some_of_its_channels_or_none_as_if_the_others_were_
         none = copy.deepcopy(holder)
         operate(none, Surgery(empty=("0",)))
         assert torch.equal(none(images), conv(images))
+        if "padding_mode" not in geometry:  # torch pads batches alone
+            assert torch.equal(none(images[0]), conv(images[0]))
+            conv.weight.copy_(holder[0].weight)
+            assert torch.allclose(some(images[0]), some(images)[0], atol=1e-6)
+
+
+def test_a_transposed_convolution_that_reads_some_gives_the_size_that_it_is_told():
+    conv, images = nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1), torch.randn(2, 6, 4, 4)
+    with torch.no_grad():
+        conv.weight[[1, 2, 4]] = 0
+    some = nn.Sequential(copy.deepcopy(conv))
+    operate(some, Surgery(selected={"0": [0, 3, 5]}))
+    assert torch.allclose(some[0](images, output_size=[8, 8]), conv(images, output_size=[8, 8]), atol=1e-6)
 
 
 def test_a_transposed_convolution_without_weights_gives_the_size_that_it_is_told():
