@@ -242,7 +242,7 @@ def test_a_channel_of_zeros_has_none_in_its_sum_either(total: str) -> None:
 def test_where_no_channel_can_go_it_is_refused_in_one_line() -> None:
     trunk = nn.Sequential(conv(3, 4), nn.Softmax(1))
     with pytest.raises(
-        NetworkError, match=r"no coupled channel of the trunk can go \('1' \(Softmax\)\); use tr"
+        NetworkError, match=r"no coupled channel of the trunk can go \('1' \(Softmax\)\); use gr"
     ) as caught:
         build_groups(MultiTaskNet(trunk, {}), "coupled", SHAPE)
     assert "\n" not in str(caught.value)
