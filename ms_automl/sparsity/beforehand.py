@@ -72,7 +72,9 @@ def freed(
     half = contract(half).eval()
     found = leftovers(half, compact(half, image_shape)[1]).values()
     zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
-    return groups.share * (1 - stayed / zeros) if zeros else 0.0  # where all of it is one group that stays
+    return groups.share * (
+        1 - stayed / zeros if zeros else groups.most
+    )  # which is 0 where one group is all there is
 
 
 def reason(error: Exception) -> str:
