@@ -309,6 +309,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/method.md": {"estimators": directions, "levels": levels},
     "benchmarks/RESULTS.md": {
         "verdict": partial(verdict, HERE / "runs"),
+        "field": partial(verdict, HERE / "field"),
         "estimators": accuracy,
         "levels": levels,
     },

@@ -22,10 +22,12 @@ import pandas as pd
 from analysis.statistics.formats import signed
 from analysis.statistics.intervals import interval
 from analysis.statistics.paired import NO_WORSE, SEEDS_TO_CLAIM
+from ms_automl.comparison.run import Role
+from ms_automl.samplers.arms import ARMS
 
 HERE = Path(__file__).parent
-SINGLE = ("meta", "fixed", "dense")
-SPACELESS = ("prune-taylor", "dense-reg")
+SPACELESS = (Role.PRUNED, Role.LITERATURE, Role.BASELINE, Role.CONTROL)
+"""Roles of arms for which it does not matter in which space λ is."""
 LISTED = {"dense-reg": 8}
 """Trials of arms that do not grow with the budget."""
 LEVELS = (0.44, 0.70)
@@ -87,10 +89,10 @@ def read(path: Path) -> pd.DataFrame:
             continue
         arm, space, objective, *changes = row["label"].split("/")
         # Under a target pruning needs no search: one trial at the level asked for.
-        single = arm in SINGLE or (arm.startswith("prune") and objective.startswith("target"))
+        single = ARMS[arm].single or (arm.startswith("prune") and objective.startswith("target"))
         records.append(
             {
-                "arm": "/".join([arm if arm in SPACELESS else f"{arm} {space}", *changes]),
+                "arm": "/".join([arm if ARMS[arm].role in SPACELESS else f"{arm} {space}", *changes]),
                 "kind": arm,
                 "objective_kind": objective,
                 "seed": row["seed"],
