@@ -82,7 +82,7 @@ ARMS: dict[str, Arm] = {
     "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
     "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
     "optuna-level": Arm(
-        "Optuna's Gaussian process over the share of zeros and λ of the rest, in the order that `meta` takes",
+        "the hard search: a Gaussian process over `meta`'s two numbers, its level and λ of the rest",
         _SEARCHED,
         _built("optuna-level"),
         _LEVEL,
