@@ -21,13 +21,14 @@ def mixes(module: nn.Module) -> TypeGuard[Layer]:
 
 
 def thins_inside(module: nn.Module) -> bool:
-    """Whether a convolution in groups loses some channels of each group, all the same ones, and no whole groups.
+    """Whether a convolution in groups loses channels of each group, the same of all, and no whole groups.
 
-    The finer of the two: of c channels each, groups lose c-ths, where there are fewer than c of them.
+    The finer of the two, and of two that are as fine the one that leaves less arithmetic: where there are c channels
+    in each group and at most c groups, all groups lose c-ths.
     """
     if not isinstance(module, nn.modules.conv._ConvNd) or is_transposed(module) or module.groups == 1:
         return False
-    return min(module.in_channels, module.out_channels) // module.groups > module.groups
+    return min(module.in_channels, module.out_channels) // module.groups >= module.groups
 
 
 def attends(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:

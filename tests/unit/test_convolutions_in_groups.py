@@ -36,6 +36,7 @@ def halved(dense: MultiTaskNet, seed: int = 0) -> MultiTaskNet:
     [
         (nn.Conv2d(32, 32, 3, groups=2), True),
         (nn.Conv2d(32, 32, 3, groups=4), True),
+        (nn.Conv2d(16, 32, 3, groups=4), True),
         (nn.Conv2d(32, 32, 3, groups=8), False),
         (nn.Conv2d(32, 64, 3, groups=32), False),
         (nn.Conv2d(32, 32, 3), False),
