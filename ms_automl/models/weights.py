@@ -23,8 +23,8 @@ def mixes(module: nn.Module) -> TypeGuard[Layer]:
 def thins_inside(module: nn.Module) -> bool:
     """Whether a convolution in groups loses channels of each group, the same of all, and no whole groups.
 
-    The finer of the two, and of two that are as fine the one that leaves less arithmetic: where there are c channels
-    in each group and at most c groups, all groups lose c-ths.
+    The finer of the two, and where both are as fine the one that leaves less arithmetic: with c channels in each
+    group and at most c groups, all groups lose c-ths.
     """
     if not isinstance(module, nn.modules.conv._ConvNd) or is_transposed(module) or module.groups == 1:
         return False
