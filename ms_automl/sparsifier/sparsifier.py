@@ -155,10 +155,8 @@ class Sparsifier(GroupSparsifier):
         self._told: set[str] = set()  # the tasks whose losses were told
         if not self.choice.serves:
             self._warn(f"what goes to zero could not be taken out of this model: {self.choice.why}")
-        if groups.share < 0.5:
-            self._warn(
-                f"λ can act on {100 * groups.share:.3g} % of the model's weights; left out: {self._left_out}"
-            )
+        if (share := groups.share) < 0.5:
+            self._warn(f"λ can act on {100 * share:.3g} % of the model's weights; left out: {self._left_out}")
 
     @property
     def grouping(self) -> str:
