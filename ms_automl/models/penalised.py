@@ -23,6 +23,7 @@ from ms_automl.models.weights import (
     attends,
     overlapping_weights,
     plain_layer,
+    thins_inside,
     uninitialised,
     why_not_penalised,
 )
@@ -87,7 +88,8 @@ def find_penalised(
         image_shape: (channels, H, W).
         kept: by name, why a layer is left out besides.
         single: whether single weights or filters go to zero, and not the weights of input channels.
-        heads: whether heads of ``nn.MultiheadAttention`` go, too, which are enough where nothing else is left.
+        heads: whether heads of ``nn.MultiheadAttention`` and channels of convolutions in few groups go, too, which
+            are enough where nothing else is left.
 
     Raises:
         NetworkError: where nothing is left, or where a weight is not yet there, lies in the memory of another, or
@@ -107,10 +109,12 @@ def find_penalised(
             whys = {name: _why_not(layer, seen.get(name), single) for name, layer in taken.items()}
             left_out |= {name: why for name, why in whys.items() if why}
             taken = {name: layer for name, layer in taken.items() if not whys[name]}
-    attention = [
-        name for name, one in network.trunk.named_modules() if heads and attends(one) and name not in kept
+    others = [
+        name
+        for name, one in network.trunk.named_modules()
+        if heads and (attends(one) or thins_inside(one)) and name not in kept
     ]
-    if not taken and not attention:
+    if not taken and not others:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
     return Penalised(taken, left_out, _parameters(network.trunk))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ms_automl.errors import NetworkError
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.surgery import Surgery, operate
 from ms_automl.models.weights import thins_inside
@@ -134,3 +135,16 @@ def test_the_description_of_a_network_that_lost_whole_groups_means_what_it_meant
     operate(dense, Surgery.from_dict(described))
     assert (dense.trunk[3].groups, dense.trunk[3].in_channels) == (1, 16)
     assert dense(torch.rand(1, *SHAPE))["d"].shape[1] == 1
+
+
+def test_a_network_of_them_alone_has_something_to_lose():
+    torch.manual_seed(0)
+    trunk = nn.Sequential(
+        *(nn.Conv2d(3, 48, 3, groups=3), nn.BatchNorm2d(48), nn.ReLU(), nn.Conv2d(48, 48, 3, groups=2)),
+        *(nn.BatchNorm2d(48), nn.ReLU(), nn.Conv2d(48, 48, 1, groups=2)),
+    )
+    half = halved(MultiTaskNet(trunk, {"d": nn.Conv2d(48, 1, 1)}))
+    small, _ = compact(half, SHAPE)
+    assert small.trunk[3].out_channels < 48
+    with pytest.raises(NetworkError, match="no channel of the trunk can be driven to zero"):
+        build_groups(half, "input_channel", SHAPE)
