@@ -97,7 +97,12 @@ def find_penalised(
     """
     check_weights(network)
     layers = network.layers()
-    if not layers:
+    others = [
+        name
+        for name, one in network.trunk.named_modules()
+        if heads and (attends(one) or thins_inside(one)) and name not in kept
+    ]
+    if not layers and not others:
         raise NetworkError(NOTHING_TO_PENALISE)
     left_out = {name: why for name, layer in layers.items() if (why := why_not_penalised(layer))}
     left_out |= {name: why for name, why in kept.items() if name in layers}
@@ -109,11 +114,6 @@ def find_penalised(
             whys = {name: _why_not(layer, seen.get(name), single) for name, layer in taken.items()}
             left_out |= {name: why for name, why in whys.items() if why}
             taken = {name: layer for name, layer in taken.items() if not whys[name]}
-    others = [
-        name
-        for name, one in network.trunk.named_modules()
-        if heads and (attends(one) or thins_inside(one)) and name not in kept
-    ]
     if not taken and not others:
         raise NetworkError(f"no channel of the trunk can be driven to zero: {told(left_out)}")
     return Penalised(taken, left_out, _parameters(network.trunk))

@@ -146,5 +146,5 @@ def test_a_network_of_them_alone_has_something_to_lose():
     half = halved(MultiTaskNet(trunk, {"d": nn.Conv2d(48, 1, 1)}))
     small, _ = compact(half, SHAPE)
     assert small.trunk[3].out_channels < 48
-    with pytest.raises(NetworkError, match="no channel of the trunk can be driven to zero"):
+    with pytest.raises(NetworkError, match="no channel can be driven to zero"):
         build_groups(half, "input_channel", SHAPE)
