@@ -41,7 +41,7 @@ def paired_table(pairs: Iterable[Paired]) -> pd.DataFrame:
 
 def _zeros(density: float) -> str:
     """Of a model that is larger than the dense network, how much larger."""
-    return fixed(1, 100)(1 - density) if density <= 1 else f"{density:.3g}-fold"
+    return fixed(1, 100)(1 - density) if density <= 1 else f"{density:.1f} x"
 
 
 # Column of the comparison table: what a person reads above it, and how it is written.
@@ -55,10 +55,7 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "delta_m": ("Δm (%)", fixed(1)),
     "delta_m_single": ("Δm against single-task (%)", fixed(1)),
     "sparsity_group": ("Group sparsity (%)", fixed(1, 100)),
-    "density": (
-        "Parameter sparsity (%)",
-        lambda density: fixed(1, 100)(1 - density) if density <= 1 else f"{density:.3g}-fold",
-    ),
+    "density": ("Parameter sparsity (%)", _zeros),
     "sparsity_param": ("Of penalised weights (%)", fixed(1, 100)),
     "macs_ratio": ("MACs (% of dense)", fixed(1, 100)),
     "latency_ratio": ("Latency (% of dense)", fixed(1, 100)),
@@ -106,7 +103,7 @@ def display(table: pd.DataFrame, columns: Iterable[str] = (*COLUMNS, "iqm"), uni
 
 def is_numeric(values: pd.Series) -> bool:
     """Whether a column of a printed table is to be aligned right."""
-    return all(re.fullmatch(rf"({_NUMBER})( (s|min|h))?( \(.*\))?", str(value)) for value in values)
+    return all(re.fullmatch(rf"({_NUMBER})( (s|min|h|x))?( \(.*\))?", str(value)) for value in values)
 
 
 def markdown(table: pd.DataFrame) -> str:

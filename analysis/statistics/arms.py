@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pandas as pd
@@ -18,6 +19,9 @@ def with_role(role: Role) -> tuple[str, ...]:
 
 # Which arm speaks for a side is fixed beforehand: picking the best of several afterwards would favour it.
 LEARNED, SEARCHED, PRUNED = map(with_role, (Role.LEARNED, Role.SEARCHED, Role.PRUNED))
+
+FREE = tuple(name for name, arm in ARMS.items() if math.isinf(arm.share))
+"""The dense reference, and networks for each task: what the others' budget says nothing of."""
 
 # Strictest first: fresh seeds of training undo the luck of the selection, a test split undoes half of it.
 METRICS = {

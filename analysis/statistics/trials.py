@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.statistics.arms import REFERENCE
+from analysis.statistics.arms import FREE
 
 
 def stopped(trials: pd.DataFrame) -> pd.Series:
@@ -18,8 +18,8 @@ def full_fidelity(trials: pd.DataFrame) -> pd.Series:
 
 
 def searched(frame: pd.DataFrame) -> pd.Series:
-    """Whether a line belongs to an arm that is compared, which the dense reference is not."""
-    return frame["arm"] != REFERENCE
+    """Whether a line belongs to an arm that is compared, as those are not whose cost is charged to nobody."""
+    return ~frame["arm"].isin(FREE)
 
 
 def selected(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:

@@ -65,7 +65,9 @@ class Judge:
         """What a trial reached, in a few words; '' where it reached nothing."""
         if "val/objective" not in trial.metrics:
             return ""
-        return f"J {trial.metrics['val/objective']:.3f}  sparsity {zeros(trial.metrics['density']):>3} %"
+        density = trial.metrics["density"]
+        sparsity = f"sparsity {zeros(density):>3}{' %' if density <= 1 else ' of the size'}"
+        return f"J {trial.metrics['val/objective']:.3f}  {sparsity}"
 
     def better(self, trial: Trial, best: Trial | None) -> bool:
         """Whether a trial is to be selected in the place of another."""

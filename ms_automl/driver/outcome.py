@@ -51,6 +51,8 @@ def _lines(ended: Ended) -> Iterator[str]:
     if objective["cost"] == "penalised_weights":
         of = f"{weights['penalised']:,} weights that λ can act on, of the trunk's {weights['trunk']:,}"
     yield f"zeros: % of the {of}. cost: {unit}, in units of one fixed-λ trial."
+    if any(row.get("delta_m_single") is not None for row in ended.content["rows"]):
+        yield "Δm₁: against a dense network for each task; x3: of three times the dense network's weights."
     most = config["resources"]["concurrency_per_run"]
     if most > 1:
         yield f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer."
