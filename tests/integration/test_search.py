@@ -78,6 +78,7 @@ def test_mlflow_has_one_parent_a_run_per_arm_and_one_per_trial_all_ended(search)
         arm_run = runs[f"{arm}-0"]
         assert arm_run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert arm_run.outputs.model_outputs == []  # resources.onnx=false
+        assert arm_run.data.metrics["delta_m_single"] == pytest.approx(row["delta_m_single"])
         assert json.loads(arm_run.data.tags["ms_automl.row"]) == {k: v for k, v in row.items() if k != "lambda"}
         for index in range(row["trials"]):
             trial = runs[f"{arm}-0/{index:02d}"]
