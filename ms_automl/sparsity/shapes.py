@@ -120,12 +120,10 @@ def expanded(tracer: Tracer, call: Call) -> Mark | None:
     return replace(mark, axis=mark.axis + out.ndim - value.ndim)
 
 
-def part(tracer: Tracer, call: Call) -> Mark | list[Mark] | None:
-    """Some of an axis, or pieces: followed where it is not the channels', or where these become equal ones."""
+def part(tracer: Tracer, call: Call) -> Mark | None:
+    """Some of an axis, or pieces of it: followed where it is not the channels'."""
     value, mark = only(tracer, call)
     axis = call["dim"] % value.ndim
-    if mark is not None and axis == mark.axis and call.name in ("split", "split_with_sizes"):
-        return halves(tracer, call) if len({one.shape[axis] for one in call.out}) == 1 else None
     if mark is None or axis == mark.axis:
         return None
     drops = call.name in ("select", "unbind") and axis < mark.axis
@@ -152,8 +150,6 @@ def halves(tracer: Tracer, call: Call) -> Mark | list[Mark] | None:
         return None
     ids, same = mark.ids.reshape(pieces, -1), mark.same.reshape(pieces, -1)
     tracer.channels.join(ids, ids[:1], tracer.place(call.name))
-    if call.name.startswith("split"):
-        tracer.sized(axis, ids[0])
     if call.name == "glu":
         return Mark(axis, ids[0], np.all(same, 0))
     return [Mark(axis, numbers, steady) for numbers, steady in zip(ids, same, strict=True)]
