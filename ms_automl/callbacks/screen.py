@@ -78,7 +78,7 @@ def _progress(comparison: Comparison, run: Run) -> dict[str, str]:
         "trials": trials,
         "spent": "free" if math.isinf(limit) else f"{spent / limit:.0%}",
         "best J": f"{best['val/objective']:.3f}" if best else "-",
-        "sparsity": f"{zeros(best['density'])} %" if best else "-",
+        "sparsity": zeros(best["density"]) + " %" * (best["density"] <= 1) if best else "-",
         "now": now,
     }
 

@@ -72,9 +72,8 @@ def freed(
     half = contract(half).eval()
     found = leftovers(half, compact(half, image_shape)[1]).values()
     zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
-    return groups.share * (
-        1 - stayed / zeros if zeros else groups.most
-    )  # which is 0 where one group is all there is
+    # Where half of the groups leave no zero, one of them may be all that there is: then none can go.
+    return groups.share * (1 - stayed / zeros if zeros else groups.most)
 
 
 def reason(error: Exception) -> str:
