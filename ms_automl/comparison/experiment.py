@@ -112,8 +112,9 @@ class Experiment:
     def planned_passes(self, suggestion: Suggestion, seed: int) -> dict[str, float]:
         """Passes of a whole trial that is suggested, by kind; known before it starts."""
         planned_cost = METHODS[suggestion.method].planned_cost
-        given = {key: value for key, value in suggestion.params.items() if key == "criterion"}
-        if "learning" in arguments_of(planned_cost):
+        takes = arguments_of(planned_cost)
+        given = {key: value for key, value in suggestion.params.items() if key in takes}
+        if "learning" in takes:
             space = suggestion.params.get("space", self.config.space)
             lambdas = len(SPACES[space](self._first_groups.names, self.bounds).parameters)
             given = self._learning(suggestion.params) | {"lambdas": lambdas}

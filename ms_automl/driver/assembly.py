@@ -177,7 +177,7 @@ def planned_passes(experiment: Experiment) -> PlannedPasses:
     """What whole trials cost, by their kind; of a seed all kinds at once: its data is read once."""
     arms = [ARMS[name] for name in arm_names(experiment.config)]
     winners = (Suggestion(method, {}, {}) for arm in arms for method in arm.winners)
-    known = {one.kind: one for one in (FIXED, *(arm.first for arm in arms), *winners)}
+    known = {one.kind: one for one in (FIXED, *winners, *(arm.first for arm in arms))}
     of_seed = cache(lambda seed: {kind: experiment.planned_passes(one, seed) for kind, one in known.items()})
     return lambda suggestion, seed: of_seed(seed)[suggestion.kind]
 

@@ -10,6 +10,7 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.samplers.base import (
     ListedTrials,
     RandomSearch,
+    Render,
     Sampler,
     SamplerInputs,
     TopK,
@@ -74,33 +75,41 @@ def _optuna(name: str, sampler: MakeSampler, halving: bool = False) -> Callable[
     return build
 
 
-def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
-    def render(values: dict[str, float]) -> Suggestion:
-        return Suggestion("pruned", {"level": values["level"], "criterion": criterion}, values)
+def _levelled(
+    name: str, render: Render, *knobs: Parameter, sampler: MakeSampler = tpe
+) -> Callable[[SamplerInputs], Sampler]:
+    """Trials of what is told a level: the target that is asked for, else searched; knobs are searched with it."""
 
     def build(given: SamplerInputs) -> Sampler:
-        if given.asked.kind == "target":
-            # The ramp removes at least what is asked, so one trial at the target is the whole search.
-            return ListedTrials([render({"level": given.asked.target})])
-        name = f"prune-{criterion}-{given.seed}"
+        told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+        parameters = knobs if told else (*PRUNING_LEVEL, *knobs)
+        if not parameters:  # it removes at least what is asked, so one trial is the whole search
+            return ListedTrials([render(told)])
+        trials, study = given.config.budget.trials, f"{name}-{given.seed}"
         return OptunaSearch(
-            PRUNING_LEVEL, render, given.seed, given.config.budget.trials, journal=given.journal, name=name
+            parameters,
+            lambda values: render(told | values),
+            given.seed,
+            trials,
+            sampler=sampler,
+            journal=given.journal,
+            name=study,
         )
 
     return build
 
 
-def _level(given: SamplerInputs) -> Sampler:
-    """Share of zeros, where it is not asked for, and where λ of the rest lies between the bounds."""
-
+def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
     def render(values: dict[str, float]) -> Suggestion:
-        level = values.get("level", given.asked.target)
-        learning = {"learner": "waterfill", "rest": values["rest"]}
-        return Suggestion("meta_sparsity", {"learning": learning, "level": level}, values)
+        return Suggestion("pruned", {"level": values["level"], "criterion": criterion}, values)
 
-    parameters = (REST,) if given.asked.kind == "target" else (*PRUNING_LEVEL, REST)
-    trials, name = given.config.budget.trials, f"optuna-level-{given.seed}"
-    return OptunaSearch(parameters, render, given.seed, trials, sampler=gp, journal=given.journal, name=name)
+    return _levelled(f"prune-{criterion}", render)
+
+
+def _level(values: dict[str, float]) -> Suggestion:
+    """A share of zeros, and where λ of the rest lies between the bounds."""
+    learning = {"learner": "waterfill", "rest": values["rest"]}
+    return Suggestion("meta_sparsity", {"learning": learning, "level": values["level"]}, values)
 
 
 def _single_task_sparse(given: SamplerInputs) -> Sampler:
@@ -126,7 +135,7 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "path": lambda given: WarmPath(_grid(given)),
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
-    "optuna-level": _level,
+    "optuna-level": _levelled("optuna-level", _level, REST, sampler=gp),
     "single-sparse": _single_task_sparse,
     "overparam-sparse": lambda given: ListedTrials(
         [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]
