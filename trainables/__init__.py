@@ -15,6 +15,7 @@ from trainables.meta_sparsity import MetaSparsity
 from trainables.mtml import MultiTaskMeta
 from trainables.overparam import overparam, overparam_cost
 from trainables.pruned import Pruned
+from trainables.rival import RivalTraining
 from trainables.single_task import SingleTask
 from trainables.transfer import Transfer
 
@@ -47,6 +48,7 @@ METHODS: dict[str, Method] = {
     "mtml": Method(MultiTaskMeta),
     "overparam": Method(overparam, overparam_cost),
     "pruned": Method(Pruned, Pruned.planned_cost),
+    "rival": Method(RivalTraining, RivalTraining.planned_cost),
     "single_task": Method(SingleTask, SingleTask.planned_cost),
     "transfer": Method(Transfer, Transfer.planned_cost),
 }
@@ -65,6 +67,7 @@ __all__ = [
     "Method",
     "MultiTaskMeta",
     "Pruned",
+    "RivalTraining",
     "SingleTask",
     "Transfer",
     "arguments_of",

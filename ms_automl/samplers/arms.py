@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ms_automl.comparison.run import FIXED, Role, Suggestion
@@ -58,6 +58,11 @@ def _pruning(about: str, criterion: str) -> Arm:
     return Arm(about, Role.PRUNED, _built(f"prune-{criterion}"), first, ("pruned",))
 
 
+def _rival(rule: str, about: str, role: Role = Role.PRUNED, sampler: str = "") -> Arm:
+    """A key of ``RIVALS``."""
+    return Arm(about, role, _built(sampler or rule), Suggestion("rival", {"rule": rule}, {}), ("rival",))
+
+
 _META = Suggestion("meta_sparsity", {}, {})
 _DENSE, _ALONE, _MTML, _FACTORS = (
     Suggestion(method, {}, {}) for method in ("dense", "single_task", "mtml", "overparam")
@@ -67,6 +72,14 @@ _FORWARD = {"learner": "forward", "decay": 0.99}
 _BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
 _ONE_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "scalar"}, {})
 _LEVEL = Suggestion("meta_sparsity", {"learning": {"learner": "waterfill"}, "level": 0.5}, {})
+_DSD = Suggestion("rival", {"rule": "dsd"}, {})
+_KNOBS = {
+    "iht": "spans",
+    "l0": "gates' learning rate",
+    "hesso": "length",
+    "greg": "growth",
+    "group-norm": "strength",
+}  # that a published default is tuned in (`builders.KNOBS`)
 _LEARNED, _SEARCHED, _PAPER = Role.LEARNED, Role.SEARCHED, Role.LITERATURE
 ARMS: dict[str, Arm] = {
     "meta": _alone("λ learned in one training", _LEARNED, _META),
@@ -93,6 +106,22 @@ ARMS: dict[str, Arm] = {
     "prune-l2": _pruning("the same by the norms within each layer, all of which lose the same share", "l2"),
     "prune-fpgm": _pruning("the same by the distance to all others of the layer (geometric median)", "fpgm"),
     "prune-isomorphic": _pruning("the same by Taylor scores among groups of equal structure", "isomorphic"),
+    "iht": _rival("iht", "iterative hard thresholding: the shortest groups held at zero in every other span"),
+    "l0": _rival("l0", "hard-concrete gates on groups, under a constraint on their expected number"),
+    "hesso": _rival("hesso", "the least salient groups shrunk to zero in ten periods"),
+    "greg": _rival("greg", "a penalty that grows where a group is short; the shortest removed"),
+    "group-norm": _rival("group-norm", "a penalty 16 times as strong on a layer's shortest; the shortest removed"),
+    "pat": _rival("pat", "hard thresholds on latent weights, one budget over all layers"),
+    **{
+        f"{rule}-tuned": _rival(rule, f"`{rule}`, its {knob} searched by TPE", sampler=f"{rule}-tuned")
+        for rule, knob in _KNOBS.items()
+    },
+    "d-gating": replace(
+        _rival("d-gating", "groups times trained gates, at the λ that the preset states", Role.LITERATURE),
+        single=True,
+    ),
+    "d-gating-tuned": _rival("d-gating", "the same, TPE over λ", Role.LITERATURE, "d-gating-tuned"),
+    "dsd": _alone("dense, sparse, dense: 30 % held at zero for a while", Role.LITERATURE, _DSD),
     "meta-gradient": _alone("λ by layer, learned by the gradient of the validation loss", _PAPER, _BY_GRADIENT),
     "meta-scalar": _alone("the same, one λ for all layers", _PAPER, _ONE_BY_GRADIENT),
     "single-task": _alone(

@@ -24,6 +24,14 @@ from ms_automl.samplers.optuna import MakeSampler, OptunaSearch, gp, rungs, tpe
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
 REST = Parameter("rest", 0.0, 0.67, "linear")
 """From the lower bound of λ, where it does next to nothing, to twice as far upward as by default."""
+KNOBS = {
+    "iht": Parameter("period", 0.02, 0.25, "log"),
+    "l0": Parameter("gate_lr", 0.01, 1.0, "log"),
+    "hesso": Parameter("length", 0.05, 0.6, "linear"),
+    "greg": Parameter("delta", 1e-5, 1.0, "log"),
+    "group-norm": Parameter("reg", 1e-5, 1.0, "log"),
+}
+"""By rule, the knob that its tuned variant searches: two decades or more around the published default."""
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 REGULARISING = 4
 """Values of λ that `dense-reg` tries: the lower half of the bounds, where no group dies."""
@@ -112,6 +120,28 @@ def _level(values: dict[str, float]) -> Suggestion:
     return Suggestion("meta_sparsity", {"learning": learning, "level": values["level"]}, values)
 
 
+def _rival(rule: str, *knobs: Parameter) -> Callable[[SamplerInputs], Sampler]:
+    def render(values: dict[str, float]) -> Suggestion:
+        return Suggestion("rival", {"rule": rule} | values, values)
+
+    return _levelled(f"{rule}-tuned" if knobs else rule, render, *knobs)
+
+
+def _d_gating(given: SamplerInputs, *, tuned: bool = False) -> Sampler:
+    """At the λ that the preset states, or over λ; cut to the target where one is asked for."""
+    told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+
+    def render(values: dict[str, float]) -> Suggestion:
+        return Suggestion("rival", {"rule": "d-gating", "lambda_": values["lambda"]} | told, values)
+
+    bounds = given.config.lambda_
+    if not tuned:
+        return ListedTrials([render({"lambda": bounds.fixed})])
+    parameters = (Parameter("lambda", bounds.low, bounds.high, "log"),)
+    trials, name = given.config.budget.trials, f"d-gating-tuned-{given.seed}"
+    return OptunaSearch(parameters, render, given.seed, trials, journal=given.journal, name=name)
+
+
 def _single_task_sparse(given: SamplerInputs) -> Sampler:
     value = given.config.lambda_.fixed
     return ListedTrials([Suggestion("single_task", {"lambda_": value}, {"lambda": value})])
@@ -136,6 +166,10 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
     "optuna-level": _levelled("optuna-level", _level, REST, sampler=gp),
+    **{rule: _rival(rule) for rule in ("iht", "l0", "hesso", "greg", "group-norm", "pat")},
+    **{f"{rule}-tuned": _rival(rule, knob) for rule, knob in KNOBS.items()},
+    "d-gating": _d_gating,
+    "d-gating-tuned": lambda given: _d_gating(given, tuned=True),
     "single-sparse": _single_task_sparse,
     "overparam-sparse": lambda given: ListedTrials(
         [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]

@@ -72,6 +72,16 @@ def meta(
 
 
 LARGE = "dense, learned weights, micro-batches, read ahead, bfloat16"
+RULES: dict[str, dict[str, Any]] = {
+    "iht": {"level": 0.5},
+    "dsd": {},
+    "l0": {"level": 0.5, "gate_lr": 1.0},
+    "hesso": {"level": 0.5, "length": 0.4, "periods": 3},
+    "d-gating": {"level": 0.5, "lambda_": 15.0},
+    "greg": {"level": 0.5, "delta": 0.1, "every": 2},
+    "group-norm": {"level": 0.5, "reg": 0.01},
+    "pat": {"level": 0.5},
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
     "dense, probed": ("dense", {"probe": True}),
@@ -109,6 +119,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pruned, coupled": ("pruned", {"level": 0.5, "every": 3}),
     "pruned, weights": ("pruned", {"level": 0.5, "every": 3}),
     "pruned, magnitude": ("pruned", {"level": 0.5, "every": 3, "criterion": "magnitude"}),
+    **{f"rival, {rule}": ("rival", {"rule": rule, **knobs}) for rule, knobs in RULES.items()},
+    "rival, pat, coupled": ("rival", {"rule": "pat", "level": 0.5}),
+    "rival, hesso, coupled": ("rival", {"rule": "hesso", "level": 0.5, "length": 0.4}),
+    "rival, group-norm, coupled": ("rival", {"rule": "group-norm", "level": 0.5, "reg": 0.01}),
+    "rival, l0, output channels": ("rival", {"rule": "l0", "level": 0.5, "gate_lr": 1.0}),
+    "rival, iht, weights": ("rival", {"rule": "iht", "level": 0.5}),
     "mtml": ("mtml", {}),
     "mtml, two inner steps": ("mtml", {"inner_steps": 2}),
     "single_task": ("single_task", {}),
@@ -121,7 +137,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "transfer, finetuned, weights": ("transfer", {"task": "bright", "mode": "finetuned"}),
     "transfer, joint": ("transfer", {"task": "bright", "mode": "joint", "shots": 9, "remembers": True}),
 }
-DENSE = ("dense", "dense, probed", LARGE, "mtml", "mtml, two inner steps", "single_task", "overparam")
+DENSE = (
+    "dense",
+    "dense, probed",
+    LARGE,
+    "mtml",
+    "mtml, two inner steps",
+    "single_task",
+    "overparam",
+    "rival, dsd",
+)
 WORDS = {
     "output channels": {"grouping": "output_channel"},
     "coupled": {"grouping": "coupled"},
