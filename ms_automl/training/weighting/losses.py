@@ -1,49 +1,20 @@
-"""How the losses of several tasks become the one that a step descends."""
+"""Weightings by the losses alone."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ms_automl.data import MultiTaskData
 from ms_automl.models import MultiTaskNet
 from ms_automl.tasks import Task
 from ms_automl.training.evaluation import weighted
+from ms_automl.training.weighting.base import Losses, Weighting
 
-Losses = Mapping[str, Tensor]
 TEMPERATURE = 2.0
 """Of :class:`DynamicAverage`, as its authors set it."""
-
-
-class Weighting:
-    """``equal``: Σ_t w_t L_t, with the weights w_t that tasks have from their data set."""
-
-    def begin(self) -> None:
-        """A step begins."""
-
-    def total(self, tasks: Sequence[Task], losses: Losses, share: float = 1.0) -> Tensor:
-        """What a step descends.
-
-        Args:
-            tasks: the t of the sum.
-            losses: L_t by name, of a batch or of a part of it, which add up to the batch's.
-            share: of a part, the share of the samples that it has: what does not depend on samples counts as much.
-        """
-        return weighted(tasks, losses)
-
-    def observe(self, losses: Losses) -> None:
-        """Hear of the losses of a part of the step's batch, which add up to the batch's."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What later steps depend on."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
 
 
 class Uncertainty(Weighting):
@@ -171,22 +142,3 @@ class Chebyshev(Weighting):
     def total(self, tasks: Sequence[Task], losses: Losses, share: float = 1.0) -> Tensor:
         """Of the task that is worst on this batch."""
         return torch.stack([task.weight * losses[task.name] for task in tasks]).amax()
-
-
-Make = Callable[[MultiTaskNet, MultiTaskData, int, int], Weighting]
-
-
-def _device(network: MultiTaskNet) -> torch.device:
-    return next(network.parameters()).device
-
-
-WEIGHTINGS: dict[str, Make] = {
-    "equal": lambda *_: Weighting(),
-    "uncertainty": lambda network, data, *_: Uncertainty(network, data.tasks),
-    "random": lambda network, data, _, seed: RandomWeights(data.tasks, _device(network), seed),
-    "dwa": lambda network, data, batch, _: DynamicAverage(
-        data.tasks, _device(network), max(1, math.ceil(len(data.train) / batch))
-    ),
-    "chebyshev": lambda *_: Chebyshev(),
-}
-"""By name: made of network, data, batch size and seed; those with parameters before the optimiser is."""
