@@ -43,7 +43,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "dense": Method(Dense),
-    "fixed_lambda": Method(FixedLambda),
+    "fixed_lambda": Method(FixedLambda, FixedLambda.planned_cost),
     "meta_sparsity": Method(MetaSparsity, MetaSparsity.planned_cost, learns_lambda=True),
     "mtml": Method(MultiTaskMeta),
     "overparam": Method(overparam, overparam_cost),

@@ -72,6 +72,7 @@ _FORWARD = {"learner": "forward", "decay": 0.99}
 _BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
 _ONE_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "scalar"}, {})
 _LEVEL = Suggestion("meta_sparsity", {"learning": {"learner": "waterfill"}, "level": 0.5}, {})
+_ADAM = Suggestion("fixed_lambda", {"prox_metric": "adam"}, {})
 _DSD = Suggestion("rival", {"rule": "dsd"}, {})
 _KNOBS = {
     "iht": "spans",
@@ -94,6 +95,9 @@ ARMS: dict[str, Arm] = {
     "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built("grid")),
     "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
     "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
+    "fixed-adam": Arm(
+        "the same by the proximal step in Adam's metric", _SEARCHED, _built("fixed-adam"), _ADAM, single=True
+    ),
     "optuna-level": Arm(
         "the hard search: a Gaussian process over `meta`'s two numbers, its level and λ of the rest",
         _SEARCHED,

@@ -37,7 +37,7 @@ REGULARISING = 4
 """Values of λ that `dense-reg` tries: the lower half of the bounds, where no group dies."""
 
 
-def _constant(given: SamplerInputs, value: float, **params: bool) -> Suggestion:
+def _constant(given: SamplerInputs, value: float, **params: bool | str) -> Suggestion:
     """One λ for every layer."""
     trial = fixed_lambda(given.space)(dict.fromkeys(given.space.layers, value))
     return Suggestion(trial.method, trial.params | params, {"lambda": value})
@@ -164,6 +164,7 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "grid": lambda given: ListedTrials(_grid(given)),
     "path": lambda given: WarmPath(_grid(given)),
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
+    "fixed-adam": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed, prox_metric="adam")]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
     "optuna-level": _levelled("optuna-level", _level, REST, sampler=gp),
     **{rule: _rival(rule) for rule in ("iht", "l0", "hesso", "greg", "group-norm", "pat")},
