@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ms_automl.meta.step import TrainingStep
-from ms_automl.rivals.base import Latent, RivalInputs, remove
+from ms_automl.rivals.base import Latent, RivalInputs, remove, shortest
 from ms_automl.sparsity.groups import Groups
 from ms_automl.sparsity.importance import cheapest
 
@@ -192,8 +192,8 @@ class Product(Gated):
             norms = self.groups.norms()
             longest = norms.new_zeros(len(self.groups.names)).scatter_reduce(0, self.groups.layer, norms, "amax")
             gone = (norms < COLLAPSED * longest[self.groups.layer]) & ~self.groups.strongest(norms)
-            gone |= cheapest(self.groups, norms / self.groups.size.sqrt(), self.level, gone)
             remove(self.groups, gone)
+            remove(self.groups, shortest(self.groups, self.level))
 
     def state_dict(self) -> dict[str, Any]:
         """Latent weights, gates and their optimiser."""
