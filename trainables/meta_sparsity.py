@@ -10,13 +10,14 @@ from ms_automl.data import MultiTaskData
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, LearnerSettings, Objective, Reference, WaterfillSettings, diagnostics
 from ms_automl.meta.dynamics import Dynamics
-from ms_automl.meta.hypergradients import Ties
+from ms_automl.meta.hypergradients import ESTIMATORS, Ties
 from ms_automl.meta.learners import LearnerInputs, choose, of_penalised
 from ms_automl.meta.outer import episode, outer_gradient
 from ms_automl.meta.settings import GradientSettings
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.training import BatchOrder, Metrics, State, TrainingLoop, TrainingSettings
+from ms_automl.training.weighting import AGGREGATORS
 
 DEFAULTS = WaterfillSettings()
 
@@ -84,6 +85,13 @@ class MetaSparsity:
             raise ConfigError(
                 f"learner '{learning.learner}' learns for groups that do not overlap, but got "
                 "training.grouping=coupled: set meta.learner=waterfill or training.grouping=input_channel"
+            )
+        estimator = ESTIMATORS.get(learning.learner)
+        replays = estimator is not None and estimator.products(learning, settings.prox_steps, 1) > 0
+        if replays and settings.weighting in AGGREGATORS:
+            raise ConfigError(
+                f"learner '{learning.learner}' replays training steps along one loss, but got "
+                f"training.weighting={settings.weighting}: set meta.learner=waterfill or training.weighting=equal"
             )
 
     @staticmethod

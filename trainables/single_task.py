@@ -55,7 +55,7 @@ class SingleTask:
     @staticmethod
     def planned_cost(data: MultiTaskData, settings: TrainingSettings) -> Cost:
         """What a whole run costs."""
-        return settings.cost(data).times(len(data.tasks))
+        return replace(settings, weighting="equal").cost(data).times(len(data.tasks))
 
     @property
     def done(self) -> bool:

@@ -25,6 +25,7 @@ from ms_automl.training import (
     task_losses,
     weighted,
 )
+from ms_automl.training.weighting import forwards_besides
 
 MODES = ("frozen", "finetuned", "joint")
 
@@ -86,6 +87,8 @@ class Transfer:
         self.task, self.data = known[task], data
         self.samples = Subset(data.train, labelled(data.train, self.task, shots, seed))
         settings = replace(settings, batch_size=min(settings.batch_size, len(self.samples)))
+        if forwards_besides(settings.weighting, len(data.tasks)):  # what weighs several tasks by more than losses
+            settings = replace(settings, weighting="equal")
         old = {name: head for name, head in network.heads.items() if name != task}
         # The same network with the old heads alone: seen by no gradient of the first two modes, only measured.
         self.old = _with_heads(network, old) if remembers and old else None

@@ -64,6 +64,7 @@ def planned_cost(
     outer_updates: int = 0,
     products: int = 0,
     probed: int = 0,
+    besides: int = 0,
 ) -> Cost:
     """Cost of a whole trial before it starts: training, one validation pass a report, one test pass at the end.
 
@@ -76,10 +77,11 @@ def planned_cost(
         outer_updates: outer batches that λ's gradient is taken on.
         products: Hessian-vector products, each on one training batch.
         probed: validation samples passed forward between reports.
+        besides: forward passes' worth of work of a step for each of its samples.
     """
     return Cost(
         train=steps * batch_size,
         outer=outer_updates * batch_size,
         hessian=products * batch_size,
-        forward=reports * val + test + probed,
+        forward=reports * val + test + probed + besides * steps * batch_size,
     )

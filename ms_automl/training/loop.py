@@ -23,7 +23,7 @@ from ms_automl.training.feed import Feed, State
 from ms_automl.training.finite import Seen, Watch, why, why_of_split
 from ms_automl.training.optimizer import optimizer_of
 from ms_automl.training.settings import TrainingSettings
-from ms_automl.training.weighting import WEIGHTINGS
+from ms_automl.training.weighting import WEIGHTINGS, Losses, forwards_besides
 
 T = TypeVar("T")
 
@@ -103,6 +103,7 @@ class TrainingLoop:
         while self.steps_done < stop:
             self._train_step(backward or self.backward)
             self.sparsifier.step()
+            self.weighting.look_back(self._losses_again)
             self.steps_done += 1
         if trouble := self.watch.why():
             raise self._diverged(f"loss not finite by step {self.steps_done}", trouble)
@@ -169,16 +170,32 @@ class TrainingLoop:
 
     def _accumulate(self, batch: Batch, parts: list[Batch], tasks: Sequence[Task], scale: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        for part in parts:
+        for index, part in enumerate(parts):
             outputs = self.network(part.images)
             losses = task_losses(tasks, outputs, part)
             seen = Seen(tasks, outputs, part, losses)
             share = len(part.images) / len(batch.images)
             if share < 1:  # a mean over the part's labels counts as much as it has of the batch's labels
                 losses = {name: part.label_share(batch, name) * loss for name, loss in losses.items()}
-            self._add_gradient(scale * self.weighting.total(tasks, losses, share), [seen])
+            total = scale * self.weighting.total(tasks, losses, share)
+            self._look(total, [seen])
+            first, last = index == 0, index == len(parts) - 1
+            self.weighting.backward(total, tasks, losses, scale, first=first, last=last)
             self.weighting.observe(losses)
         self._charge(len(batch.images))
+        besides = forwards_besides(self.settings.weighting, len(tasks))
+        self.cost.forward += besides * self.passes * len(batch.images)
+
+    @torch.no_grad()
+    def _losses_again(self) -> Losses:
+        """L_t of the step's batch with the weights after the step."""
+        found: dict[str, Tensor] = {}
+        with frozen_buffers(self.network):
+            for part in self.batch.split(-(-len(self.batch.images) // self.micro_batch)):
+                losses = task_losses(self.data.tasks, self.network(part.images), part)
+                for name, loss in losses.items():
+                    found[name] = found.get(name, 0.0) + part.label_share(self.batch, name) * loss
+        return found
 
     def descend(self, total: Tensor, seen: Sequence[Seen], samples: int) -> None:
         """Leave the gradient of a loss in ``grad``, and count what it costs.
@@ -193,15 +210,15 @@ class TrainingLoop:
             DivergenceError: where the loss is NaN or infinite.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        self._add_gradient(total, seen)
+        self._look(total, seen)
+        total.backward()  # type: ignore[no-untyped-call]
         self._charge(samples)
 
-    def _add_gradient(self, total: Tensor, seen: Sequence[Seen]) -> None:
+    def _look(self, total: Tensor, seen: Sequence[Seen]) -> None:
         if self.patient:
             self.watch.look(total, seen)
         elif not bool(torch.isfinite(total)):
             raise self._diverged(f"loss not finite at step {self.steps_done}", why(seen))
-        total.backward()  # type: ignore[no-untyped-call]
 
     def _charge(self, samples: int) -> None:
         if self.frozen is self.network.trunk:

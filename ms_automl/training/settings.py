@@ -16,7 +16,10 @@ Grouping = Literal["input_channel", "output_channel", "coupled", "weight"]
 """Keys of :data:`~ms_automl.sparsity.GROUPINGS`, which takes torch to be read."""
 ProxMetric = Literal["euclidean", "adam"]
 """Keys of :data:`~ms_automl.sparsity.PROX_METRICS`."""
-Weighting = Literal["equal", "uncertainty", "random", "dwa", "chebyshev"]
+Weighting = Literal[
+    "equal", "uncertainty", "random", "dwa", "chebyshev", "famo",
+    "upgrad", "pcgrad", "cagrad", "mgda", "imtl-g", "aligned-mtl", "nash-mtl",
+]  # fmt: skip
 """Keys of :data:`~ms_automl.training.weighting.WEIGHTINGS`."""
 
 PROBE = 512
@@ -132,6 +135,7 @@ class TrainingSettings:
             probes: calls of :meth:`TrainingLoop.probe`.
         """
         from ms_automl.models.cost import planned_cost
+        from ms_automl.training.weighting import forwards_besides
 
         return planned_cost(
             steps=self.steps,
@@ -142,4 +146,5 @@ class TrainingSettings:
             outer_updates=outer_updates,
             products=products,
             probed=probes * self.probe_samples(data),
+            besides=forwards_besides(self.weighting, len(data.tasks)),
         )

@@ -9,6 +9,7 @@ import torch
 
 from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.rivals import RIVALS
 from ms_automl.sparsity import ChannelGroups
 from tests.conformance.ways import (
     CASES,
@@ -66,6 +67,40 @@ def test_what_lambda_cannot_be_learned_for_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"but got training.*: set .*training\.\w+={instead}"):
         make("meta_sparsity, trade-off", settings=replace(SETTINGS, **changes))
+
+
+def test_a_trial_may_have_a_metric_of_its_own(make: Factory) -> None:
+    own = make("fixed_lambda", prox_metric="adam", **constant(0.3))
+    assert run(own) == make.finished("fixed_lambda, adam")[1]
+    with pytest.raises(
+        ConfigError, match=r"prox_metric=adam is that of Adam's second moment, but got optimizer=sgd"
+    ):
+        make("fixed_lambda", prox_metric="adam", settings=replace(SETTINGS, optimizer="sgd"))
+
+
+@pytest.mark.parametrize("rule", [rule for rule, method in RIVALS.items() if method.levelled])
+@pytest.mark.parametrize("level", [0.2, 0.44, 0.8])
+def test_a_rival_reaches_the_level_that_it_is_told(rule: str, level: float, make: Factory) -> None:
+    method = make(f"rival, {rule}", level=level)
+    found = run(method)[-1]["sparsity/param"]
+    groups = method.loop.sparsifier.groups
+    most = (
+        1.0 if rule == "l0" else level + float(groups.size.max()) / groups.total + 1e-6
+    )  # its gates may close more
+    assert level - 1e-9 <= found <= most
+
+
+def test_a_rival_refuses_what_it_cannot_do(make: Factory) -> None:
+    with pytest.raises(ConfigError, match="'hesso' needs a level"):
+        make("rival, hesso", level=None)
+    with pytest.raises(ConfigError, match=r"`0 <= level < 1` must hold, but got level=1\.5"):
+        make("rival, pat", level=1.5)
+    with pytest.raises(
+        ConfigError, match=r"unknown knob of 'greg' 'dleta': did you mean 'delta'\? Known: delta, "
+    ):
+        make("rival, greg", dleta=0.1)
+    with pytest.raises(ConfigError, match="'iht' acts on groups that do not overlap"):
+        make("rival, iht", settings=replace(SETTINGS, grouping="coupled"))
 
 
 def test_a_pruning_level_of_zero_is_dense_training_bit_for_bit(make: Factory) -> None:

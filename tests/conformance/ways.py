@@ -14,6 +14,7 @@ from ms_automl.models import MultiTaskNet
 from ms_automl.models.cost import Cost
 from ms_automl.sparsity import build_groups
 from ms_automl.training import TrainingSettings
+from ms_automl.training.weighting import AGGREGATORS
 from search_spaces import SPACES
 from trainables import METHODS, MetaSparsity
 
@@ -86,6 +87,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
     "dense, probed": ("dense", {"probe": True}),
     LARGE: ("dense", {}),
+    **{f"dense, {weighting}": ("dense", {}) for weighting in ("famo", *AGGREGATORS)},
+    "dense, upgrad, micro-batches": ("dense", {}),
+    "dense, famo, micro-batches": ("dense", {}),
+    "mtml, famo": ("mtml", {}),
+    "mtml, pcgrad": ("mtml", {}),
+    "single_task, upgrad": ("single_task", {}),
     "fixed_lambda": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, output channels": ("fixed_lambda", constant(15.0)),
     "fixed_lambda, coupled": ("fixed_lambda", constant(15.0, STREAMS)),
@@ -138,12 +145,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "transfer, joint": ("transfer", {"task": "bright", "mode": "joint", "shots": 9, "remembers": True}),
 }
 DENSE = (
-    "dense",
-    "dense, probed",
-    LARGE,
-    "mtml",
-    "mtml, two inner steps",
+    *(case for case in CASES if case.startswith(("dense", "mtml"))),
     "single_task",
+    "single_task, upgrad",
     "overparam",
     "rival, dsd",
 )
@@ -155,9 +159,17 @@ WORDS = {
     "learned weights": {"weighting": "uncertainty"},
     "micro-batches": {"micro_batch": 4},
     "read ahead": {"prefetch": 2},
+    **{weighting: {"weighting": weighting} for weighting in ("famo", *AGGREGATORS)},
     "bfloat16": {"precision": "bfloat16"},
 }
 """What the words in a case's name set."""
+
+
+def settings_of(case: str, settings: TrainingSettings = SETTINGS) -> TrainingSettings:
+    """What the words in a case's name make of the settings."""
+    for word in case.split(", "):
+        settings = replace(settings, **WORDS.get(word, {}))
+    return settings
 
 
 class Factory:
@@ -173,8 +185,7 @@ class Factory:
         if own:
             learner = own.pop("learner", arguments["learning"].learner)
             changes["learning"] = learning(learner, **own)
-        for word in case.split(", "):
-            settings = replace(settings, **WORDS.get(word, {}))
+        settings = settings_of(case, settings)
         data = changes.pop("data", self.data)
         network = self.network() if method != "transfer" else self.sparse(settings)
         return METHODS[method].build(data, network, settings, seed, **(arguments | changes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +31,28 @@ class Weighting:
 
     def observe(self, losses: Losses) -> None:
         """Hear of the losses of a part of the step's batch, which add up to the batch's."""
+
+    def backward(
+        self, total: Tensor, tasks: Sequence[Task], losses: Losses, scale: float, *, first: bool, last: bool
+    ) -> None:
+        """Leave a part's gradient in ``grad``, beside those of the parts before.
+
+        Args:
+            total: ``scale`` times :meth:`total` of the part.
+            tasks: the t of the sum.
+            losses: L_t by name, of the part.
+            scale: factor of the sum.
+            first: whether it is the batch's first part.
+            last: whether it is the last.
+        """
+        total.backward()  # type: ignore[no-untyped-call]
+
+    def look_back(self, losses: Callable[[], Losses]) -> None:
+        """Learn from a step that is over.
+
+        Args:
+            losses: gives L_t of the step's batch with the weights after it, by another forward pass.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What later steps depend on."""

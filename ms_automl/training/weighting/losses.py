@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from ms_automl.training.weighting.base import Losses, Weighting
 
 TEMPERATURE = 2.0
 """Of :class:`DynamicAverage`, as its authors set it."""
+TINY = 1e-8
+"""Least loss that :class:`Famo` divides by."""
 
 
 class Uncertainty(Weighting):
@@ -142,3 +144,74 @@ class Chebyshev(Weighting):
     def total(self, tasks: Sequence[Task], losses: Losses, share: float = 1.0) -> Tensor:
         """Of the task that is worst on this batch."""
         return torch.stack([task.weight * losses[task.name] for task in tasks]).amax()
+
+
+class Famo(_Scaled):
+    """``famo``: Σ_t a_t L_t with a_t = T c z_t / L_t, z = softmax(ξ) and c = 1 / Σ_t (z_t / L_t).
+
+    Every loss is to fall by the same share: ξ takes a step of Adam along z ∘ (δ - <z, δ>) after each step of θ,
+    with δ_t = log L_t before it less log L_t after it, which another forward pass shows. Of a batch in parts each
+    part has the factors of its own losses. Fast adaptive multitask optimisation (Liu et al. 2023, arXiv
+    2306.03792, algorithm 1), with its authors' rates.
+
+    Args:
+        tasks: T of them.
+        device: of the losses.
+    """
+
+    def __init__(self, tasks: Sequence[Task], device: torch.device) -> None:
+        super().__init__(tasks, device)
+        self.xi = torch.zeros_like(self.factors)
+        self.optimizer = torch.optim.Adam([self.xi], lr=0.025, weight_decay=0.01)
+        self.before: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Forget the losses of the step before."""
+        self.before = {}
+
+    def total(self, tasks: Sequence[Task], losses: Losses, share: float = 1.0) -> Tensor:
+        """With factors of these losses; weights of the data set are without effect on them."""
+        chosen = torch.stack([losses[task.name] for task in tasks])
+        levels = chosen.detach().clamp(min=TINY)
+        z = self._z([task.name for task in tasks]).to(levels)
+        factors = (z / levels) / (z / levels).sum()
+        return len(tasks) * (factors * chosen).sum()
+
+    def _z(self, names: Sequence[str]) -> Tensor:
+        """z, of these tasks alone."""
+        each = dict(zip(self.names, self.xi.unbind(), strict=True))
+        return torch.stack([each[name] for name in names]).softmax(0)
+
+    @torch.no_grad()
+    def observe(self, losses: Losses) -> None:
+        """Add up."""
+        for name, loss in losses.items():
+            self.before[name] = self.before.get(name, 0.0) + loss.detach()
+
+    @torch.no_grad()
+    def look_back(self, losses: Callable[[], Losses]) -> None:
+        """One step of ξ; tasks that the step left out stay where they are."""
+        after = losses()
+        if not self.before:
+            return
+        delta = torch.stack([_log(loss) - _log(after[name]) for name, loss in self.before.items()]).to(self.xi)
+        z = self._z(list(self.before))
+        zero = self.xi.new_zeros(())
+        slopes = dict(zip(self.before, (z * (delta - z @ delta)).unbind(), strict=True))
+        gradient = torch.stack([slopes.get(name, zero) for name in self.names])
+        self.xi.grad = gradient * min(1.0, 1 / max(float(gradient.norm()), TINY))  # of length 1 at most
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """ξ and its optimiser."""
+        return super().state_dict() | {"xi": self.xi.clone(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self.xi.copy_(state["xi"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _log(loss: Tensor) -> Tensor:
+    return loss.clamp(min=TINY).log()
