@@ -105,6 +105,10 @@ ARMS: dict[str, Arm] = {
         _LEVEL,
         ("meta_sparsity",),
     ),
+    "smac": Arm("SMAC's random forest over λ (extra: smac)", _SEARCHED, _built("smac")),
+    "smac-level": Arm(
+        "the hard search by SMAC (extra: smac)", _SEARCHED, _built("smac-level"), _LEVEL, ("meta_sparsity",)
+    ),
     "prune-taylor": _pruning("gradual Taylor pruning, no λ; TPE over its level", "taylor"),
     "prune-magnitude": _pruning("the same by LAMP scores of the weights", "magnitude"),
     "prune-l2": _pruning("the same by the norms within each layer, all of which lose the same share", "l2"),

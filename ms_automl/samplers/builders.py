@@ -114,6 +114,21 @@ def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
     return _levelled(f"prune-{criterion}", render)
 
 
+def _smac(given: SamplerInputs) -> Sampler:
+    from ms_automl.samplers.smac import SmacSearch
+
+    return SmacSearch(given.space.parameters, fixed_lambda(given.space), given.seed, given.config.budget.trials)
+
+
+def _smac_level(given: SamplerInputs) -> Sampler:
+    from ms_automl.samplers.smac import SmacSearch
+
+    told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+    parameters = (REST,) if told else (*PRUNING_LEVEL, REST)
+    trials = given.config.budget.trials
+    return SmacSearch(parameters, lambda values: _level(told | values), given.seed, trials)
+
+
 def _level(values: dict[str, float]) -> Suggestion:
     """A share of zeros, and where λ of the rest lies between the bounds."""
     learning = {"learner": "waterfill", "rest": values["rest"]}
@@ -166,6 +181,8 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
     "fixed-adam": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed, prox_metric="adam")]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
+    "smac": _smac,
+    "smac-level": _smac_level,
     "optuna-level": _levelled("optuna-level", _level, REST, sampler=gp),
     **{rule: _rival(rule) for rule in ("iht", "l0", "hesso", "greg", "group-norm", "pat")},
     **{f"{rule}-tuned": _rival(rule, knob) for rule, knob in KNOBS.items()},

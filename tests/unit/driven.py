@@ -83,8 +83,8 @@ class Driven:
         return [self.step(objective) for _ in range(count)]
 
 
-def driven(arm, journal=None, trials=16, seed=0):
+def driven(arm, *settings, journal=None, trials=16, seed=0):
     """The sampler of an arm."""
-    config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5"])
+    config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5", *settings])
     given = SamplerInputs(config, make_space("per_layer"), seed, config.objective, journal)
     return Driven(ARMS[arm].sampler(given), config.training.reports)

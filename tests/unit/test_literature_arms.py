@@ -50,7 +50,10 @@ def test_lambda_is_learned_by_gradient_by_layer_or_as_one(arm, own):
 PAPERS = ("meta-gradient", "meta-scalar", "single-sparse", "mtml", "overparam", "overparam-sparse")
 
 
-@pytest.mark.parametrize("arm", [*PAPERS, "single-task", "optuna-level"])
+RIVALS = ("iht", "l0", "hesso", "greg", "group-norm", "pat", "d-gating", "dsd", "l0-tuned", "d-gating-tuned")
+
+
+@pytest.mark.parametrize("arm", [*PAPERS, *RIVALS, "fixed-adam", "smac-level", "single-task", "optuna-level"])
 def test_a_trial_costs_what_was_planned(arm):
     one = experiment()
     trial, _, suggestion = first(arm, one)
@@ -68,6 +71,33 @@ def test_factors_are_dense_or_sparse_at_the_lambda_that_the_preset_states():
     trial, network, _ = first("overparam", one)
     assert any(isinstance(part, FactoredConv2d) for part in network.modules())
     assert not hasattr(trial, "schedule")
+
+
+@pytest.mark.parametrize("arm", ["iht", "l0", "hesso", "greg", "group-norm", "pat"])
+def test_a_rival_is_told_the_target_or_its_level_is_searched(arm):
+    asked = driven(arm, "objective.kind=target", "objective.target=0.5").run(3)
+    assert len(asked) == 1  # one trial is the whole search
+    assert asked[0].params == {"rule": arm, "level": 0.5}
+    searched = driven(arm).run(5)
+    assert len({one.params["level"] for one in searched}) == 5
+
+
+@pytest.mark.parametrize(
+    ("arm", "knob"),
+    [("iht", "period"), ("l0", "gate_lr"), ("hesso", "length"), ("greg", "delta"), ("group-norm", "reg")],
+)
+def test_a_tuned_rivals_knob_is_searched(arm, knob):
+    target = ("objective.kind=target", "objective.target=0.5")
+    for settings, names in ((target, {knob}), ((), {"level", knob})):
+        for one in driven(f"{arm}-tuned", *settings).run(4):
+            assert names <= one.values.keys() <= {"level", knob}
+            assert one.params[knob] == one.values[knob]
+
+
+def test_gates_are_at_the_lambda_that_the_preset_states_or_it_is_searched():
+    (only,) = driven("d-gating", "lambda.fixed=0.7").run(2)
+    assert only.params == {"rule": "d-gating", "lambda_": 0.7}
+    assert len({one.params["lambda_"] for one in driven("d-gating-tuned").run(5)}) == 5
 
 
 def test_the_hard_search_is_over_level_and_lambda_of_the_rest():
@@ -96,7 +126,7 @@ def test_a_level_beyond_what_can_be_zero_is_the_most_that_can():
 def test_under_a_target_the_hard_search_has_lambda_of_the_rest_alone():
     one = experiment("objective.kind=target", "objective.target=0.5")
     _, _, suggestion = first("optuna-level", one)
-    assert suggestion.values.keys() == {"rest"}
+    assert suggestion.values.keys() == {"level", "rest"}
     assert suggestion.params["level"] == pytest.approx(one.asked.target)
 
 
@@ -116,5 +146,5 @@ def test_what_an_arm_cannot_do_is_said_before_anything_trains(arm, setting, line
 
 def test_the_papers_own_methods_are_marked_as_such():
     papers = [name for name, arm in ARMS.items() if arm.role == "literature"]
-    assert papers == list(PAPERS)
-    assert all(ARMS[name].single for name in papers)
+    assert set(papers) == {*PAPERS, "d-gating", "d-gating-tuned", "dsd"}
+    assert [name for name in papers if not ARMS[name].single] == ["d-gating-tuned"]
