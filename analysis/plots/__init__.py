@@ -6,6 +6,7 @@ from analysis.plots.lambdas import course_figure, lambda_figure
 from analysis.plots.paired import paired_figure
 from analysis.plots.pattern import pattern_figure
 from analysis.plots.scatter import front_figure, scatter_figure
+from analysis.plots.single_task import single_task_figure
 from analysis.plots.study import study_figure, study_pattern_figure
 from analysis.plots.style import save
 from analysis.plots.transfer import transfer_figure
@@ -21,6 +22,7 @@ __all__ = [
     "pattern_figure",
     "save",
     "scatter_figure",
+    "single_task_figure",
     "study_figure",
     "study_pattern_figure",
     "transfer_figure",

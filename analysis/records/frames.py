@@ -11,7 +11,8 @@ from mlflow.entities import Metric, Run
 CURVES = ("objective", "test_objective", "wall_seconds")
 TEXT = ("arm", "space", "status", "lambda", "note", "unit", "retrained", "selected_trial")
 ROW_COLUMNS = (
-    *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m", "delta_m_single"),
+    *("arm", "seed", "space", "status", "objective", "test_objective", "delta_m"),
+    *("delta_m_single", "density_single", "macs_ratio_single"),
     *("density", "sparsity_group", "sparsity_param", "macs_ratio", "latency_ratio", "lambda"),
     *("retrained", "retrained_objective", "retrained_test_objective"),
     *("unit", "limit", "spent", "overshoot", "passes"),
@@ -24,6 +25,7 @@ RETRAINED = {
     "retrained_objective": "objective",
     "retrained_test_objective": "test_objective",
     "retrained_delta_m": "delta_m",
+    "retrained_delta_m_single": "delta_m_single",
     "retrained_sparsity_param": "sparsity_param",
 }
 

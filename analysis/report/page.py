@@ -97,6 +97,7 @@ def sections(findings: Findings, figures: Mapping[str, str]) -> dict[str, dict[s
             "table": lines(hypervolume_table(findings.hypervolumes)),
             "reference": (signed(REFERENCE_POINT[0], 0), f"{REFERENCE_POINT[1]:g}"),
         },
+        "single_task": {"figures": drawn("single-task")},
         "curse": {"table": lines(curse_table(findings.curse))},
         "rungs": {"table": lines(findings.rungs)},
         "lambdas": {"figures": drawn("lambda-course", "lambda")},

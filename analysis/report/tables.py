@@ -54,6 +54,8 @@ COLUMNS: dict[str, tuple[str, Callable[..., str]]] = {
     "objective": ("Validation J", fixed(3)),
     "delta_m": ("Δm (%)", fixed(1)),
     "delta_m_single": ("Δm against single-task (%)", fixed(1)),
+    "density_single": ("Parameters (% of single-task)", fixed(1, 100)),
+    "macs_ratio_single": ("MACs (% of single-task)", fixed(1, 100)),
     "sparsity_group": ("Group sparsity (%)", fixed(1, 100)),
     "density": ("Parameter sparsity (%)", _zeros),
     "sparsity_param": ("Of penalised weights (%)", fixed(1, 100)),

@@ -147,6 +147,7 @@ def write_figures(findings: Findings, folder: Path) -> dict[str, Path]:
             trials, findings.chosen, TRIAL_METRICS[on_test], dense, findings.target, findings.of
         ),
         "front": plots.front_figure(trials),
+        "single-task": plots.single_task_figure(rows),
         "lambda": plots.lambda_figure(rows),
         "lambda-course": plots.course_figure(rows),
         "pattern": plots.pattern_figure(findings.pattern),

@@ -10,7 +10,8 @@ from analysis.statistics.arms import REFERENCE, headline_metric
 from analysis.statistics.intervals import interquartile_mean
 
 MEANS = (
-    *("retrained_test_objective", "test_objective", "objective", "delta_m", "delta_m_single", "retrained_delta_m"),
+    *("retrained_test_objective", "test_objective", "objective", "delta_m", "retrained_delta_m"),
+    *("delta_m_single", "retrained_delta_m_single", "density_single", "macs_ratio_single"),
     *("density", "sparsity_group", "sparsity_param", "retrained_sparsity_param", "macs_ratio", "latency_ratio"),
     *("passes", "spent", "overshoot", "device_seconds", "wall_seconds", "searcher_seconds"),
 )

@@ -23,7 +23,7 @@ class Judge:
         self.objective = objective
         self.tasks = tasks
         self.references: dict[int, Trial] = {}  # by seed, once they have ended
-        self.baselines: dict[int, Trial] = {}  # the same, where a network for each task was trained
+        self.baselines: dict[int, Run] = {}  # of a network for each task, where it was trained
 
     def reference(self, seed: int) -> Reference | None:
         """The dense reference of a seed on the validation split, or None before it is trained."""
@@ -53,7 +53,7 @@ class Judge:
         if trial.status == Status.FINISHED and run.is_reference:
             self.references[run.seed] = trial
         if trial.status == Status.FINISHED and run.role is Role.BASELINE:
-            self.baselines[run.seed] = trial
+            self.baselines[run.seed] = run
         scored = trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics
         if scored and trial.method in run.winners and self.better(trial, run.best):
             run.best = trial
@@ -103,14 +103,14 @@ class Judge:
             "objective": metrics.get("val/objective"),
             "test_objective": metrics.get("test/objective"),
             "delta_m": _finite(metrics.get("delta_m")),
-            "delta_m_single": self._against_single(run),
+            **self._against_single(run),
             "density": metrics.get("density"),
             "sparsity_group": metrics.get("sparsity/group"),
             "sparsity_param": metrics.get("sparsity/param"),
             "macs_ratio": run.macs_ratio,
             "latency_ratio": run.latency_ratio,
             "lambda": _lambda_of(best),
-            **_retrained(run),
+            **self._retrained(run),
             "unit": ledger.unit.name,
             "limit": limit if math.isfinite(limit) else None,
             "spent": spent.spent,
@@ -130,12 +130,40 @@ class Judge:
             "note": "; ".join(self._notes(run)),
         }
 
-    def _against_single(self, run: Run) -> float | None:
-        """Δm of a run's model against a network for each task of its seed; None where there is none."""
+    def _against_single(self, run: Run) -> dict[str, float | None]:
+        """A model against a network for each task of its seed: Δm, and its share of their weights and work."""
         baseline, best = self.baselines.get(run.seed), run.best
-        if baseline is None or best is None or best.status != Status.FINISHED:
+        found: dict[str, float | None] = dict.fromkeys(("delta_m_single", "density_single", "macs_ratio_single"))
+        if baseline is None or baseline.best is None or best is None or best.status != Status.FINISHED:
+            return found
+        found["delta_m_single"] = self._delta_m_single(run, best)
+        found["density_single"] = best.metrics["density"] / baseline.best.metrics["density"]
+        if run.macs_ratio is not None and baseline.macs_ratio:
+            found["macs_ratio_single"] = run.macs_ratio / baseline.macs_ratio
+        return found
+
+    def _delta_m_single(self, run: Run, trial: Trial) -> float | None:
+        """Δm of a trial's network against a network for each task of its seed; None where there is none."""
+        baseline = self.baselines.get(run.seed)
+        if baseline is None or baseline.best is None:
             return None
-        return _finite(delta_m(self.tasks, _split(best.metrics, "test"), _split(baseline.metrics, "test")))
+        metrics, base = (_split(one.metrics, "test") for one in (trial, baseline.best))
+        return _finite(delta_m(self.tasks, metrics, base))
+
+    def _retrained(self, run: Run) -> dict[str, Any]:
+        names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
+        names |= {"density": "density", "sparsity_param": "sparsity/param"}
+        ended = [trial for trial in run.retrained if trial.status == Status.FINISHED]
+        ended.sort(key=lambda trial: trial.index)
+        return {
+            "retrained": [
+                {key: _finite(trial.metrics[name]) for key, name in names.items()}
+                | {"delta_m_single": self._delta_m_single(run, trial), "training_seed": trial.training_seed}
+                for trial in ended
+            ],
+            "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
+            "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
+        }
 
     def _status(self, run: Run) -> str:
         if run.best is None:
@@ -177,22 +205,6 @@ def _split(metrics: Metrics, split: str) -> dict[str, float]:
 
 def _count(trials: Sequence[Trial], status: Status) -> int:
     return sum(trial.status == status for trial in trials)
-
-
-def _retrained(run: Run) -> dict[str, Any]:
-    names = {"objective": "val/objective", "test_objective": "test/objective", "delta_m": "delta_m"}
-    names |= {"density": "density", "sparsity_param": "sparsity/param"}
-    ended = [trial for trial in run.retrained if trial.status == Status.FINISHED]
-    ended.sort(key=lambda trial: trial.index)
-    return {
-        "retrained": [
-            {key: _finite(trial.metrics[name]) for key, name in names.items()}
-            | {"training_seed": trial.training_seed}
-            for trial in ended
-        ],
-        "retrained_objective": _mean([trial.metrics["val/objective"] for trial in ended]),
-        "retrained_test_objective": _mean([trial.metrics["test/objective"] for trial in ended]),
-    }
 
 
 def _mean(values: list[float]) -> float | None:

@@ -105,4 +105,13 @@ def test_a_row_says_what_a_model_gains_over_a_network_for_each_task(tiny_data: M
     assert judge.row(single, ledger)["density"] == 2.0
     better, worse = judge.row(meta, ledger), judge.row(single, ledger)
     assert better["delta_m_single"] != better["delta_m"]
+    assert (better["density_single"], worse["density_single"]) == (0.5, 1.0)  # of two networks
+    assert better["macs_ratio_single"] is None  # nobody has measured
+    meta.macs_ratio, single.macs_ratio = 0.6, 2.0
+    assert judge.row(meta, ledger)["macs_ratio_single"] == pytest.approx(0.3)
+    again = Trial("again", meta.name, 0, "meta", {}, {}, status=Status.FINISHED, training_seed=100)
+    again.metrics = dict(meta.trials[0].metrics)
+    meta.retrained.append(again)
+    (kept,) = judge.row(meta, ledger)["retrained"]
+    assert kept["delta_m_single"] == better["delta_m_single"]
     assert worse["objective"] == pytest.approx(2.0 + 2.0)

@@ -126,8 +126,8 @@ class Tracker(Runs, Callback):
         best = run.best.metrics if run.best else {}
         kept = {key: value for key, value in best.items() if not key.startswith("cost/")}
         kept |= {f"cost/{key}": row[key] for key in COSTS}
-        if (against := row.get("delta_m_single")) is not None:
-            kept["delta_m_single"] = against
+        against = ("delta_m_single", "density_single", "macs_ratio_single")
+        kept |= {key: row[key] for key in against if row.get(key) is not None}
         # A tag holds some thousand characters: comparison.json has the whole row, with λ's course.
         short = {key: value for key, value in row.items() if key != "lambda"}
         self._tag(name, "ms_automl.row", json.dumps(short))
