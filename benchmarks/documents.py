@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 from rows import Row, read_rows
-from tables import TUNING_SEEDS, filled, read_all, selected, signed_spread, spread, verdict
+from tables import META, TUNING_SEEDS, at_targets, filled, read_all, selected, signed_spread, spread, verdict
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ROOT / "docs" / "results"
-META = "meta per_layer"
 VERDICT = {
     META: "`meta`: λ learned while training",
     "prune-taylor": "`prune-taylor`: pruning without λ, best of",
@@ -310,6 +309,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "benchmarks/RESULTS.md": {
         "verdict": partial(verdict, HERE / "runs"),
         "field": partial(verdict, HERE / "field"),
+        "targets": partial(at_targets, HERE / "targets"),
         "estimators": accuracy,
         "levels": levels,
     },

@@ -30,6 +30,7 @@ SPACELESS = (Role.PRUNED, Role.LITERATURE, Role.BASELINE, Role.CONTROL)
 """Roles of arms for which it does not matter in which space λ is."""
 LISTED = {"dense-reg": 8}
 """Trials of arms that do not grow with the budget."""
+META = "meta per_layer"
 LEVELS = (0.44, 0.70)
 TUNING_SEEDS = 1000
 """From this seed on runs serve the choice of bounds and defaults and nothing else."""
@@ -88,8 +89,9 @@ def read(path: Path) -> pd.DataFrame:
         if row["label"].partition("/")[0] == "dense" or row["error"] or "/objective.scale=" in row["label"]:
             continue
         arm, space, objective, *changes = row["label"].split("/")
-        # Under a target pruning needs no search: one trial at the level asked for.
-        single = ARMS[arm].single or (arm.startswith("prune") and objective.startswith("target"))
+        # Under a target what is told a level needs no search: one trial at the target.
+        told = ARMS[arm].role is Role.PRUNED and not arm.endswith("-tuned") and objective.startswith("target")
+        single = ARMS[arm].single or told
         records.append(
             {
                 "arm": "/".join([arm if ARMS[arm].role in SPACELESS else f"{arm} {space}", *changes]),
@@ -219,7 +221,7 @@ def matched(trials: pd.DataFrame) -> list[str]:
     for level in LEVELS:
         enough = trials[trials["zeros"] >= 100 * level - 1e-6]
         best = enough.loc[enough.groupby(["arm", "seed"])["loss"].idxmin()]
-        meta = best[best["arm"] == "meta per_layer"].set_index("seed")["delta_m"]
+        meta = best[best["arm"] == META].set_index("seed")["delta_m"]
         head = f"at least {100 * level:.0f} %"
         lines += [
             f"| {head} | seeds | trials | Δm test % (95 %) | zeros % | Δm of meta less that of the arm (95 %) |",
@@ -235,6 +237,36 @@ def matched(trials: pd.DataFrame) -> list[str]:
             )
         lines.append("")
     return lines
+
+
+def at_targets(runs: Path) -> str:
+    """Every arm of one training at every target: test J, and less that of `meta` on the same seeds."""
+    parts = []
+    for folder in sorted(path for path in runs.iterdir() if path.is_dir()):
+        parts_of = {str(kind): selected(part) for kind, part in read_all(folder).groupby("objective_kind")}
+        targets = sorted(kind for kind in parts_of if kind.startswith("target"))
+        chosen = pd.concat([parts_of[target] for target in targets])
+        names = [f"{100 * float(name.partition(':')[2]):.0f} %" for name in targets]
+        means = chosen.groupby("arm")["J test"].mean()
+        lines = [
+            f"| {folder.name}, seeds {_range(chosen['seed'])} |"
+            + "".join(f" {name} | less `meta` |" for name in names),
+            "| :-- |" + " --: | --: |" * len(names),
+        ]
+        for arm in means.sort_values().index:
+            cells = []
+            for target in targets:
+                part = parts_of[target]
+                own = part[part["arm"] == arm].set_index("seed")["J test"]
+                gap = (own - part[part["arm"] == META].set_index("seed")["J test"]).dropna().to_numpy()
+                cells += [f"{own.mean():.3f}" if len(own) else "–", "" if arm == META else signed_spread(gap, 3)]
+            lines.append(f"| `{arm.removesuffix(' per_layer')}` | {' | '.join(cells)} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _range(seeds: pd.Series) -> str:
+    return f"{seeds.min()} to {seeds.max()}" if seeds.nunique() > 1 else str(seeds.min())
 
 
 def _of(number: int, all_: int) -> str:

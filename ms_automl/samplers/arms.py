@@ -154,6 +154,9 @@ ARMS: dict[str, Arm] = {
         ("overparam",),
         single=True,
     ),
+    "overparam-tuned": Arm(
+        "the same, TPE over one λ", _PAPER, _built("overparam-tuned"), _FACTORS, ("overparam",)
+    ),
     "dense-reg": Arm(
         "dense at the best of 4 weight decays, and of 4 λ whose zeros are not frozen",
         Role.CONTROL,

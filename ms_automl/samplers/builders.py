@@ -162,6 +162,18 @@ def _single_task_sparse(given: SamplerInputs) -> Sampler:
     return ListedTrials([Suggestion("single_task", {"lambda_": value}, {"lambda": value})])
 
 
+def _overparam_tuned(given: SamplerInputs) -> Sampler:
+    """One λ, up to a hundred times what ordinary weights take: U and M make up for a V that shrinks."""
+    bounds = given.config.lambda_
+    parameters = (Parameter("lambda", bounds.low, 100 * bounds.high, "log"),)
+
+    def render(values: dict[str, float]) -> Suggestion:
+        return replace(_constant(given, values["lambda"]), method="overparam")
+
+    trials, name = given.config.budget.trials, f"overparam-tuned-{given.seed}"
+    return OptunaSearch(parameters, render, given.seed, trials, journal=given.journal, name=name)
+
+
 def _meta_optuna(given: SamplerInputs) -> Sampler:
     name = f"meta-optuna-{given.seed}"
     return MetaOptuna(given.space, given.seed, given.config.budget.trials, journal=given.journal, name=name)
@@ -192,5 +204,6 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "overparam-sparse": lambda given: ListedTrials(
         [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]
     ),
+    "overparam-tuned": _overparam_tuned,
     "dense-reg": _dense_regularised,
 }

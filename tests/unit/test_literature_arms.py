@@ -12,7 +12,7 @@ from ms_automl.meta.level import AskedLevel
 from ms_automl.meta.waterfill import WaterfillLearner
 from ms_automl.models.overparam import FactoredConv2d
 from ms_automl.samplers.arms import ARMS
-from ms_automl.samplers.base import SamplerInputs
+from ms_automl.samplers.base import DONE, SamplerInputs
 from tests.unit.driven import driven
 
 SMALL = [
@@ -50,7 +50,19 @@ def test_lambda_is_learned_by_gradient_by_layer_or_as_one(arm, own):
 PAPERS = ("meta-gradient", "meta-scalar", "single-sparse", "mtml", "overparam", "overparam-sparse")
 
 
-RIVALS = ("iht", "l0", "hesso", "greg", "group-norm", "pat", "d-gating", "dsd", "l0-tuned", "d-gating-tuned")
+RIVALS = (
+    "iht",
+    "l0",
+    "hesso",
+    "greg",
+    "group-norm",
+    "pat",
+    "d-gating",
+    "dsd",
+    "l0-tuned",
+    "d-gating-tuned",
+    "overparam-tuned",
+)
 
 
 @pytest.mark.parametrize("arm", [*PAPERS, *RIVALS, "fixed-adam", "smac-level", "single-task", "optuna-level"])
@@ -76,7 +88,7 @@ def test_factors_are_dense_or_sparse_at_the_lambda_that_the_preset_states():
 @pytest.mark.parametrize("arm", ["iht", "l0", "hesso", "greg", "group-norm", "pat"])
 def test_a_rival_is_told_the_target_or_its_level_is_searched(arm):
     asked = driven(arm, "objective.kind=target", "objective.target=0.5").run(3)
-    assert len(asked) == 1  # one trial is the whole search
+    assert asked[1] is DONE  # one trial is the whole search
     assert asked[0].params == {"rule": arm, "level": 0.5}
     searched = driven(arm).run(5)
     assert len({one.params["level"] for one in searched}) == 5
@@ -95,9 +107,17 @@ def test_a_tuned_rivals_knob_is_searched(arm, knob):
 
 
 def test_gates_are_at_the_lambda_that_the_preset_states_or_it_is_searched():
-    (only,) = driven("d-gating", "lambda.fixed=0.7").run(2)
-    assert only.params == {"rule": "d-gating", "lambda_": 0.7}
+    only, done = driven("d-gating", "lambda.fixed=0.7").run(2)
+    assert only.params == {"rule": "d-gating", "lambda_": 0.7} and done is DONE
     assert len({one.params["lambda_"] for one in driven("d-gating-tuned").run(5)}) == 5
+
+
+def test_factors_have_a_lambda_of_their_own_where_it_is_searched():
+    tried = driven("overparam-tuned", trials=40).run(12)
+    values = [one.values["lambda"] for one in tried]
+    high = load_config("smoke").lambda_.high
+    assert {one.method for one in tried} == {"overparam"} and max(values) > high and max(values) <= 100 * high
+    assert tried[0].params["schedule"]["values"][0][0] == values[0]
 
 
 def test_the_hard_search_is_over_level_and_lambda_of_the_rest():
@@ -146,5 +166,5 @@ def test_what_an_arm_cannot_do_is_said_before_anything_trains(arm, setting, line
 
 def test_the_papers_own_methods_are_marked_as_such():
     papers = [name for name, arm in ARMS.items() if arm.role == "literature"]
-    assert set(papers) == {*PAPERS, "d-gating", "d-gating-tuned", "dsd"}
-    assert [name for name in papers if not ARMS[name].single] == ["d-gating-tuned"]
+    assert set(papers) == {*PAPERS, "overparam-tuned", "d-gating", "d-gating-tuned", "dsd"}
+    assert [name for name in papers if not ARMS[name].single] == ["d-gating-tuned", "overparam-tuned"]
