@@ -100,7 +100,7 @@ def test_without_a_conflict_the_projecting_ones_descend_the_sum(tiny_data, tiny_
 
 
 def test_a_weighting_whose_package_is_missing_is_refused_in_a_line(tiny_data, tiny_network, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    monkeypatch.setitem(sys.modules, "torchjd", None)
     with pytest.raises(ConfigError, match=r"weighting=upgrad needs the package torchjd: pip install 'ms_automl\["):
         TrainingLoop(tiny_data, tiny_network(), replace(SHORT, weighting="upgrad"), seed=0)
 

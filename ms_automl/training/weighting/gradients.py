@@ -23,46 +23,14 @@ class Weigh(Protocol):
         ...
 
 
-def _upgrad(tasks: int) -> Weigh:
-    from torchjd.aggregation import UPGradWeighting
+def _torchjd(name: str, **given: float) -> Callable[[int], Weigh]:
+    def make(tasks: int) -> Weigh:
+        from torchjd import aggregation
 
-    weigh: Weigh = UPGradWeighting()
-    return weigh
+        weigh: Weigh = getattr(aggregation, name)(**given)
+        return weigh
 
-
-def _pcgrad(tasks: int) -> Weigh:
-    from torchjd.aggregation import PCGradWeighting
-
-    weigh: Weigh = PCGradWeighting()
-    return weigh
-
-
-def _cagrad(tasks: int) -> Weigh:
-    from torchjd.aggregation import CAGradWeighting
-
-    weigh: Weigh = CAGradWeighting(c=0.4)  # as its authors set it for dense prediction
-    return weigh
-
-
-def _mgda(tasks: int) -> Weigh:
-    from torchjd.aggregation import MGDAWeighting
-
-    weigh: Weigh = MGDAWeighting()
-    return weigh
-
-
-def _imtl_g(tasks: int) -> Weigh:
-    from torchjd.aggregation import IMTLGWeighting
-
-    weigh: Weigh = IMTLGWeighting()
-    return weigh
-
-
-def _aligned(tasks: int) -> Weigh:
-    from torchjd.aggregation import AlignedMTLWeighting
-
-    weigh: Weigh = AlignedMTLWeighting()
-    return weigh
+    return make
 
 
 class _Nash:
@@ -90,12 +58,12 @@ class _Nash:
 
 
 AGGREGATORS: dict[str, tuple[Callable[[int], Weigh], bool]] = {
-    "upgrad": (_upgrad, True),
-    "pcgrad": (_pcgrad, False),
-    "cagrad": (_cagrad, True),
-    "mgda": (_mgda, True),
-    "imtl-g": (_imtl_g, True),
-    "aligned-mtl": (_aligned, True),
+    "upgrad": (_torchjd("UPGradWeighting"), True),
+    "pcgrad": (_torchjd("PCGradWeighting"), False),
+    "cagrad": (_torchjd("CAGradWeighting", c=0.4), True),  # as its authors set it for dense prediction
+    "mgda": (_torchjd("MGDAWeighting"), True),
+    "imtl-g": (_torchjd("IMTLGWeighting"), True),
+    "aligned-mtl": (_torchjd("AlignedMTLWeighting"), True),
     "nash-mtl": (_Nash, False),
 }
 """By name: made of the number of tasks, and whether the weights are those of a mean, of which a sum is T times."""
