@@ -240,29 +240,43 @@ def matched(trials: pd.DataFrame) -> list[str]:
 
 
 def at_targets(runs: Path) -> str:
-    """Every arm of one training at every target: test J, and less that of `meta` on the same seeds."""
+    """Every arm of one training at every target and at price 1: test J, and less that of `meta` on its seeds.
+
+    At price 1 `meta` learns its level in one training; of the others it is the best by validation of those at the
+    targets.
+    """
     parts = []
     for folder in sorted(path for path in runs.iterdir() if path.is_dir()):
-        parts_of = {str(kind): selected(part) for kind, part in read_all(folder).groupby("objective_kind")}
-        targets = sorted(kind for kind in parts_of if kind.startswith("target"))
-        chosen = pd.concat([parts_of[target] for target in targets])
-        names = [f"{100 * float(name.partition(':')[2]):.0f} %" for name in targets]
-        means = chosen.groupby("arm")["J test"].mean()
+        trials = read_all(folder)
+        columns = {
+            f"{100 * float(kind.partition(':')[2]):.0f} %": selected(trials[trials["objective_kind"] == kind])
+            for kind in sorted(trials["objective_kind"].unique())
+            if kind.startswith("target")
+        } | {"price 1": _priced(trials)}
+        means = pd.concat(columns.values()).groupby("arm")["J test"].mean()
         lines = [
-            f"| {folder.name}, seeds {_range(chosen['seed'])} |"
-            + "".join(f" {name} | less `meta` |" for name in names),
-            "| :-- |" + " --: | --: |" * len(names),
+            f"| {folder.name}, seeds {_range(trials['seed'])} |"
+            + "".join(f" {name} | less `meta` |" for name in columns),
+            "| :-- |" + " --: | --: |" * len(columns),
         ]
         for arm in means.sort_values().index:
             cells = []
-            for target in targets:
-                part = parts_of[target]
+            for part in columns.values():
                 own = part[part["arm"] == arm].set_index("seed")["J test"]
                 gap = (own - part[part["arm"] == META].set_index("seed")["J test"]).dropna().to_numpy()
                 cells += [f"{own.mean():.3f}" if len(own) else "–", "" if arm == META else signed_spread(gap, 3)]
             lines.append(f"| `{arm.removesuffix(' per_layer')}` | {' | '.join(cells)} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def _priced(trials: pd.DataFrame) -> pd.DataFrame:
+    """J at price 1 of each arm and seed, the best by validation."""
+    density = (1 - trials["zeros"] / 100) * trials["objective_kind"].str.startswith("target")
+    priced = trials.assign(**{name: trials[name] + density for name in ("J", "J test")})
+    own = (priced["arm"] == META) & priced["objective_kind"].str.startswith("target")
+    priced = priced[~own]
+    return priced.loc[priced.groupby(["arm", "seed"])["J"].idxmin()]
 
 
 def _range(seeds: pd.Series) -> str:

@@ -15,8 +15,8 @@ from ms_automl.sparsity.importance import cheapest
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 """Of the hard-concrete distribution: β, γ and ζ of Louizos et al. 2018."""
-COLLAPSED = 0.01
-"""A product of gates leaves no exact zero: a group is gone below this share of its layer's longest."""
+COLLAPSED = 0.1
+"""A product of gates leaves no exact zero: a group is gone below this share of its layer's longest (ours)."""
 
 
 class Gated(Latent):
@@ -138,7 +138,7 @@ class Product(Gated):
     """`d-gating`: θ_g = ω_g Π_{d<D} γ_{g,d} under (λ/D) Σ_g sqrt(n_g) (||ω_g||² + Σ_d γ_{g,d}²).
 
     A smooth problem whose minima are those of λ Σ_g sqrt(n_g) ||θ_g||^(2/D) (NeurIPS 2025, openreview 8OGTkEJrmb).
-    It starts with all D factors of a group of one norm. A group whose norm ends below a hundredth of its layer's
+    It starts with all D factors of a group of one norm. A group whose norm ends below a tenth of its layer's
     longest is gone; where a level is asked for, the shortest follow until it is reached.
 
     Args:

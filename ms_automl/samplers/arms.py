@@ -125,7 +125,11 @@ ARMS: dict[str, Arm] = {
         for rule, knob in _KNOBS.items()
     },
     "d-gating": replace(
-        _rival("d-gating", "groups times trained gates, at the λ that the preset states", Role.LITERATURE),
+        _rival(
+            "d-gating",
+            "groups times trained gates, at a hundredth of the λ that the preset states",
+            Role.LITERATURE,
+        ),
         single=True,
     ),
     "d-gating-tuned": _rival("d-gating", "the same, TPE over λ", Role.LITERATURE, "d-gating-tuned"),

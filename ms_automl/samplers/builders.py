@@ -143,7 +143,10 @@ def _rival(rule: str, *knobs: Parameter) -> Callable[[SamplerInputs], Sampler]:
 
 
 def _d_gating(given: SamplerInputs, *, tuned: bool = False) -> Sampler:
-    """At the λ that the preset states, or over λ; cut to the target where one is asked for."""
+    """At a hundredth of the λ that the preset states, or over λ; cut to the target where one is asked for.
+
+    The penalty is part of the gradient, which Adam divides by its own size: much less of it acts as a prox does.
+    """
     told = {"level": given.asked.target} if given.asked.kind == "target" else {}
 
     def render(values: dict[str, float]) -> Suggestion:
@@ -151,8 +154,8 @@ def _d_gating(given: SamplerInputs, *, tuned: bool = False) -> Sampler:
 
     bounds = given.config.lambda_
     if not tuned:
-        return ListedTrials([render({"lambda": bounds.fixed})])
-    parameters = (Parameter("lambda", bounds.low, bounds.high, "log"),)
+        return ListedTrials([render({"lambda": bounds.fixed / 100})])
+    parameters = (Parameter("lambda", bounds.low / 1000, bounds.high, "log"),)
     trials, name = given.config.budget.trials, f"d-gating-tuned-{given.seed}"
     return OptunaSearch(parameters, render, given.seed, trials, journal=given.journal, name=name)
 

@@ -106,9 +106,9 @@ def test_a_tuned_rivals_knob_is_searched(arm, knob):
             assert one.params[knob] == one.values[knob]
 
 
-def test_gates_are_at_the_lambda_that_the_preset_states_or_it_is_searched():
+def test_gates_are_at_a_hundredth_of_the_presets_lambda_or_it_is_searched():
     only, done = driven("d-gating", "lambda.fixed=0.7").run(2)
-    assert only.params == {"rule": "d-gating", "lambda_": 0.7} and done is DONE
+    assert only.params == {"rule": "d-gating", "lambda_": pytest.approx(0.007)} and done is DONE
     assert len({one.params["lambda_"] for one in driven("d-gating-tuned").run(5)}) == 5
 
 
