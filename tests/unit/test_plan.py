@@ -14,9 +14,9 @@ from ms_automl.driver.plan import plan, show, throughput_of
 from ms_automl.driver.simulation import simulate
 from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
-from ms_automl.samplers.arms import ARMS
 from ms_automl.search import main
 from ms_automl.storage.tensors import save
+from tests.unit.driven import FREE
 
 TINY = [
     "data.args.train=32",
@@ -112,13 +112,13 @@ def test_storage_is_what_trials_really_leave(tmp_path, absent_gpu):
 
 
 def test_the_arms_that_stop_trials_are_known_as_such(absent_gpu):
-    arms = [arm for arm in ARMS if arm != "optuna-gp"]
+    arms = FREE
     assert set(plan(config(GPU, "budget.trials=6", arms=arms)).outcome.stopping) == {"topk", "optuna-asha"}
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_everything_fits_on_a_screen_whole(width, absent_gpu):
-    arms = [arm for arm in ARMS if arm != "optuna-gp"]
+    arms = FREE
     text = text_of(plan(config(GPU, "budget.trials=6", arms=arms)), width)
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     names = [line.split()[0] for line in text.splitlines() if line.split()]

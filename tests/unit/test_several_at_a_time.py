@@ -8,8 +8,8 @@ import pytest
 from ms_automl.comparison.run import Assignment
 from ms_automl.samplers.base import WAIT
 from tests.unit.bench import UNIT, Bench, folder
+from tests.unit.driven import FREE
 from tests.unit.test_interruptions import all_charged, broken_off, disturbed, without_notes
-from tests.unit.test_scheduler import FREE
 
 LEARN = ("topk", "path", "optuna", "optuna-asha", "meta-search", "meta-optuna", "random")
 
