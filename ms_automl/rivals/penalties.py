@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ BASE = 1e-5
 """λ_g of growing regularisation at the first step."""
 
 
-class Penalty(Rival):
+class Penalty(Rival, ABC):
     """∇_θ L + Σ_g λ_g θ_g with one λ_g ≥ 0 for each group; a weight of two groups feels both.
 
     Args:
@@ -26,9 +27,9 @@ class Penalty(Rival):
     def __init__(self, groups: Groups, level: float) -> None:
         self.groups, self.level = groups, level
 
+    @abstractmethod
     def strength(self) -> Tensor:
         """[G] λ_g of this step."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def adjust(self) -> None:
