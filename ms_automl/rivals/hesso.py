@@ -81,24 +81,23 @@ class Hesso(Rule):
         self.going.copy_(state["going"])
 
 
-def hesso(given: RivalInputs, *, begin: float = 0.1, length: float = 0.1, periods: int = 10) -> Hesso:
-    """With the authors' example schedule: ten periods over a tenth of the steps, after a tenth of them.
+def hesso(given: RivalInputs, *, begin: float = 2 / 15, length: float = 2 / 15, periods: int = 10) -> Hesso:
+    """With the authors' example schedule: ten periods over a tenth of all steps, after a tenth of them.
 
     Args:
         given: groups, lengths and level.
-        begin: share of all steps before the first period.
-        length: share of all steps that the periods take together.
+        begin: share of the sparsifying phase (three quarters of the steps, as a rule) before the first period.
+        length: share of it that the periods take together.
         periods: P.
 
     Raises:
-        ConfigError: where the periods do not end within the sparsifying phase.
+        ConfigError: where the periods do not end within the phase.
     """
-    first = round(begin * given.steps)
-    count = max(1, min(periods, round(length * given.steps)))
-    each = max(1, round(length * given.steps) // count)
-    if first + each * count > given.prox_steps:
+    if not (begin >= 0 and length >= 0 and begin + length <= 1):
         raise ConfigError(
-            f"hesso's periods end at step {first + each * count}, but the sparsifying phase at "
-            f"{given.prox_steps}: set a smaller begin or length"
+            f"hesso: `0 <= begin`, `0 <= length` and `begin + length <= 1` must hold, but got begin={begin:g} and "
+            f"length={length:g}"
         )
-    return Hesso(given.groups, given.level, first, each, count)
+    first, steps = round(begin * given.prox_steps), round(length * given.prox_steps)
+    count = max(1, min(periods, steps))
+    return Hesso(given.groups, given.level, min(first, given.prox_steps - 1), max(1, steps // count), count)

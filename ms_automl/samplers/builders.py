@@ -27,7 +27,7 @@ REST = Parameter("rest", 0.0, 0.67, "linear")
 KNOBS = {
     "iht": Parameter("period", 0.02, 0.25, "log"),
     "l0": Parameter("gate_lr", 0.01, 1.0, "log"),
-    "hesso": Parameter("length", 0.05, 0.6, "linear"),
+    "hesso": Parameter("length", 0.07, 0.8, "linear"),
     "greg": Parameter("delta", 1e-5, 1.0, "log"),
     "group-norm": Parameter("reg", 1e-5, 1.0, "log"),
 }

@@ -27,7 +27,7 @@ def groups() -> Groups:
 
 
 def given(groups: Groups, level: float = 0.5, steps: int = 100) -> RivalInputs:
-    return RivalInputs(groups, steps, round(0.75 * steps), level, seed=0)
+    return RivalInputs(groups, steps, max(1, round(0.75 * steps)), level, seed=0)
 
 
 def at(index: int, phase: float = 0.5, lr: float = 0.1, gradients: list[Tensor] | None = None) -> TrainingStep:
@@ -131,8 +131,22 @@ def test_hesso_scores_are_the_mean_of_five_of_length_one(groups: Groups) -> None
 
 
 def test_periods_that_do_not_end_in_time_are_refused(groups: Groups) -> None:
-    with pytest.raises(ConfigError, match="periods end at step 90, but the sparsifying phase at 75"):
-        RIVALS["hesso"].build(given(groups), length=0.8)
+    with pytest.raises(
+        ConfigError, match=r"`begin \+ length <= 1` must hold, but got begin=0\.133333 and length=0\.9"
+    ):
+        RIVALS["hesso"].build(given(groups), length=0.9)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20, 600])
+def test_periods_end_in_time_however_short_the_training_is(steps: int, groups: Groups) -> None:
+    rule = RIVALS["hesso"].build(given(groups, steps=steps))
+    phase = max(1, round(0.75 * steps))
+    for index in range(phase):
+        now = index / (phase - 1) if phase > 1 else 1.0
+        rule.step(at(index, phase=now, gradients=[torch.zeros_like(weight) for weight in groups.weights]))
+    assert float(groups.size[groups.norms() == 0].sum()) / groups.total >= 0.5
+    if steps == 600:
+        assert (rule.begin, rule.length, rule.periods) == (60, 6, 10)  # type: ignore[attr-defined]
 
 
 def test_iht_spans_alternate_and_the_last_one_ends_with_the_phase(groups: Groups) -> None:
