@@ -26,10 +26,6 @@ class Gated(Latent):
         groups: that do not overlap.
     """
 
-    def __init__(self, groups: Groups) -> None:
-        super().__init__(groups)
-        self.drawn = torch.ones_like(groups.size)
-
     @torch.no_grad()
     def gate(self, gates: Tensor) -> None:
         """θ ← z ω with gates z [G]."""
@@ -72,6 +68,7 @@ class HardConcrete(Gated):
         self.optimizer = torch.optim.Adam([self.log_alpha], lr=gate_lr)
         self.dual = 0.0
         self.generator = torch.Generator().manual_seed(seed)
+        self.drawn = torch.ones_like(groups.size)  # z of this step, and its slope in log α
         self.slope = torch.zeros_like(groups.size)
 
     @torch.no_grad()

@@ -83,13 +83,18 @@ def _optuna(name: str, sampler: MakeSampler, halving: bool = False) -> Callable[
     return build
 
 
+def _told(given: SamplerInputs) -> dict[str, float]:
+    """The level, where a target is asked for."""
+    return {"level": given.asked.target} if given.asked.kind == "target" else {}
+
+
 def _levelled(
     name: str, render: Render, *knobs: Parameter, sampler: MakeSampler = tpe
 ) -> Callable[[SamplerInputs], Sampler]:
     """Trials of what is told a level: the target that is asked for, else searched; knobs are searched with it."""
 
     def build(given: SamplerInputs) -> Sampler:
-        told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+        told = _told(given)
         parameters = knobs if told else (*PRUNING_LEVEL, *knobs)
         if not parameters:  # it removes at least what is asked, so one trial is the whole search
             return ListedTrials([render(told)])
@@ -123,7 +128,7 @@ def _smac(given: SamplerInputs) -> Sampler:
 def _smac_level(given: SamplerInputs) -> Sampler:
     from ms_automl.samplers.smac import SmacSearch
 
-    told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+    told = _told(given)
     parameters = (REST,) if told else (*PRUNING_LEVEL, REST)
     trials = given.config.budget.trials
     return SmacSearch(parameters, lambda values: _level(told | values), given.seed, trials)
@@ -147,7 +152,7 @@ def _d_gating(given: SamplerInputs, *, tuned: bool = False) -> Sampler:
 
     The penalty is part of the gradient, which Adam divides by its own size: much less of it acts as a prox does.
     """
-    told = {"level": given.asked.target} if given.asked.kind == "target" else {}
+    told = _told(given)
 
     def render(values: dict[str, float]) -> Suggestion:
         return Suggestion("rival", {"rule": "d-gating", "lambda_": values["lambda"]} | told, values)
