@@ -24,6 +24,8 @@ elpv-dataset: images under CC BY-NC-SA 4.0 (attribution, not for commercial use,
 Cite Deitsch et al. 2021, 'Segmentation of photovoltaic module cells in uncalibrated electroluminescence
 images'."""
 GRADES = ("functional", "possibly defective", "likely defective", "defective")
+TASKS = (classification("defect", len(GRADES)), segmentation("dark", 2))
+"""The tasks that are trained."""
 """Defect probabilities 0, 1/3, 2/3 and 1."""
 
 _WINDOW = 41  # pixels of the full image: more than a busbar is wide, less than busbars lie apart
@@ -76,7 +78,7 @@ def elpv(
         splits["train"],
         splits["val"],
         splits["test"],
-        tasks=(classification("defect", len(GRADES)), segmentation("dark", 2)),
+        tasks=TASKS,
         unseen_tasks=(binary("polycrystalline"),),
     )
 

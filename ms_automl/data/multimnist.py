@@ -14,6 +14,8 @@ from ms_automl.errors import ConfigError
 from ms_automl.tasks import binary, classification, segmentation
 
 INK = ("background", "left", "right", "both")
+TASKS = (classification("left", 10), classification("right", 10), segmentation("ink", len(INK)))
+"""The tasks that are trained."""
 
 _CANVAS = 36
 _DIGIT = 28
@@ -53,7 +55,7 @@ def multimnist(
         splits["train"],
         splits["val"],
         splits["test"],
-        tasks=(classification("left", 10), classification("right", 10), segmentation("ink", len(INK))),
+        tasks=TASKS,
         unseen_tasks=(binary("sum_at_least_10"),),
     )
 

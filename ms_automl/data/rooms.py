@@ -16,6 +16,8 @@ from ms_automl.errors import ConfigError
 from ms_automl.tasks import classification, depth, edges, normals, segmentation
 
 CLASSES = ("floor", "wall", "ceiling", "box", "ball")
+TASKS = (segmentation("segmentation", len(CLASSES)), depth(), normals())
+"""The tasks that are trained."""
 
 _VERSION = 1
 _RENDERING_SEED = 20_240_229
@@ -68,7 +70,7 @@ def rooms(
         _split(pool, train_part),
         _split(pool, val_part),
         _split(pool, test_part),
-        tasks=(segmentation("segmentation", len(CLASSES)), depth(), normals()),
+        tasks=TASKS,
         unseen_tasks=(edges(), classification("count", BOXES + BALLS + 1)),
     )
 
