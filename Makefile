@@ -45,7 +45,7 @@ lint: install ## Format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: install ## The tables of README.md, docs/ and benchmarks/RESULTS.md, from what is committed of runs
+docs: install ## The tables of README.md, docs/ and benchmarks/, from what is committed of runs
 	$(BIN)/python benchmarks/documents.py
 	$(BIN)/python -m benchmarks.reliability --table
 

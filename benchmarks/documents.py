@@ -1,4 +1,4 @@
-"""Tables of README.md, docs/ and benchmarks/RESULTS.md, written between markers from what is committed of runs.
+"""Tables of README.md, docs/ and benchmarks/*.md, written between markers from what is committed of runs.
 
     python benchmarks/documents.py
     python benchmarks/documents.py --take comparisons/mine --name rooms
@@ -13,25 +13,18 @@ import argparse
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from field_tables import each, headline, one_training, searches, table
 from rows import Row, read_rows
-from tables import META, TUNING_SEEDS, at_targets, filled, read_all, selected, signed_spread, spread, verdict
+from tables import filled, signed_spread, spread, verdict
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ROOT / "docs" / "results"
-VERDICT = {
-    META: "`meta`: λ learned while training",
-    "prune-taylor": "`prune-taylor`: pruning without λ, best of",
-    "optuna per_stage": "`optuna`, a λ per stage, best of",
-    "optuna per_layer": "`optuna`, best of",
-    "random per_layer": "`random`, best of",
-    "dense-reg": "`dense-reg`: the best regularised dense network of",
-}
 QUICK = {
     "dense": "the reference",
     "fixed": "the λ of the preset",
@@ -93,24 +86,6 @@ def take(comparison: Path, folder: Path) -> None:
     record = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
     kept = {name: record[name] for name in ("config", "versions", "git_revision", "cpu", "machine")}
     (folder / "run.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def at_price_one(preset: str) -> str:
-    """What each arm of the verdict ends with, and how far the meta-learner is below it."""
-    trials = read_all(HERE / "runs" / preset)
-    trials = trials[(trials["seed"] < TUNING_SEEDS) & (trials["objective_kind"] == "tradeoff")]
-    chosen, passes = selected(trials), trials.groupby(["arm", "seed"])["passes"].sum()
-    tested = {arm: own.set_index("seed")["J test"] for arm, own in chosen.groupby("arm")}
-    header = ["arm", "trainings", "J on test (95 %)", "`meta` less it (95 %)"]
-    header += ["Δm on test (%)", "zeros (%)", "passes"]
-    rows = []
-    for arm, own in sorted(chosen.groupby("arm"), key=lambda pair: pair[1]["J test"].mean()):
-        gap = (tested[META] - tested[arm]).dropna().to_numpy()
-        row = [VERDICT[str(arm)], own["budget"].iloc[0], spread(tested[arm].to_numpy())]
-        row += ["" if arm == META else signed_spread(gap, 3)]
-        row += [f"{own['delta_m'].mean():+.1f}".replace("-", "−"), f"{own['zeros'].mean():.0f}"]
-        rows.append([*row, f"{passes[arm].loc[own['seed']].mean() / 1e3:.0f} k"])
-    return table(header, rows)
 
 
 def quick() -> str:
@@ -285,16 +260,9 @@ def served() -> str:
     )
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Rows of cells in Markdown, the first column to the left."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
-        "rooms": partial(at_price_one, "rooms"),
-        "multimnist": partial(at_price_one, "multimnist"),
+        "field": partial(headline, "rooms"),
         "quick": quick,
     },
     "docs/sparsifier.md": {"overhead": overhead, "defaults": defaults, "optimizers": optimizers},
@@ -307,9 +275,11 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/method.md": {"estimators": directions, "levels": levels},
     "benchmarks/RESULTS.md": {
+        "one_training": partial(each, one_training),
+        "searches": partial(each, searches),
+    },
+    "benchmarks/HISTORY.md": {
         "verdict": partial(verdict, HERE / "runs"),
-        "field": partial(verdict, HERE / "field"),
-        "targets": partial(at_targets, HERE / "targets"),
         "estimators": accuracy,
         "levels": levels,
     },

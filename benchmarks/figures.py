@@ -5,7 +5,8 @@
 λ by layer over the sparsifying phase and the pattern of zeros come from one seed of the meta-learner, the pattern
 beside the arms that search. The third figure has every meta run of the preset: the rise of the loss at the
 end as each report before the freeze foretells it (by the model of docs/method.md), against the one that came. The
-last has all seeds: what each arm has to show as its budget is spent, and loss against sparsity of all its trials.
+fourth has all seeds: what each arm has to show as its budget is spent, and loss against sparsity of its trials.
+The last, where the preset has rows in benchmarks/field, how far above `meta` every rival of one training ends.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from field_tables import PRICED, less_meta, outcomes, presets, ranked, short
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from tables import META, TUNING_SEEDS
 
 from analysis.plots.style import BLACK, BLUE, GREEN, GREY, LOOK, SKY, VERMILION, WIDTH, Style
+from analysis.statistics.intervals import interval
+from analysis.statistics.paired import NO_WORSE
 from ms_automl.meta.level import PricedLevel
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "docs" / "figures"
-TUNING_SEEDS = 1000
 VERDICT = {
     ("meta", "per_layer"): Style(VERMILION, "o"),
     ("prune-taylor", "per_layer"): Style(GREEN, "^"),
@@ -55,6 +60,8 @@ def main() -> None:
         save(pattern(chosen, chosen["meta"]["schedule"]["layers"]), args.out / f"{args.preset}-pattern")
         save(rise(rows), args.out / f"{args.preset}-rise")
         save(verdict(rows), args.out / f"{args.preset}-verdict")
+        if args.preset in presets():
+            save(field(outcomes(args.preset)), args.out / f"{args.preset}-field")
 
 
 def best(rows: list[Row], arm: str, seed: int) -> Row:
@@ -173,6 +180,29 @@ def verdict(rows: list[Row]) -> Figure:
     right.set_xlabel("parameter sparsity, %")
     right.set_ylabel("Δm on test, %")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def field(columns: dict[str, pd.DataFrame]) -> Figure:
+    """J on test less that of `meta`, by rival and column of the table: every seed, their mean and its interval."""
+    told = pd.concat([part for name, part in columns.items() if name != PRICED])["arm"].unique()
+    arms = [arm for arm in ranked(columns) if arm != META and arm in told][::-1]
+    figure = Figure(figsize=(2 * WIDTH, 1.4 + 0.27 * len(arms)), layout="constrained")
+    for axes, (name, part) in zip(figure.subplots(1, len(columns), sharey=True), columns.items(), strict=True):
+        axes.axvspan(-NO_WORSE, NO_WORSE, color="#EFEFEF", linewidth=0)
+        axes.axvline(0, color=VERMILION, linewidth=1.2)
+        for place, arm in enumerate(arms):
+            gaps = less_meta(part, arm)
+            if len(gaps):
+                axes.plot(gaps, [place] * len(gaps), "o", color=GREY, markersize=3, alpha=0.6)
+                axes.plot(interval(gaps), [place] * 2, color=BLUE, linewidth=1.6)
+                axes.plot(gaps.mean(), place, "s", color=BLUE, markersize=4.5)
+        axes.set_title(name if name == PRICED else f"{name} zeros", fontsize=10)
+        axes.set_yticks(range(len(arms)), [short(arm) for arm in arms])
+        axes.grid(True, axis="x")
+    figure.supxlabel(
+        "J on test, less that of meta (right of the line: meta is better; grey: within .02)", fontsize=10
+    )
     return figure
 
 

@@ -16,7 +16,7 @@ process:
 
 In the first three MLflow's writes are made and counted, by a client that keeps nothing, in the driver's own time:
 at the rate that `store` measures, 10,000 trials would take hours. Its lines extrapolate, and say so.
-benchmarks/RESULTS.md has what was measured.
+benchmarks/SPEED.md has what was measured.
 """
 
 from __future__ import annotations

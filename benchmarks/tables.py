@@ -1,4 +1,4 @@
-"""Tables of the verdict's runs, written between markers into benchmarks/RESULTS.md.
+"""Tables of the verdict's runs, written between markers into benchmarks/HISTORY.md.
 
     python benchmarks/tables.py
 
@@ -40,7 +40,7 @@ def main() -> None:
     """Write the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=HERE / "runs")
-    parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
+    parser.add_argument("--results", type=Path, default=HERE / "HISTORY.md")
     args = parser.parse_args()
     text = args.results.read_text(encoding="utf-8")
     args.results.write_text(filled(text, "verdict", verdict(args.runs)), encoding="utf-8")
@@ -237,50 +237,6 @@ def matched(trials: pd.DataFrame) -> list[str]:
             )
         lines.append("")
     return lines
-
-
-def at_targets(runs: Path) -> str:
-    """Every arm of one training at every target and at price 1: test J, and less that of `meta` on its seeds.
-
-    At price 1 `meta` learns its level in one training; of the others it is the best by validation of those at the
-    targets.
-    """
-    parts = []
-    for folder in sorted(path for path in runs.iterdir() if path.is_dir()):
-        trials = read_all(folder)
-        columns = {
-            f"{100 * float(kind.partition(':')[2]):.0f} %": selected(trials[trials["objective_kind"] == kind])
-            for kind in sorted(trials["objective_kind"].unique())
-            if kind.startswith("target")
-        } | {"price 1": _priced(trials)}
-        means = pd.concat(columns.values()).groupby("arm")["J test"].mean()
-        lines = [
-            f"| {folder.name}, seeds {_range(trials['seed'])} |"
-            + "".join(f" {name} | less `meta` |" for name in columns),
-            "| :-- |" + " --: | --: |" * len(columns),
-        ]
-        for arm in means.sort_values().index:
-            cells = []
-            for part in columns.values():
-                own = part[part["arm"] == arm].set_index("seed")["J test"]
-                gap = (own - part[part["arm"] == META].set_index("seed")["J test"]).dropna().to_numpy()
-                cells += [f"{own.mean():.3f}" if len(own) else "–", "" if arm == META else signed_spread(gap, 3)]
-            lines.append(f"| `{arm.removesuffix(' per_layer')}` | {' | '.join(cells)} |")
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
-
-
-def _priced(trials: pd.DataFrame) -> pd.DataFrame:
-    """J at price 1 of each arm and seed, the best by validation."""
-    density = (1 - trials["zeros"] / 100) * trials["objective_kind"].str.startswith("target")
-    priced = trials.assign(**{name: trials[name] + density for name in ("J", "J test")})
-    own = (priced["arm"] == META) & priced["objective_kind"].str.startswith("target")
-    priced = priced[~own]
-    return priced.loc[priced.groupby(["arm", "seed"])["J"].idxmin()]
-
-
-def _range(seeds: pd.Series) -> str:
-    return f"{seeds.min()} to {seeds.max()}" if seeds.nunique() > 1 else str(seeds.min())
 
 
 def _of(number: int, all_: int) -> str:

@@ -10,7 +10,7 @@ from ms_automl.errors import STRICT, require
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """Settings of a learner; the defaults follow from benchmarks/RESULTS.md.
+    """Settings of a learner; the defaults follow from benchmarks/HISTORY.md.
 
     Attributes:
         learner: a key of :data:`~ms_automl.meta.learners.LEARNERS`.

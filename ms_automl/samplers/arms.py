@@ -67,7 +67,7 @@ _META = Suggestion("meta_sparsity", {}, {})
 _DENSE, _ALONE, _MTML, _FACTORS = (
     Suggestion(method, {}, {}) for method in ("dense", "single_task", "mtml", "overparam")
 )
-# The estimator, and its γ, that was the best of those tried (benchmarks/RESULTS.md).
+# The estimator, and its γ, that was the best of those tried (benchmarks/HISTORY.md).
 _FORWARD = {"learner": "forward", "decay": 0.99}
 _BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "per_layer"}, {})
 _ONE_BY_GRADIENT = Suggestion("meta_sparsity", {"learning": _FORWARD, "space": "scalar"}, {})

@@ -54,7 +54,7 @@ def test_a_verdict_that_was_stopped_goes_on_where_it_was_and_its_tables_follow(t
     assert other.returncode == 0, other.stderr
     assert {row["label"] for row in rows(cut)} >= {"dense/training.lr=0.01"}  # its own dense reference
 
-    results = tmp_path / "RESULTS.md"
+    results = tmp_path / "HISTORY.md"
     results.write_text("before\n<!-- verdict: begin -->\nold\n<!-- verdict: end -->\nafter\n")
     table = run("tables.py", "--runs", whole, "--results", results)
     assert table.returncode == 0, table.stderr

@@ -1,4 +1,4 @@
-"""The tables of README.md, docs/ and benchmarks/RESULTS.md say what is committed of runs (`make docs`)."""
+"""The tables of README.md, docs/ and benchmarks/ say what is committed of runs (`make docs`)."""
 
 import importlib
 import json
@@ -11,7 +11,10 @@ import pytest
 from benchmarks.reliability import TABLE, known, table
 
 ROOT = Path(__file__).parents[2]
-WITH_TABLES = ("README.md", "docs/method.md", "docs/networks.md", "docs/sparsifier.md", "benchmarks/RESULTS.md")
+WITH_TABLES = (
+    *("README.md", "docs/method.md", "docs/networks.md", "docs/sparsifier.md"),
+    *("benchmarks/RESULTS.md", "benchmarks/HISTORY.md"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def documents():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         yield importlib.import_module("documents")
-        for name in ("documents", "rows", "tables"):
+        for name in ("documents", "field_tables", "rows", "tables"):
             del sys.modules[name]
 
 
@@ -31,7 +34,7 @@ def test_written_again_a_document_is_what_it_was(documents, name):
 
 def test_every_region_is_written_by_somebody(documents):
     marked = {}
-    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "RESULTS.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")):
         if names := re.findall(r"<!-- (\w+): begin -->", path.read_text(encoding="utf-8")):
             marked[str(path.relative_to(ROOT))] = set(names)
     assert marked == {name: set(regions) for name, regions in documents.DOCUMENTS.items()}
@@ -47,7 +50,7 @@ def test_a_figure_that_was_changed_by_hand_is_put_right(documents):
 
 
 def test_a_region_without_its_markers_is_an_error(documents):
-    with pytest.raises(SystemExit, match="rooms: begin"):
+    with pytest.raises(SystemExit, match="field: begin"):
         documents.written("README.md", "a text without regions")
 
 
@@ -66,3 +69,28 @@ def test_what_is_taken_of_a_comparison_names_no_place(documents, tmp_path):
 
 def test_the_page_of_faults_is_that_of_its_rows():
     assert table(known()) == TABLE.read_text(encoding="utf-8"), "python -m benchmarks.reliability --table"
+
+
+def written_pages():
+    return [
+        *(path for folder in ("docs", "benchmarks", "clusters") for path in (ROOT / folder).rglob("*.md")),
+        *ROOT.glob("*.md"),
+    ]
+
+
+@pytest.mark.parametrize("page", written_pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"\w+:", target):
+            continue  # somebody else's page
+        name, _, place = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{target} is not there"
+        if place:
+            assert place in anchors(file), f"{target}: no such heading"
+
+
+def anchors(page):
+    """What headings are linked by: small letters, hyphens for spaces, no other signs."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
