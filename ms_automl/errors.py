@@ -41,6 +41,18 @@ class DivergenceError(MsAutomlError):
     """A loss became NaN or infinite: the trial ends, the comparison goes on."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line: one of ours by itself, somebody else's with its kind.
+
+    >>> first_line(DataError("no images: check the folder")), first_line(KeyError("left"))
+    ('no images: check the folder', "KeyError: 'left'")
+    """
+    line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MsAutomlError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     """Build the error for a name that is not in its table; it lists the names that are.
 

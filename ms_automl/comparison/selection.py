@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ms_automl.comparison.run import Run, Trial
 from ms_automl.data import MultiTaskData
-from ms_automl.errors import MsAutomlError
+from ms_automl.errors import first_line
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.archive import build, load, read_architecture
 from ms_automl.models.profile import latencies, size_of
@@ -77,12 +77,6 @@ def compacted(model: Path, grouping: str, images: Tensor) -> Compacted:
         return Compacted(small, macs[0] / macs[1], timed["compact"].ratio.median)
     except Exception as error:  # a stranger's network may do anything, and this is one figure of many
         return Compacted(network, why=first_line(error))
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line: ours by itself, another's with its kind."""
-    line = (str(error).splitlines() or [""])[0]
-    return line if isinstance(error, MsAutomlError) else f"{type(error).__name__}: {line}"
 
 
 def dense_rivals(model: Path, images: Tensor) -> dict[str, MultiTaskNet]:

@@ -24,14 +24,14 @@ from ms_automl.comparison.events import EARLIER, FILE, EventLog, TrialEvents, re
 from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.judge import reference_lines
 from ms_automl.comparison.run import Status
-from ms_automl.comparison.selection import best_of_each_arm, compacted, first_line, keep_best, real_images
+from ms_automl.comparison.selection import best_of_each_arm, compacted, keep_best, real_images
 from ms_automl.comparison.state import FORMAT
 from ms_automl.config import Config
 from ms_automl.driver.assembly import arm_names, assemble, check_batches, decided, look_at_data, trial_cost
 from ms_automl.environment.arguments import folder_there
 from ms_automl.environment.process import sigterm_kept, undisturbed
 from ms_automl.environment.provenance import cpu_name, git_revision, versions
-from ms_automl.errors import ConfigError, TrackingError
+from ms_automl.errors import ConfigError, TrackingError, first_line
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not

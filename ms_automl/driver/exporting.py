@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ms_automl.comparison.selection import dense_rivals, first_line
-from ms_automl.errors import NetworkError
+from ms_automl.comparison.selection import dense_rivals
+from ms_automl.errors import NetworkError, first_line
 from ms_automl.models import MultiTaskNet
 from ms_automl.models.archive import load, read_architecture, save_model
 from ms_automl.models.onnx_form import OnnxNetwork, to_onnx

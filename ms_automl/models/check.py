@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ms_automl.errors import NetworkError
-from ms_automl.models.copying import copied, first_line
+from ms_automl.errors import NetworkError, first_line
+from ms_automl.models.copying import copied
 from ms_automl.models.network import MultiTaskNet
 from ms_automl.models.penalised import NOTHING_TO_PENALISE, cheap, check_weights, find_penalised, tried
 from ms_automl.tasks import Task

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ms_automl.errors import NetworkError
+from ms_automl.errors import NetworkError, first_line
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,8 +39,3 @@ def channels_last(network: M) -> M:
         if tensor.ndim == 4:  # Module.to refuses what has five axes
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return network
-
-
-def first_line(error: Exception) -> str:
-    """Kind and message of an error of somebody else's."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]

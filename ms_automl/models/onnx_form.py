@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ms_automl.errors import NetworkError
+from ms_automl.errors import NetworkError, first_line
 from ms_automl.models.copying import copied
 from ms_automl.models.network import MultiTaskNet
 
@@ -65,7 +65,7 @@ def to_onnx(network: MultiTaskNet, image_shape: tuple[int, int, int]) -> onnx.Mo
                 verbose=False,
             )
     except Exception as error:  # its own kinds are many
-        raise NetworkError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
+        raise NetworkError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     assert program is not None
     model = program.model_proto
     _rename_outputs(model)
@@ -130,7 +130,3 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ms_automl.errors import NetworkError
-from ms_automl.models.copying import copied, first_line
+from ms_automl.errors import NetworkError, first_line
+from ms_automl.models.copying import copied
 from ms_automl.models.leaves import leaves
 from ms_automl.models.network import MultiTaskNet
 from ms_automl.models.overparam import FactoredConv2d

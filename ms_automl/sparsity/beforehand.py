@@ -11,9 +11,8 @@ from types import MappingProxyType
 
 import torch
 
-from ms_automl.errors import MsAutomlError
+from ms_automl.errors import first_line
 from ms_automl.models import MultiTaskNet, contract
-from ms_automl.models.copying import first_line
 from ms_automl.sparsity.compact import compact, leftovers, randomised
 from ms_automl.sparsity.equality import smaller
 from ms_automl.sparsity.groupings import build_groups
@@ -40,7 +39,7 @@ def why_not(network: MultiTaskNet, grouping: str, image_shape: tuple[int, int, i
             if time.monotonic() - began > SECONDS:
                 break
     except Exception as error:  # whatever a stranger's network does
-        return reason(error)
+        return first_line(error)
     return ""
 
 
@@ -74,8 +73,3 @@ def freed(
     zeros, stayed = sum(one.zeros for one in found), sum(one.stayed for one in found)
     # Where half of the groups leave no zero, one of them may be all that there is: then none can go.
     return groups.share * (1 - stayed / zeros if zeros else groups.most)
-
-
-def reason(error: Exception) -> str:
-    """What stood in the way, in one line."""
-    return first_line(error) if not isinstance(error, MsAutomlError) else (str(error).splitlines() or [""])[0]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ms_automl.errors import NetworkError
+from ms_automl.errors import NetworkError, first_line
 from ms_automl.models import MultiTaskNet
-from ms_automl.sparsity.beforehand import freed, reason
+from ms_automl.sparsity.beforehand import freed
 
 CANDIDATES = ("input_channel", "coupled")
 GAIN = 1.1
@@ -57,7 +57,7 @@ def choose(
         try:
             found[grouping] = freed(network, grouping, image_shape, kept)
         except Exception as error:  # whatever a stranger's network does
-            why[grouping] = reason(error)
+            why[grouping] = first_line(error)
             continue
         why[grouping] = _told(found[grouping])
         if grouping == first and GAIN * found[grouping] > 1:
@@ -80,7 +80,7 @@ def _asked(
     try:
         return Choice(grouping, _told(freed(network, grouping, image_shape, kept)))
     except Exception as error:  # whatever a stranger's network does
-        return Choice(grouping, reason(error), serves=False)
+        return Choice(grouping, first_line(error), serves=False)
 
 
 def _told(share: float) -> str:
