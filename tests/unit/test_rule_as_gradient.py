@@ -1,4 +1,4 @@
-"""What `waterfill` ranks by is a gradient in a λ of each group, followed to the edge (docs/method.md); in float64."""
+"""What `waterfill` ranks by is the gradient in a λ of each group, followed to the edge; in double precision."""
 
 import numpy as np
 import pytest
