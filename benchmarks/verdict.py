@@ -33,8 +33,6 @@ from ms_automl.tasks import Task
 
 RUNS = Path(__file__).parent / "runs"
 Row = dict[str, Any]
-TELLING = ("dense", "meta_sparsity")
-"""Methods whose course over training is kept: the figures of the method are drawn from it."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def trial(experiment: Experiment, stream: Stream, suggestion: Suggestion, dense:
     aside = ("sparsity/layer", "lambda/", "probe/", "step")
     return {
         "error": None,
-        "curve": curve if suggestion.method in TELLING else [],
+        "curve": curve,
         "metrics": {key: value for key, value in report.items() if not key.startswith(aside)},
         "zeros_by_layer": [v for k, v in report.items() if k.startswith("sparsity/layer/")],
         "density": report["density"],
