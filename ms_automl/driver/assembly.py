@@ -24,7 +24,7 @@ from ms_automl.driver.scheduler import PlannedPasses, Scheduler
 from ms_automl.environment.progress import shown
 from ms_automl.errors import BudgetError, ConfigError, DataError
 from ms_automl.samplers.arms import ARMS, REFERENCE
-from ms_automl.samplers.base import SamplerInputs
+from ms_automl.samplers.base import Sampler, SamplerInputs
 from ms_automl.training.constant import extremes
 
 
@@ -156,12 +156,16 @@ def assemble(
     tasks = experiment.data(config.first_seed).tasks
     comparison = Comparison(Judge(config.objective, tasks), runs, ledger, clock=clock)
     asked = experiment.asked
-    samplers = {
-        run.name: ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, asked, studies)) for run in runs
-    }
+
+    def make_sampler(run: Run, journal: Path | None = studies) -> Sampler:
+        return ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, asked, journal))
+
+    for run in runs:
+        if run.seed == config.first_seed:  # what an arm cannot do is said before anything trains
+            make_sampler(run, None)
     scheduler = Scheduler(
         comparison,
-        samplers,
+        make_sampler,
         planned or planned_passes(experiment),
         config.training.reports,
         config.budget.retrain,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ms_automl.comparison.run import Run, Start, Status, Suggestion, Trial
@@ -71,13 +72,25 @@ class RunProgress:
     that build on each other only one runs at a time.
     """
 
-    def __init__(self, run: Run, sampler: Sampler, comparison: Comparison, concurrency: int) -> None:
-        self.run, self.sampler, self.comparison = run, sampler, comparison
-        self.concurrency = 1 if sampler.sequential else concurrency
+    def __init__(
+        self, run: Run, make_sampler: Callable[[Run], Sampler], comparison: Comparison, concurrency: int
+    ) -> None:
+        self.run, self.make_sampler, self.comparison = run, make_sampler, comparison
+        self.trials_at_a_time = concurrency
         self.observations: list[Observation] = []  # what the sampler is given
         self.pending: deque[Pending] = deque()  # a last part of the trials
         self.failed = 0  # of those whose ends the sampler knows
         self.waiting: Suggestion | None = None  # for the checkpoint that it starts from, or for what others cost
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Made when it is first needed: by then the dense reference of its seed has ended."""
+        return self.make_sampler(self.run)
+
+    @property
+    def concurrency(self) -> int:
+        """How many of its trials run at a time."""
+        return 1 if self.sampler.sequential else self.trials_at_a_time
 
     @property
     def next_name(self) -> str:

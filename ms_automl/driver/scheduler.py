@@ -31,7 +31,7 @@ class Scheduler:
     def __init__(
         self,
         comparison: Comparison,
-        samplers: Mapping[str, Sampler],
+        make_sampler: Callable[[Run], Sampler],
         planned_passes: PlannedPasses,
         reports: int,
         retrain: int = 0,
@@ -42,8 +42,7 @@ class Scheduler:
         self.comparison, self.planned_passes, self.reports = comparison, planned_passes, reports
         self.retrain, self.retries, self.concurrency, self.models = retrain, retries, concurrency, models
         self.progress = {
-            name: RunProgress(run, samplers[name], comparison, concurrency)
-            for name, run in comparison.runs.items()
+            name: RunProgress(run, make_sampler, comparison, concurrency) for name, run in comparison.runs.items()
         }
         self.running: dict[str, Run] = {}  # by trial
         self.interrupted: list[Trial] = []

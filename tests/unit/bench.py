@@ -93,7 +93,10 @@ class Bench(Simulation):
         def planned(suggestion, seed):
             return cost(suggestion.method)
 
-        scheduler = Scheduler(self.state, samplers, planned, REPORTS, retrain, retries, at_a_time)
+        def made(run):
+            return samplers[run.name]
+
+        scheduler = Scheduler(self.state, made, planned, REPORTS, retrain, retries, at_a_time)
         scheduler.resume(done.ended, done.pending)
 
         def seconds(trial, passes, first):

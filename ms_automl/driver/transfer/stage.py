@@ -113,7 +113,7 @@ class Stage:
         self.comparison = Comparison(judge, [self.run], ledger, clock=clock)
         self.scheduler = Scheduler(
             self.comparison,
-            {NAME: Adaptations(new, before)},
+            lambda run: Adaptations(new, before),
             lambda suggestion, _: passes.get(Adaptation.of(suggestion.params["adaptation"]), {}),
             experiment.settings.reports,
             retries=experiment.config.resources.retries,
