@@ -40,7 +40,8 @@ def main() -> None:
     config = load_config(args.preset, settings=settings)
     experiment = Experiment(config)
     layers = experiment.layers(experiment.network(SEED))
-    start = (config.lambda_.low * config.lambda_.high) ** 0.5
+    bounds = experiment.bounds(None)  # the presets state them
+    start = (bounds.low * bounds.high) ** 0.5
     suggestions = {
         "dense": Suggestion("dense", {}, {}),
         "fixed": Suggestion(

@@ -25,6 +25,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config, load_config
 from ms_automl.environment.provenance import cpu_name, git_revision
+from ms_automl.meta.lambda_bounds import LambdaBounds
 from ms_automl.meta.objective import Objective, delta_m
 from ms_automl.meta.reference import Reference
 from ms_automl.samplers.arms import ARMS
@@ -101,7 +102,9 @@ def run(stream: Stream, path: Path) -> None:
     experiment = Experiment(stream.config)
     dense = reference(stream, path)
     arm = ARMS[stream.arm]
-    sampler = arm.sampler(SamplerInputs(stream.config, experiment.space(), stream.seed, experiment.asked))
+    bounds = experiment.bounds(LambdaBounds.of(dense["metrics"]))
+    given = SamplerInputs(stream.config, experiment.space(bounds), bounds, stream.seed, experiment.asked)
+    sampler = arm.sampler(given)
     known = rows(path, stream)
     trials = [
         observed(index, Suggestion(row["method"], {}, row["values"]), row) for index, row in enumerate(known)

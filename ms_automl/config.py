@@ -18,12 +18,15 @@ from pydantic_core import ErrorDetails
 
 from ms_automl.errors import ConfigError, require, unknown_name
 from ms_automl.meta import Objective
+from ms_automl.meta.lambda_bounds import DECADES, LambdaBounds
 from ms_automl.meta.settings import SETTINGS, AnySettings, WaterfillSettings
 from ms_automl.training import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
 
+AUTO = "auto"
+"""In the place of the section `lambda`: its bounds are measured."""
 DEFAULT_LEARNER = WaterfillSettings().learner
 
 
@@ -39,17 +42,36 @@ class FactorySection(_Section):
 
 
 class LambdaSection(_Section):
-    """Bounds of λ for every arm, the λ of the arm `fixed`, and the sweep that both come from."""
+    """Bounds of λ for every arm, the λ of the arm `fixed`, and where they come from, each where it is stated.
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
-    fixed: float = Field(ge=0)
+    Without either bound (``auto``) both follow from the dense reference of each seed; where one is stated, the
+    other lies two decades from it.
+    """
+
+    low: float | None = Field(None, gt=0)
+    high: float | None = Field(None, gt=0)
+    fixed: float | None = Field(None, ge=0)
     source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        return {} if values == AUTO else values
 
     @model_validator(mode="after")
     def _ordered(self) -> LambdaSection:
-        require({"low < high": self.low < self.high}, self)
+        if self.low is not None and self.high is not None:
+            require({"low < high": self.low < self.high}, self)
         return self
+
+    @property
+    def stated(self) -> LambdaBounds | None:
+        """The bounds where either is stated."""
+        if self.low is None and self.high is None:
+            return None
+        ratio = 10**DECADES
+        low = self.low if self.low is not None else self.high / ratio  # type: ignore[operator]
+        return LambdaBounds(low, self.high if self.high is not None else low * ratio)
 
 
 class BudgetSection(_Section):
@@ -104,7 +126,7 @@ class Config(_Section):
     data: FactorySection
     network: FactorySection = FactorySection(factory="small_resnet")
     training: TrainingSettings = TrainingSettings()
-    lambda_: LambdaSection = Field(alias="lambda")
+    lambda_: LambdaSection = Field(LambdaSection(), alias="lambda")
     meta: AnySettings = Field(WaterfillSettings(), discriminator="learner")
     budget: BudgetSection = BudgetSection()
     resources: ResourcesSection = ResourcesSection()
@@ -122,7 +144,10 @@ class Config(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON values, in the form that a preset has."""
-        return self.model_dump(mode="json", by_alias=True)
+        values = self.model_dump(mode="json", by_alias=True)
+        if self.lambda_ == LambdaSection():
+            values["lambda"] = AUTO
+        return values
 
 
 def presets() -> list[str]:
@@ -162,12 +187,14 @@ def preset_values(preset: str) -> dict[str, Any]:
 def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str]) -> Config:
     """A whole configuration, as :meth:`Config.to_dict` gives it, with what the command line says."""
     values = copy.deepcopy(values)
+    if values.get("lambda") == AUTO:
+        values["lambda"] = {}
     if seeds is not None:
         values["seeds"] = seeds
-    for section in ("data", "network"):  # its own arguments, never the preset's
+    for section in ("data", "network"):  # its own arguments and bounds of λ, never the preset's
         factories = [setting for setting in settings if setting.startswith(f"{section}.factory=")]
         if factories and factories[-1].partition("=")[2] != values.get(section, {}).get("factory"):
-            values[section] = {"args": {}}
+            values |= {section: {"args": {}}, "lambda": {}}
     for setting in settings:
         _apply(values, setting)
     return parse(values)
@@ -215,6 +242,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string; nobody who types it means one
         with suppress(ValueError):
             value = float(value)
+    if (key, value) == ("lambda", AUTO):
+        value = {}
     if key == "preset":
         raise ConfigError("--set preset: the preset is what settings change; name it by --preset")
     place(values, key, value)

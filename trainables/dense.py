@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 
 from ms_automl.data import MultiTaskData
+from ms_automl.meta.meter import Meter
 from ms_automl.models import MultiTaskNet
+from ms_automl.sparsity import PROX_METRICS
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings, constant_losses
 
 
@@ -20,8 +22,9 @@ class Dense:
         settings: length, optimiser and phases.
         seed: of the data order.
         probe: whether it is the reference of others: each report has the probe's losses, which a learner of λ
-            compares its own with, and those of the best constant predictions, ``<split>/<task>/constant``; the
-            last one also the standard errors of its losses.
+            compares its own with, those of the best constant predictions, ``<split>/<task>/constant``, and what
+            bounds of λ follow from (:class:`~ms_automl.meta.meter.Meter`); the last one also the standard
+            errors of its losses.
         weight_decay: in the place of the settings'.
     """
 
@@ -40,6 +43,10 @@ class Dense:
         self.loop = TrainingLoop(data, network, settings, seed)
         self.probe = probe
         self.loop.errors = probe
+        groups, metric = self.loop.sparsifier.groups, PROX_METRICS[settings.prox_metric]
+        self.meter = Meter(groups, lambda: metric(self.loop.optimizer, groups))
+        if probe:
+            self.loop.sparsifier.rule = self.meter
         self.cost = self.loop.cost
 
     @property
@@ -54,7 +61,7 @@ class Dense:
             return metrics
         # As with the losses themselves, what the test split says is said at the end.
         known = {key: value for key, value in self._constants.items() if self.done or not key.startswith("test/")}
-        return metrics | self.loop.probe() | known
+        return metrics | self.loop.probe() | known | self.meter.metrics()
 
     @cached_property
     def _constants(self) -> Metrics:

@@ -15,7 +15,9 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.config import Config
 from ms_automl.data import MultiTaskData, on_device
 from ms_automl.data.factories import OWN, build_data
+from ms_automl.errors import ConfigError
 from ms_automl.meta import LambdaSchedule, Objective, Reference
+from ms_automl.meta.lambda_bounds import LambdaBounds
 from ms_automl.meta.learners import of_penalised
 from ms_automl.meta.settings import SETTINGS
 from ms_automl.models import MultiTaskNet, check_network, flops_of_a_sample, head_specs
@@ -52,9 +54,9 @@ class Experiment:
         check_network(network, data.image_shape, data.tasks)
         return network
 
-    def space(self) -> Space:
+    def space(self, bounds: LambdaBounds) -> Space:
         """What λ may be, over the layers of the network."""
-        return SPACES[self.config.space](self._first_groups.names, self.bounds)
+        return SPACES[self.config.space](self._first_groups.names, (bounds.low, bounds.high))
 
     def layers(self, network: MultiTaskNet) -> tuple[str, ...]:
         """What has a λ of its own, by name: layers, or streams of coupled channels."""
@@ -102,8 +104,9 @@ class Experiment:
         if "reference" in arguments_of(build):
             assert reference is not None
             layers, space = self.layers(network), params.pop("space", self.config.space)
-            params = self._learning(params) | {"reference": reference, "bounds": self.bounds}
-            params["ties"] = SPACES[space](layers, self.bounds).ties(layers)
+            bounds = self.bounds(reference.bounds)
+            params = self._learning(params) | {"reference": reference, "bounds": (bounds.low, bounds.high)}
+            params["ties"] = SPACES[space](layers, params["bounds"]).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
         seed = seed if training_seed is None else training_seed
@@ -116,14 +119,22 @@ class Experiment:
         given = {key: value for key, value in suggestion.params.items() if key in takes}
         if "learning" in takes:
             space = suggestion.params.get("space", self.config.space)
-            lambdas = len(SPACES[space](self._first_groups.names, self.bounds).parameters)
+            lambdas = len(SPACES[space](self._first_groups.names, (1.0, 1.0)).parameters)
             given = self._learning(suggestion.params) | {"lambdas": lambdas}
         return planned_cost(self.data(seed), self.config.training, **given).by_kind()
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """(low, high) of λ."""
-        return self.config.lambda_.low, self.config.lambda_.high
+    def bounds(self, measured: LambdaBounds | None) -> LambdaBounds:
+        """The bounds of λ: those that the configuration states, else those that the dense reference has measured.
+
+        Raises:
+            ConfigError: where there are neither.
+        """
+        found = self.config.lambda_.stated or measured
+        if found is None:
+            raise ConfigError(
+                "the dense reference has measured no bounds of λ: set lambda.low and lambda.high, or begin anew"
+            )
+        return found
 
     def _learning(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """What λ is learned for, and how: as a suggestion says, and where it does not, as the configuration does.

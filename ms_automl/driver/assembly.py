@@ -23,9 +23,15 @@ from ms_automl.data import MultiTaskData, inspect
 from ms_automl.driver.scheduler import PlannedPasses, Scheduler
 from ms_automl.environment.progress import shown
 from ms_automl.errors import BudgetError, ConfigError, DataError
+from ms_automl.meta.lambda_bounds import LambdaBounds
 from ms_automl.samplers.arms import ARMS, REFERENCE
 from ms_automl.samplers.base import Sampler, SamplerInputs
 from ms_automl.training.constant import extremes
+
+MEASURED = {"bounds/step": 0.2, "bounds/shrink": 0.05}
+"""What a dense training by Adam would measure, about."""
+ANY = LambdaBounds.measured(*MEASURED.values())
+"""Bounds of λ where it does not matter which."""
 
 
 def check_batches(config: Config, data: MultiTaskData) -> None:
@@ -148,7 +154,7 @@ def assemble(
     Raises:
         BudgetError: where an arm cannot have its first result.
     """
-    config, unit, space = experiment.config, experiment.unit(), experiment.space()
+    config, unit = experiment.config, experiment.unit()
     runs = _runs(experiment)
     limits = {run.name: run.limit for run in runs} if unit.planned else {}
     done = replayed or Replay()
@@ -157,12 +163,20 @@ def assemble(
     comparison = Comparison(Judge(config.objective, tasks), runs, ledger, clock=clock)
     asked = experiment.asked
 
-    def make_sampler(run: Run, journal: Path | None = studies) -> Sampler:
-        return ARMS[run.arm].sampler(SamplerInputs(config, space, run.seed, asked, journal))
+    def sampler(run: Run, measured: LambdaBounds | None, journal: Path | None) -> Sampler:
+        bounds = experiment.bounds(measured)
+        return ARMS[run.arm].sampler(
+            SamplerInputs(config, experiment.space(bounds), bounds, run.seed, asked, journal)
+        )
+
+    def make_sampler(run: Run) -> Sampler:
+        reference = comparison.judge.reference(run.seed)
+        # The dense reference's own sampler asks for no λ.
+        return sampler(run, ANY if reference is None else reference.bounds, studies)
 
     for run in runs:
         if run.seed == config.first_seed:  # what an arm cannot do is said before anything trains
-            make_sampler(run, None)
+            sampler(run, ANY, None)
     scheduler = Scheduler(
         comparison,
         make_sampler,

@@ -32,6 +32,7 @@ from ms_automl.environment.arguments import folder_there
 from ms_automl.environment.process import sigterm_kept, undisturbed
 from ms_automl.environment.provenance import cpu_name, git_revision, versions
 from ms_automl.errors import ConfigError, TrackingError, first_line
+from ms_automl.meta.lambda_bounds import LambdaBounds
 from ms_automl.models.onnx_form import to_onnx
 from ms_automl.samplers.arms import REFERENCE, check_names
 from ms_automl.sparsity.beforehand import why_not
@@ -304,7 +305,11 @@ class _Comparing:
         }
         dense = {seed: trial.metrics for seed, trial in comparison.judge.references.items()}
         warnings = reference_lines(comparison.judge.tasks, dense)
-        self.content |= {"measured": measured, "warnings": warnings, "rows": comparison.rows()}
+        bounds = (
+            {} if self.experiment.config.lambda_.stated else {seed: LambdaBounds.of(dense[seed]) for seed in dense}
+        )
+        found = {str(seed): [each.low, each.high] for seed, each in bounds.items() if each is not None}
+        self.content |= {"measured": measured, "warnings": warnings, "bounds": found, "rows": comparison.rows()}
         write_json(self.out / "comparison.json", self.content)
         tracker.finish(self.content, measured, status)
         lacks = tracker.writer.lost or ""

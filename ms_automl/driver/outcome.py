@@ -56,6 +56,10 @@ def _lines(ended: Ended) -> Iterator[str]:
     most = config["resources"]["concurrency_per_run"]
     if most > 1:
         yield f"{most} trials of an arm and seed at a time: samplers knew the results of {most - 1} fewer."
+    if bounds := ended.content["bounds"]:
+        each = [f"{low:.3g} to {high:.3g}" for low, high in bounds.values()]
+        whose = "that of each seed" if len(each) > 1 else "the dense reference"
+        yield f"λ from {', '.join(each)}, as {whose} measured."
     searcher = sum(row["searcher_seconds"] for row in ended.content["rows"])
     yield f"samplers took {searcher:.2f} s, logging {measured['cost/logging_seconds']:.1f} s"
     seeds = config["seeds"]

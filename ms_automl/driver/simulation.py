@@ -19,7 +19,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.registry import METHODS
 from ms_automl.comparison.run import Report, Status, Suggestion, Trial
 from ms_automl.comparison.state import Comparison
-from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.driver.assembly import ANY, MEASURED, assemble, planned_passes
 from ms_automl.driver.progress import suggestion_of
 from ms_automl.driver.scheduler import Scheduler
 from ms_automl.meta import LambdaSchedule
@@ -58,7 +58,7 @@ class Script:
     def __init__(self, experiment: Experiment, plan: Callable[[Suggestion], Passes]) -> None:
         seed = experiment.config.first_seed
         self.settings, self.data = experiment.config.training, experiment.data(seed)
-        self.layers, self.bounds = experiment.layers(experiment.network(seed)), experiment.bounds
+        self.layers, self.bounds = experiment.layers(experiment.network(seed)), experiment.bounds(ANY)
         self.plan = plan
 
     def passes(self, trial: Trial, interval: int) -> dict[str, float]:
@@ -97,6 +97,7 @@ class Script:
                 metrics |= {f"{split}/{task.name}/{name}": 1 / (1 + loss) for name in task.metrics}
                 metrics[f"{split}/{task.name}/loss"] = loss
                 if trial.params.get("probe"):
+                    metrics |= MEASURED
                     metrics |= {f"{split}/{task.name}/constant": CONSTANT, f"probe/{task.name}/loss": loss}
                     if step == settings.steps:
                         metrics[f"{split}/{task.name}/loss_error"] = 0.0
@@ -104,7 +105,7 @@ class Script:
 
     def _zeros(self, trial: Trial) -> dict[str, float]:
         """Share of each layer's groups that a whole trial takes away."""
-        low, high = map(math.log, self.bounds)
+        low, high = math.log(self.bounds.low), math.log(self.bounds.high)
         schedule = trial.params.get("schedule")
         if METHODS[trial.method].learns_lambda:
             return dict.fromkeys(self.layers, 0.5)
@@ -115,7 +116,7 @@ class Script:
 
     def learned(self) -> dict[str, Any]:
         """The λ that a trial that learns it ends with."""
-        value = self.bounds[0] ** 0.25 * self.bounds[1] ** 0.75
+        value = self.bounds.low**0.25 * self.bounds.high**0.75
         return LambdaSchedule.constant(dict.fromkeys(self.layers, value)).to_dict()
 
 

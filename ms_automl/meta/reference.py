@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ms_automl.errors import ConfigError
+from ms_automl.meta.lambda_bounds import LambdaBounds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,7 @@ class Reference:
         scale: of the relative loss.
         unlearned: tasks on which dense is no better than the constant prediction, on the validation split or on
             this one: a span within the error of its measurement is no unit.
+        bounds: of λ, as far as this training tells; None where it did not measure them.
     """
 
     losses: Losses
@@ -70,6 +72,7 @@ class Reference:
     constants: Losses | None = None
     scale: Scale = "ratio"
     unlearned: Collection[str] = frozenset()
+    bounds: LambdaBounds | None = None
 
     def __post_init__(self) -> None:
         if self.scale == "skill" and self.constants is None:
@@ -99,7 +102,8 @@ class Reference:
         unlearned = frozenset(
             task for task in tasks if not (learned(metrics, task) and learned(metrics, task, split))
         )
-        return cls(losses, course, constants if len(constants) == len(losses) else None, scale, unlearned)
+        known = constants if len(constants) == len(losses) else None
+        return cls(losses, course, known, scale, unlearned, LambdaBounds.of(metrics))
 
     @property
     def trouble(self) -> str | None:

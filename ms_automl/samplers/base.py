@@ -19,6 +19,7 @@ from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.comparison.run import Start, Suggestion
 from ms_automl.config import Config
 from ms_automl.meta import LambdaSchedule, Objective
+from ms_automl.meta.lambda_bounds import LambdaBounds
 
 
 class Answer(enum.Enum):
@@ -65,9 +66,16 @@ class SamplerInputs:
 
     config: Config
     space: Space  # what λ may be
+    bounds: LambdaBounds  # of λ
     seed: int
     asked: Objective  # the configuration's, in terms of the penalised weights
     journal: Path | None = None  # file that Optuna's studies are kept in; None keeps none
+
+    @property
+    def fixed(self) -> float:
+        """The λ that is tried once: the configuration's, where it states one."""
+        stated = self.config.lambda_.fixed
+        return self.bounds.fixed if stated is None else stated
 
 
 class Sampler(ABC):

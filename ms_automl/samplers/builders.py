@@ -46,7 +46,7 @@ def _constant(given: SamplerInputs, value: float, **params: bool | str) -> Sugge
 def _dense_regularised(given: SamplerInputs) -> Sampler:
     """Dense trainings at several weight decays, and at small λ whose zeros are not frozen."""
     decays = [Suggestion("dense", {"weight_decay": decay}, {"weight_decay": decay}) for decay in WEIGHT_DECAYS]
-    low, high = given.config.lambda_.low, given.config.lambda_.high
+    low, high = given.bounds.low, given.bounds.high
     values = [low * (high / low) ** (index / (2 * (REGULARISING - 1))) for index in range(REGULARISING)]
     return ListedTrials([*decays, *(_constant(given, value, freeze=False) for value in values)])
 
@@ -157,23 +157,21 @@ def _d_gating(given: SamplerInputs, *, tuned: bool = False) -> Sampler:
     def render(values: dict[str, float]) -> Suggestion:
         return Suggestion("rival", {"rule": "d-gating", "lambda_": values["lambda"]} | told, values)
 
-    bounds = given.config.lambda_
     if not tuned:
-        return ListedTrials([render({"lambda": bounds.fixed / 100})])
-    parameters = (Parameter("lambda", bounds.low / 1000, bounds.high, "log"),)
+        return ListedTrials([render({"lambda": given.fixed / 100})])
+    parameters = (Parameter("lambda", given.bounds.low / 1000, given.bounds.high, "log"),)
     trials, name = given.config.budget.trials, f"d-gating-tuned-{given.seed}"
     return OptunaSearch(parameters, render, given.seed, trials, journal=given.journal, name=name)
 
 
 def _single_task_sparse(given: SamplerInputs) -> Sampler:
-    value = given.config.lambda_.fixed
+    value = given.fixed
     return ListedTrials([Suggestion("single_task", {"lambda_": value}, {"lambda": value})])
 
 
 def _overparam_tuned(given: SamplerInputs) -> Sampler:
     """One λ, up to a hundred times what ordinary weights take: U and M make up for a V that shrinks."""
-    bounds = given.config.lambda_
-    parameters = (Parameter("lambda", bounds.low, 100 * bounds.high, "log"),)
+    parameters = (Parameter("lambda", given.bounds.low, 100 * given.bounds.high, "log"),)
 
     def render(values: dict[str, float]) -> Suggestion:
         return replace(_constant(given, values["lambda"]), method="overparam")
@@ -198,8 +196,8 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "random-2x": _random,
     "grid": lambda given: ListedTrials(_grid(given)),
     "path": lambda given: WarmPath(_grid(given)),
-    "fixed": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed)]),
-    "fixed-adam": lambda given: ListedTrials([_constant(given, given.config.lambda_.fixed, prox_metric="adam")]),
+    "fixed": lambda given: ListedTrials([_constant(given, given.fixed)]),
+    "fixed-adam": lambda given: ListedTrials([_constant(given, given.fixed, prox_metric="adam")]),
     **{f"prune-{name}": _pruned(name) for name in ("taylor", "magnitude", "l2", "fpgm", "isomorphic")},
     "smac": _smac,
     "smac-level": _smac_level,
@@ -209,9 +207,7 @@ SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "d-gating": _d_gating,
     "d-gating-tuned": lambda given: _d_gating(given, tuned=True),
     "single-sparse": _single_task_sparse,
-    "overparam-sparse": lambda given: ListedTrials(
-        [replace(_constant(given, given.config.lambda_.fixed), method="overparam")]
-    ),
+    "overparam-sparse": lambda given: ListedTrials([replace(_constant(given, given.fixed), method="overparam")]),
     "overparam-tuned": _overparam_tuned,
     "dense-reg": _dense_regularised,
 }

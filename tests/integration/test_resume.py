@@ -15,7 +15,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
 ARMS = "topk,optuna,meta-optuna"
-SETTINGS = [*SMALL, "training.steps=12", "training.report_every=3", "budget.trials=3", "budget.retrain=1"]
+SETTINGS = [
+    *SMALL,
+    "training.steps=12",
+    "lambda=auto",
+    "training.report_every=3",
+    "budget.trials=3",
+    "budget.retrain=1",
+]
 
 
 def kill_when(search, ready):

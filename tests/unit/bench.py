@@ -71,7 +71,8 @@ class Bench(Simulation):
         objective = objective or Objective()
         settings += [f"objective.kind={objective.kind}", f"objective.target={objective.target}"]
         config = load_config("smoke", settings=settings)
-        layers = SPACES[space](LAYERS, (config.lambda_.low, config.lambda_.high))
+        bounds = config.lambda_.stated
+        layers = SPACES[space](LAYERS, (bounds.low, bounds.high))
         measure, runs, samplers = UNITS[unit], [], {}
         one = measure.total(PASS) if measure.planned else 1.0
         for seed in seeds:
@@ -80,7 +81,7 @@ class Bench(Simulation):
                 planned = 1 if arm.single else round(trials * arm.share)
                 run = Run(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
                 runs.append(run)
-                given = SamplerInputs(config, layers, seed, objective, folder / "optuna.journal")
+                given = SamplerInputs(config, layers, bounds, seed, objective, folder / "optuna.journal")
                 samplers[run.name] = arm.sampler(given)
         done = replay(folder) if resumed else Replay()
         limits = {run.name: run.limit for run in runs} if measure.planned else {}

@@ -188,6 +188,6 @@ def test_two_mistakes_are_both_named():
 
 def test_a_missing_key_says_how_to_give_it():
     values = load_config("smoke").to_dict()
-    del values["lambda"]["low"]
-    with pytest.raises(ConfigError, match=r"lambda\.low is missing: --set lambda\.low=VALUE"):
+    del values["data"]["factory"]
+    with pytest.raises(ConfigError, match=r"data\.factory is missing: --set data\.factory=VALUE"):
         parse(values)

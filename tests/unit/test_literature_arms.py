@@ -27,7 +27,8 @@ def experiment(*settings: str) -> Experiment:
 
 def first(arm: str, one: Experiment):
     """The first trial that an arm suggests, built."""
-    sampler = ARMS[arm].sampler(SamplerInputs(one.config, one.space(), 0, one.asked))
+    bounds = one.config.lambda_.stated
+    sampler = ARMS[arm].sampler(SamplerInputs(one.config, one.space(bounds), bounds, 0, one.asked))
     tasks = one.data(0).tasks
     losses = dict.fromkeys((task.name for task in tasks), 1.0)
     reference = Reference(losses, [(2, losses), (4, losses)])

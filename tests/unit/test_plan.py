@@ -111,6 +111,12 @@ def test_storage_is_what_trials_really_leave(tmp_path, absent_gpu):
     assert one.stored == (whole.trials + 2) * one.model + whole.stopped * one.state and whole.stopped > 0
 
 
+def test_bounds_that_are_measured_later_cost_nothing(absent_gpu):
+    arms = ["random", "optuna", "meta", "meta-gradient"]
+    stated, measured = (plan(config(GPU, *more, arms=arms)).outcome.whole for more in ((), ("lambda=auto",)))
+    assert (stated.trials, stated.passes) == (measured.trials, measured.passes)
+
+
 def test_the_arms_that_stop_trials_are_known_as_such(absent_gpu):
     arms = FREE
     assert set(plan(config(GPU, "budget.trials=6", arms=arms)).outcome.stopping) == {"topk", "optuna-asha"}

@@ -185,14 +185,16 @@ def test_it_is_done_where_meta_training_failed_or_learned_nothing(space, learned
 @pytest.mark.parametrize("kind", ["tradeoff", "target"])
 def test_the_first_trial_of_an_arm_is_of_the_kind_that_the_budget_reckons_with(name, kind):
     config = load_config("smoke", settings=[f"objective.kind={kind}"])
-    sampler = ARMS[name].sampler(SamplerInputs(config, make_space(config.space), 0, config.objective))
+    sampler = ARMS[name].sampler(
+        SamplerInputs(config, make_space(config.space), config.lambda_.stated, 0, config.objective)
+    )
     assert sampler.ask([]).kind == ARMS[name].first.kind
 
 
 def test_pruning_under_a_target_is_one_trial_at_that_target():
     config = load_config("smoke", settings=["objective.kind=target", "objective.target=0.6"])
     for criterion in ("taylor", "magnitude"):
-        given = SamplerInputs(config, make_space("scalar"), 0, config.objective)
+        given = SamplerInputs(config, make_space("scalar"), config.lambda_.stated, 0, config.objective)
         driven = Driven(ARMS[f"prune-{criterion}"].sampler(given))
         assert driven.step().params == {"level": 0.6, "criterion": criterion}
         assert driven.step() is DONE
