@@ -39,6 +39,7 @@ def compare(
     seeds: int | None = None,
     budget: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    tune: Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -60,6 +61,8 @@ def compare(
         seeds: how many; a claim needs at least 5.
         budget: of each arm and seed, in fixed-λ trials: ``budget.trials``.
         settings: other values by key, ``{"training.steps": 400}``.
+        tune: training settings that searches choose besides λ, by key a range, choices, or None for the usual
+            range: ``{"training.lr": "0.0003..0.03", "training.batch_size": [8, 16, 32]}``.
         data_dir: where own data lies.
         out: new folder for the results (default: ``comparisons/<preset>-<time>``).
         resume: go on with the comparison in ``out``; only seeds and budget can grow.
@@ -91,6 +94,8 @@ def compare(
         place(values, "budget.trials", budget)
     for key, value in arguments.values("settings", settings).items():
         place(values, key, value)
+    for key, value in arguments.values("tune", tune).items():
+        place(values, f"tune.{key}", value)
     whole = changed(values, seeds=seeds, settings=())
     if record is not None:
         from ms_automl.comparison.resume import may_grow
@@ -138,8 +143,10 @@ def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]
         name, factory = (value, None) if isinstance(value, str) else _named(kind, value)
         if factory is not None:
             own[name] = factory
-        if values.get(kind, {}).get("factory") != name:  # its own arguments, never the preset's
+        if values.get(kind, {}).get("factory") != name:  # its own arguments and bounds of λ, never the preset's
             values[kind] = {"factory": name, "args": {}}
+            if values["preset"] != "own":
+                values["lambda"] = {}
     return own
 
 

@@ -21,6 +21,7 @@ from ms_automl.meta import Objective
 from ms_automl.meta.lambda_bounds import DECADES, LambdaBounds
 from ms_automl.meta.settings import SETTINGS, AnySettings, WaterfillSettings
 from ms_automl.training import TrainingSettings
+from search_spaces import Parameter, training
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,10 @@ class ResourcesSection(_Section):
 
 
 class Config(_Section):
-    """A whole comparison, of ``seeds`` seeds from ``first_seed`` on; ``preset`` is the one it started from."""
+    """A whole comparison, of ``seeds`` seeds from ``first_seed`` on; ``preset`` is the one it started from.
+
+    ``tune`` names the training settings that searches choose besides λ (:func:`search_spaces.training`).
+    """
 
     preset: str
     arms: tuple[str, ...]
@@ -128,6 +132,7 @@ class Config(_Section):
     training: TrainingSettings = TrainingSettings()
     lambda_: LambdaSection = Field(LambdaSection(), alias="lambda")
     meta: AnySettings = Field(WaterfillSettings(), discriminator="learner")
+    tune: dict[str, JsonValue] = {}
     budget: BudgetSection = BudgetSection()
     resources: ResourcesSection = ResourcesSection()
 
@@ -136,6 +141,19 @@ class Config(_Section):
     def _default_learner(cls, values: Any) -> Any:
         meta = values.get("meta") if isinstance(values, dict) else None
         return values | {"meta": {"learner": DEFAULT_LEARNER, **meta}} if isinstance(meta, dict) else values
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Config:
+        for parameter in self.tuned:
+            for value in parameter.choices or (parameter.low, parameter.high):
+                self.training.under({parameter.name: value})
+        return self
+
+    @property
+    def tuned(self) -> tuple[Parameter, ...]:
+        """The training settings that searches choose besides λ."""
+        base = {f"training.{name}": getattr(self.training, name) for name in _names(self.training)}
+        return training(self.tune, base)
 
     @property
     def seed_numbers(self) -> tuple[int, ...]:
@@ -251,7 +269,8 @@ def _apply(values: dict[str, Any], setting: str) -> None:
 
 def place(values: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at a key with dots for sections; ConfigError where a part of the key is a single value."""
-    *sections, last = key.split(".")
+    # What is tuned goes by the whole key of the setting.
+    *sections, last = key.split(".", 1) if key.startswith("tune.") else key.split(".")
     target = values
     for name in sections:
         target = target.setdefault(name, {})
@@ -270,7 +289,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _problem(problem: ErrorDetails) -> str:
     where, kind, given = [str(part) for part in problem["loc"]], problem["type"], problem["input"]
-    learner = where.pop(1) if where[0] == "meta" and len(where) > 1 else ""  # pydantic names the union's member
+    learner = where.pop(1) if where[:1] == ["meta"] and len(where) > 1 else ""  # pydantic names the union's member
     key = ".".join(where)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         if learner and (others := _learners_with(where[-1])):
@@ -281,6 +300,8 @@ def _problem(problem: ErrorDetails) -> str:
     if kind == "missing":
         return f"{key} is missing: --set {key}=VALUE"
     reason = problem["msg"].removeprefix("Value error, ")
+    if not where:  # of the whole
+        return reason
     return f"{key}: {reason}" + ("" if isinstance(given, dict) else f" (got {given!r})")
 
 

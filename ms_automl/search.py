@@ -50,6 +50,10 @@ def _parser() -> Parser:
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds; a claim needs at least 5")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     parser.add_argument(
+        "--tune", action="append", default=[], metavar="KEY[=LOW..HIGH]",
+        help="search this training setting besides λ, as training.lr=0.0003..0.03 or training.batch_size=8,16,32",
+    )  # fmt: skip
+    parser.add_argument(
         "--data-dir", type=path, metavar="DIR", help="where the data lies, for presets without their own"
     )
     parser.add_argument(
@@ -103,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.slots is not None and args.slots < 1 and not args.plan:
         raise ConfigError(f"`slots >= 1` must hold, but got slots={args.slots}")
+    args.set += [f"tune.{one}" if "=" in one else f"tune.{one}=" for one in args.tune]
     record = None
     if args.resume:
         record, config = _going_on(args)

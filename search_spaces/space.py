@@ -19,12 +19,14 @@ class Parameter:
         low: smallest value.
         high: largest value.
         scale: ``log`` for numbers that act by their ratio, as λ does.
+        choices: the values it takes, where not all from low to high.
     """
 
     name: str
     low: float
     high: float
     scale: Literal["log", "linear"] = "log"
+    choices: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (-math.inf < self.low <= self.high < math.inf and (self.scale == "linear" or self.low > 0)):

@@ -26,7 +26,7 @@ from ms_automl.models.factories import build_network
 from ms_automl.models.separate import networks_of
 from ms_automl.sparsity import build_groups, remark
 from ms_automl.sparsity.groups import Groups
-from ms_automl.training import Trainable
+from ms_automl.training import Trainable, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Experiment:
         where it is given.
         """
         data, network = self.data(seed), self.network(seed, training_seed)
-        params = dict(suggestion.params)
+        params, settings = dict(suggestion.params), self.training(suggestion)
+        other = params.pop("training", None)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
         build = METHODS[suggestion.method].build
@@ -106,11 +107,17 @@ class Experiment:
             layers, space = self.layers(network), params.pop("space", self.config.space)
             bounds = self.bounds(reference.bounds)
             params = self._learning(params) | {"reference": reference, "bounds": (bounds.low, bounds.high)}
+            if other:
+                params["elsewhere"] = True
             params["ties"] = SPACES[space](layers, params["bounds"]).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)
         seed = seed if training_seed is None else training_seed
-        return build(data, network, self.config.training, seed, **params), network
+        return build(data, network, settings, seed, **params), network
+
+    def training(self, suggestion: Suggestion) -> TrainingSettings:
+        """How a suggested trial trains."""
+        return self.config.training.under(suggestion.params.get("training", {}))
 
     def planned_passes(self, suggestion: Suggestion, seed: int) -> dict[str, float]:
         """Passes of a whole trial that is suggested, by kind; known before it starts."""
@@ -121,7 +128,7 @@ class Experiment:
             space = suggestion.params.get("space", self.config.space)
             lambdas = len(SPACES[space](self._first_groups.names, (1.0, 1.0)).parameters)
             given = self._learning(suggestion.params) | {"lambdas": lambdas}
-        return planned_cost(self.data(seed), self.config.training, **given).by_kind()
+        return planned_cost(self.data(seed), self.training(suggestion), **given).by_kind()
 
     def bounds(self, measured: LambdaBounds | None) -> LambdaBounds:
         """The bounds of λ: those that the configuration states, else those that the dense reference has measured.

@@ -175,6 +175,8 @@ class Judge:
         best, failed = run.best, _count(run.trials, Status.FAILED)
         notes = [run.note] if run.note else []
         if best is not None:
+            if settings := best.params.get("training"):
+                notes.append(", ".join(f"{key}={value:.4g}" for key, value in settings.items()))
             if not self._reached(best):
                 notes.append(f"target sparsity {self.objective.target:g} not reached")
             if best.status == Status.STOPPED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -37,10 +37,11 @@ ANY = LambdaBounds.measured(*MEASURED.values())
 def check_batches(config: Config, data: MultiTaskData) -> None:
     """Raise ConfigError where a split has no whole batch."""
     for name, split in (("train", data.train), ("val", data.val)):
-        if config.training.batch_size > len(split):
+        sizes = (each.high for each in config.tuned if each.name == "training.batch_size")
+        largest = max(config.training.batch_size, *map(int, sizes), 0)
+        if largest > len(split):
             raise ConfigError(
-                f"training.batch_size must be at most the {name} split's {len(split)} samples, "
-                f"but got {config.training.batch_size}"
+                f"training.batch_size must be at most the {name} split's {len(split)} samples, but got {largest}"
             )
 
 
@@ -197,7 +198,18 @@ def planned_passes(experiment: Experiment) -> PlannedPasses:
     winners = (Suggestion(method, {}, {}) for arm in arms for method in arm.winners)
     known = {one.kind: one for one in (FIXED, *winners, *(arm.first for arm in arms))}
     of_seed = cache(lambda seed: {kind: experiment.planned_passes(one, seed) for kind, one in known.items()})
-    return lambda suggestion, seed: of_seed(seed)[suggestion.kind]
+    under: dict[tuple[object, ...], Mapping[str, float]] = {}
+
+    def planned(suggestion: Suggestion, seed: int) -> Mapping[str, float]:
+        settings = suggestion.params.get("training")
+        if not settings:
+            return of_seed(seed)[suggestion.kind]
+        key = (suggestion.kind, seed, *sorted(settings.items()))
+        if key not in under:
+            under[key] = experiment.planned_passes(suggestion, seed)
+        return under[key]
+
+    return planned
 
 
 def trial_cost(experiment: Experiment, comparison: Comparison) -> float:

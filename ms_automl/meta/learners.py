@@ -12,7 +12,7 @@ from ms_automl.meta.bounds import GivenBounds
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Estimator, Ties, updates
-from ms_automl.meta.level import AskedLevel, Level, PricedLevel
+from ms_automl.meta.level import AskedLevel, Level, OtherSettings, PricedLevel
 from ms_automl.meta.objective import Kind, Objective
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
@@ -35,6 +35,7 @@ class LearnerInputs:
         objective: what λ is learned for, in terms of the penalised weights.
         reference: the dense reference.
         bounds: (low, high) of λ.
+        steps: of the training, where the reference trained under other settings; None where it did not.
     """
 
     groups: Groups
@@ -43,6 +44,7 @@ class LearnerInputs:
     objective: Objective
     reference: Reference
     bounds: tuple[float, float]
+    steps: int | None = None
 
     @property
     def start(self) -> float:
@@ -124,8 +126,14 @@ def _by_gradient(estimator: Estimator) -> LearnerEntry:
 def _waterfill(settings: WaterfillSettings, given: LearnerInputs) -> Learner:
     level: Level = AskedLevel(given.objective.target)
     if given.objective.kind == "tradeoff":
-        price = given.objective.price
-        level = PricedLevel(price, given.reference, guess=settings.guess, doubt=settings.doubt)
+        course = given.reference if given.steps is None else OtherSettings(given.reference, given.steps)
+        level = PricedLevel(
+            given.objective.price,
+            course,
+            guess=settings.guess,
+            doubt=settings.doubt,
+            offset=given.steps is not None,
+        )
     bounds = GivenBounds.between(*given.bounds, settings.rest)
     return WaterfillLearner(given.groups, level, bounds=bounds, decay=settings.decay)
 

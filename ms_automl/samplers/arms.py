@@ -86,6 +86,13 @@ ARMS: dict[str, Arm] = {
     "meta": _alone("λ learned in one training", _LEARNED, _META),
     "meta-search": Arm("the learned λ tried and refined as a fixed λ", _LEARNED, _built("meta-search"), _META),
     "meta-optuna": Arm("Optuna's TPE around the learned λ", _LEARNED, _built("meta-optuna"), _META),
+    "meta-in-optuna": Arm(
+        "Optuna's TPE over the settings of --tune, λ learned inside every trial",
+        _LEARNED,
+        _built("meta-in-optuna"),
+        _META,
+        ("meta_sparsity",),
+    ),
     "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built("optuna")),
     "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built("optuna-gp")),
     "optuna-asha": Arm("Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built("optuna-asha")),

@@ -10,7 +10,7 @@ import enum
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +76,20 @@ class SamplerInputs:
         """The λ that is tried once: the configuration's, where it states one."""
         stated = self.config.lambda_.fixed
         return self.bounds.fixed if stated is None else stated
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What is searched: λ, and the training settings that are tuned with it."""
+        return (*self.space.parameters, *self.config.tuned)
+
+    def render(self, values: dict[str, float]) -> Suggestion:
+        """A trial with a constant λ under these settings."""
+        return under(fixed_lambda(self.space)(values), {one.name: values[one.name] for one in self.config.tuned})
+
+
+def under(trial: Suggestion, settings: Mapping[str, float]) -> Suggestion:
+    """A trial under other training settings than the configuration's."""
+    return replace(trial, params=trial.params | {"training": dict(settings)}) if settings else trial
 
 
 class Sampler(ABC):
@@ -173,6 +187,8 @@ class RandomSearch(Sampler):
         return self.render(self._drawn[len(trials)])
 
     def _draw(self, parameter: Parameter) -> float:
+        if parameter.choices:
+            return self._source.choice(parameter.choices)
         if parameter.scale == "linear":
             return self._source.uniform(parameter.low, parameter.high)
         return math.exp(self._source.uniform(math.log(parameter.low), math.log(parameter.high)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ms_automl.comparison.registry import Parameter
 from ms_automl.comparison.run import Suggestion
+from ms_automl.errors import ConfigError
 from ms_automl.samplers.base import (
     ListedTrials,
     RandomSearch,
@@ -17,6 +18,7 @@ from ms_automl.samplers.base import (
     WarmPath,
     fixed_lambda,
     grid,
+    under,
 )
 from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
 from ms_automl.samplers.optuna import MakeSampler, OptunaSearch, gp, rungs, tpe
@@ -52,7 +54,7 @@ def _dense_regularised(given: SamplerInputs) -> Sampler:
 
 
 def _random(given: SamplerInputs) -> RandomSearch:
-    return RandomSearch(given.space.parameters, fixed_lambda(given.space), given.seed)
+    return RandomSearch(given.parameters, given.render, given.seed)
 
 
 def _grid(given: SamplerInputs) -> list[Suggestion]:
@@ -70,8 +72,8 @@ def _top_k(given: SamplerInputs) -> Sampler:
 def _optuna(name: str, sampler: MakeSampler, halving: bool = False) -> Callable[[SamplerInputs], Sampler]:
     def build(given: SamplerInputs) -> Sampler:
         return OptunaSearch(
-            given.space.parameters,
-            fixed_lambda(given.space),
+            given.parameters,
+            given.render,
             given.seed,
             given.config.budget.trials,
             sampler=sampler,
@@ -122,7 +124,7 @@ def _pruned(criterion: str) -> Callable[[SamplerInputs], Sampler]:
 def _smac(given: SamplerInputs) -> Sampler:
     from ms_automl.samplers.smac import SmacSearch
 
-    return SmacSearch(given.space.parameters, fixed_lambda(given.space), given.seed, given.config.budget.trials)
+    return SmacSearch(given.parameters, given.render, given.seed, given.config.budget.trials)
 
 
 def _smac_level(given: SamplerInputs) -> Sampler:
@@ -185,9 +187,30 @@ def _meta_optuna(given: SamplerInputs) -> Sampler:
     return MetaOptuna(given.space, given.seed, given.config.budget.trials, journal=given.journal, name=name)
 
 
+def _meta_in_optuna(given: SamplerInputs) -> Sampler:
+    """TPE over the training settings that are tuned; λ is learned inside every trial."""
+    if not given.config.tuned:
+        raise ConfigError(
+            "arm 'meta-in-optuna' searches training settings, but none is to be tuned: "
+            "--tune training.lr --tune training.weight_decay, or leave it out"
+        )
+    if given.config.meta.learner != "waterfill":
+        raise ConfigError(
+            f"arm 'meta-in-optuna' trains under other settings than the dense reference, with which learner "
+            f"'{given.config.meta.learner}' compares itself: set meta.learner=waterfill, or leave it out"
+        )
+
+    def render(values: dict[str, float]) -> Suggestion:
+        return under(Suggestion("meta_sparsity", {}, values), values)
+
+    trials, name = given.config.budget.trials, f"meta-in-optuna-{given.seed}"
+    return OptunaSearch(given.config.tuned, render, given.seed, trials, journal=given.journal, name=name)
+
+
 SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {
     "meta-search": lambda given: MetaSparsity(given.space, given.seed),
     "meta-optuna": _meta_optuna,
+    "meta-in-optuna": _meta_in_optuna,
     "optuna": _optuna("optuna", tpe),
     "optuna-gp": _optuna("optuna-gp", gp),
     "optuna-asha": _optuna("optuna-asha", tpe, halving=True),

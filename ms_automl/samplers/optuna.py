@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -85,7 +85,10 @@ class OptunaSearch(Sampler):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.distributions: dict[str, BaseDistribution] = {
-            p.name: FloatDistribution(p.low, p.high, log=p.scale == "log") for p in parameters
+            p.name: CategoricalDistribution(p.choices)
+            if p.choices
+            else FloatDistribution(p.low, p.high, log=p.scale == "log")
+            for p in parameters
         }
         self.render = render
         self.seed = seed

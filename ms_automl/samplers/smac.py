@@ -49,12 +49,16 @@ class SmacSearch(Sampler):
         self._begin()
 
     def _begin(self) -> None:
-        from ConfigSpace import ConfigurationSpace, Float
+        from ConfigSpace import ConfigurationSpace, Float, Integer
         from smac import HyperparameterOptimizationFacade as Facade
         from smac import Scenario
 
         self._space = space = ConfigurationSpace(seed=self.seed)
-        space.add(*(Float(p.name, (p.low, p.high), log=p.scale == "log") for p in self.parameters))
+        for (
+            p
+        ) in self.parameters:  # of choices the number: SMAC tells configurations apart by how values are written
+            ranged = not p.choices and Float(p.name, (p.low, p.high), log=p.scale == "log")
+            space.add(ranged or Integer(p.name, (0, len(p.choices) - 1)))
         folder = Path(tempfile.mkdtemp(prefix="smac-"))  # it writes files, whether one wants them or not
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         scenario = Scenario(space, n_trials=10**6, seed=self.seed, deterministic=True, output_directory=folder)
@@ -81,7 +85,8 @@ class SmacSearch(Sampler):
             self._tell(ended)
             self._asked.append(self._smac.ask())
         values = self._asked[len(trials)].config
-        return self.render({p.name: float(values[p.name]) for p in self.parameters})
+        chosen = {p.name: p.choices[values[p.name]] if p.choices else values[p.name] for p in self.parameters}
+        return self.render({name: float(value) for name, value in chosen.items()})
 
     def _tell(self, ended: Sequence[Observation]) -> None:
         from ConfigSpace import Configuration
@@ -90,7 +95,9 @@ class SmacSearch(Sampler):
 
         for trial, asked in zip(ended[len(self._told) :], self._asked[len(self._told) :], strict=False):
             # What was run, even where another version of SMAC had suggested it.
-            values = {p.name: trial.suggestion.values[p.name] for p in self.parameters}
+            values = dict(trial.suggestion.values)
+            values |= {p.name: p.choices.index(values[p.name]) for p in self.parameters if p.choices}
+            values = {p.name: values[p.name] for p in self.parameters}
             info = TrialInfo(Configuration(self._space, values=values), seed=asked.seed)
             result = trial.result
             if result is None:

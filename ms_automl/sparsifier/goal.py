@@ -120,11 +120,11 @@ class Goal:
             return AskedLevel(of_penalised(Objective("target", target=self.target), groups).target), 0.0
         assert self.price is not None
         price = of_penalised(Objective(price=self.price), groups).price
-        given = {"guess": settings.guess, "doubt": settings.doubt}
+        guess, doubt = settings.guess, settings.doubt
         if self.reference is not None:
-            return PricedLevel(price, self.reference, **given), 0.0
+            return PricedLevel(price, self.reference, guess=guess, doubt=doubt), 0.0
         early = EarlyReference(round(BEFORE * (prox_steps - 1)))
-        return PricedLevel(price, early, **given, least=settings.guess), BEFORE
+        return PricedLevel(price, early, guess=guess, doubt=doubt, least=guess), BEFORE
 
     def _by_gradient(self, groups: Groups, settings: LearnerSettings) -> Rule:
         name = settings.learner

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from ms_automl.errors import STRICT, ConfigError, require, unknown_name
 
@@ -97,6 +98,25 @@ class TrainingSettings:
                 f"training.prox_metric=adam is that of Adam's second moment, but got optimizer={self.optimizer}: "
                 "set training.optimizer=adamw or training.prox_metric=euclidean"
             )
+
+    def under(self, values: Mapping[str, float]) -> TrainingSettings:
+        """These settings with others in the place of some, by key (``training.lr``).
+
+        Another batch size takes as many steps more or less as leave the samples of a trial, and its reports, what
+        they were.
+
+        Raises:
+            ConfigError: for a value out of range.
+        """
+        changes: dict[str, Any] = {key.removeprefix("training."): value for key, value in values.items()}
+        if (size := changes.get("batch_size")) is not None:
+            changes["batch_size"], ratio = int(size), self.batch_size / size
+            every, before = max(1, round(self.report_every * ratio)), self.reports - 1
+            last = max(1, round((self.steps - before * self.report_every) * ratio))
+            changes |= {"report_every": every, "steps": before * every + min(last, every)}
+        if changes.get("momentum") is not None and self.optimizer != "sgd":
+            raise ConfigError("training.momentum is of sgd: set training.optimizer=sgd, or do not tune it")
+        return replace(self, **changes)
 
     @property
     def prox_steps(self) -> int:

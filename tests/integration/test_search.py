@@ -26,7 +26,7 @@ ALIKE = tuple(
     for arm in ARMS
     if arm.endswith("-tuned")
     or arm in ("prune-l2", "prune-fpgm", "prune-isomorphic", "hesso", "greg", "group-norm", "pat", "dsd")
-    or arm in ("smac", "fixed-adam", "meta-scalar", "overparam-sparse", "single-sparse")
+    or arm in ("meta-in-optuna", "smac", "fixed-adam", "meta-scalar", "overparam-sparse", "single-sparse")
 )
 RUN = tuple(arm for arm in ARMS if arm not in ALIKE)
 
@@ -162,7 +162,7 @@ def test_the_report_is_there(search):
 
 @pytest.mark.whole
 def test_the_arms_that_are_like_another_run_too(tmp_path):
-    search = Search(tmp_path, "--slots", "2", "--arms", ",".join(ALIKE)).wait()
+    search = Search(tmp_path, "--slots", "2", "--tune", "training.lr", "--arms", ",".join(ALIKE)).wait()
     assert (search.status, search.errors) == (0, "")
     check_rows(search, ALIKE)
 

@@ -81,7 +81,9 @@ class Bench(Simulation):
                 planned = 1 if arm.single else round(trials * arm.share)
                 run = Run(name, seed, space, arm.share * trials * one, arm.winners, planned, arm.role)
                 runs.append(run)
-                given = SamplerInputs(config, layers, bounds, seed, objective, folder / "optuna.journal")
+                tuned = ["tune.training.lr="] if name == "meta-in-optuna" else []
+                own = load_config("smoke", settings=[*settings, *tuned])
+                given = SamplerInputs(own, layers, bounds, seed, objective, folder / "optuna.journal")
                 samplers[run.name] = arm.sampler(given)
         done = replay(folder) if resumed else Replay()
         limits = {run.name: run.limit for run in runs} if measure.planned else {}

@@ -88,6 +88,9 @@ class Driven:
 
 def driven(arm, *settings, journal=None, trials=16, seed=0):
     """The sampler of an arm."""
-    config = load_config("smoke", settings=[f"budget.trials={trials}", "training.report_every=5", *settings])
+    tuned = ["tune.training.lr="] if arm == "meta-in-optuna" else []
+    config = load_config(
+        "smoke", settings=[f"budget.trials={trials}", "training.report_every=5", *tuned, *settings]
+    )
     given = SamplerInputs(config, make_space("per_layer"), config.lambda_.stated, seed, config.objective, journal)
     return Driven(ARMS[arm].sampler(given), config.training.reports)

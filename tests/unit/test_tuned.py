@@ -1,0 +1,179 @@
+"""Training settings that are searched besides λ: what can be named, who searches them, what a trial then is."""
+
+from dataclasses import replace
+
+import pytest
+
+from ms_automl.comparison.experiment import Experiment
+from ms_automl.comparison.run import Suggestion
+from ms_automl.config import load_config, parse
+from ms_automl.driver.assembly import assemble, planned_passes
+from ms_automl.errors import ConfigError
+from ms_automl.meta import Reference
+from ms_automl.meta.level import OtherSettings, PricedLevel
+from ms_automl.meta.step import Evaluation
+from ms_automl.samplers.arms import ARMS
+from ms_automl.training import TrainingSettings
+from tests.unit.driven import driven
+
+SMALL = [
+    *(
+        "training.steps=8",
+        "training.report_every=4",
+        "training.batch_size=4",
+        "network.args={width: 4, hidden: 4}",
+    ),
+    *("data.args.train=16", "data.args.val=8", "data.args.test=4"),
+]
+BOTH = ("tune.training.lr=0.001..0.1", "tune.training.batch_size=2,4,8")
+
+
+# ---- what can be named -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("tune.training.lr=0.0003..0.03", (3e-4, 0.03, "log", ())),
+        ("tune.training.lr=0.001..0.003", (1e-3, 3e-3, "linear", ())),
+        ("tune.training.lr=", (3e-4, 0.03, "log", ())),
+        ("tune.training.weight_decay=", (1e-6, 0.1, "log", ())),
+        ("tune.training.warmup_share=0..0.2", (0.0, 0.2, "linear", ())),
+        ("tune.training.batch_size=8,16,32", (8.0, 32.0, "linear", (8.0, 16.0, 32.0))),
+        ("tune.training.batch_size=[8, 16]", (8.0, 16.0, "linear", (8.0, 16.0))),
+        ("tune.training.batch_size=", (8.0, 32.0, "linear", (8.0, 16.0, 32.0))),
+        ("tune.training.lr=0.001,0.01", (1e-3, 1e-2, "linear", (1e-3, 1e-2))),
+    ],
+)
+def test_a_range_or_choices_or_the_usual_ones(setting, found):
+    config = load_config("rooms", settings=[setting])
+    (parameter,) = config.tuned
+    low, high, scale, choices = found
+    assert (parameter.low, parameter.high) == pytest.approx((low, high))
+    assert (parameter.scale, parameter.choices) == (scale, choices)
+    assert f"tune.{parameter.name}" == setting.partition("=")[0]
+    assert parse(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("tune.training.rate=0.1..1", "unknown setting to tune 'training.rate'"),
+        ("tune.lr=0.1..1", "unknown setting to tune 'lr': Known: training.lr,"),
+        ("tune.training.steps=100..200", "unknown setting to tune 'training.steps'"),
+        ("tune.training.lr=fast", "a range is LOW..HIGH and choices are A,B,C, in numbers, but got 'fast'"),
+        ("tune.training.lr=0.1..0.001", "`LOW < HIGH` must hold"),
+        ("tune.training.lr=0..0.1", "`lr > 0` must hold"),
+        ("tune.training.lr=0.1", "at least two choices"),
+        ("tune.training.batch_size=8..32", "whole numbers as in training.batch_size=8,16,32"),
+        ("tune.training.batch_size=8,12.5", "whole numbers"),
+        ("tune.training.batch_size=1,2", "`batch_size >= 2` must hold"),
+        ("tune.training.momentum=", "training.momentum is of sgd"),
+        ("tune.training.prox_share=0.5..1.5", "`0 < prox_share <= 1` must hold"),
+        ("tune.training.lr=nan..1", "must hold"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_in_one_line(setting, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config("rooms", settings=[setting])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ---- what a trial then is ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 16, 50, 256])
+@pytest.mark.parametrize(("steps", "every"), [(900, 90), (100, 30), (7, 7), (40, 1)])
+def test_another_batch_size_leaves_samples_and_reports_what_they_were(size, steps, every):
+    base = TrainingSettings(steps=steps, batch_size=16, report_every=every)
+    found = base.under({"training.batch_size": float(size)})
+    assert found.batch_size == size and found.reports == base.reports
+    # To half a step in each report; a report has a step at least.
+    assert abs(found.steps * size - steps * 16) <= base.reports * max(size, 16)
+    assert replace(found, batch_size=16, steps=steps, report_every=every) == base
+
+
+def test_a_trial_trains_under_its_own_settings_and_is_planned_under_them():
+    experiment = Experiment(load_config("smoke", settings=[*SMALL, *BOTH]))
+    settings = {"training.lr": 0.02, "training.batch_size": 8.0}
+    trial = Suggestion("dense", {"training": settings}, settings)
+    method, _ = experiment.build(trial, 0)
+    assert (method.loop.settings.lr, method.loop.settings.batch_size, method.loop.settings.steps) == (0.02, 8, 4)
+    reports = 0
+    while not method.done:
+        method.step()
+        reports += 1
+    assert reports == experiment.config.training.reports
+    planned = planned_passes(experiment)
+    assert planned(trial, 0) == experiment.planned_passes(trial, 0)
+    assert method.cost.train == planned(trial, 0)["train"] == planned(Suggestion("dense", {}, {}), 0)["train"]
+
+
+def test_lambda_is_learned_with_an_offset_where_the_reference_is_of_other_settings():
+    experiment = Experiment(load_config("smoke", settings=[*SMALL, *BOTH]))
+    losses = dict.fromkeys((task.name for task in experiment.data(0).tasks), 1.0)
+    reference = Reference(losses, [(4, losses), (8, losses)])
+    own, _ = experiment.build(ARMS["meta"].first, 0, reference)
+    assert own.learner.level.reference is reference and not own.learner.level.offset
+    settings = {"training": {"training.batch_size": 8.0}}
+    other, _ = experiment.build(Suggestion("meta_sparsity", settings, {}), 0, reference)
+    assert isinstance(other.learner.level.reference, OtherSettings) and other.learner.level.offset
+    while not other.done:  # in half the steps, whose reports the reference has not by number
+        other.step()
+    assert len(other.learner.level.measured) == own.loop.settings.sparsifying_reports
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
+def test_what_zeros_cost_is_found_whatever_a_network_without_zeros_is_off_by(factor):
+    course = [(step, {"one": 2.0 / step, "other": 5.0 / step}) for step in range(10, 101, 10)]
+    reference, a = Reference({"one": 0.02, "other": 0.05}, course, {"one": 0.1, "other": 0.2}), 0.045
+    level = PricedLevel(1.0, OtherSettings(reference, steps=50), guess=0.03, doubt=0.01, offset=True)
+    plain = PricedLevel(1.0, OtherSettings(reference, steps=50), guess=0.03, doubt=0.01)
+    for number, density in enumerate((0.8, 0.6, 0.4, 0.3, 0.25, 0.22), 1):
+        rise = a / PricedLevel.REMAINS * (1 / density - 1)
+        losses = {task: loss * factor * (1 + rise) for task, loss in course[number - 1][1].items()}
+        evaluation = Evaluation(5 * number, number / 7, losses, density)
+        level.observe(evaluation)
+        plain.observe(evaluation)
+    assert level.cost == pytest.approx(factor * a, rel=0.02)
+    assert level.share == pytest.approx(1 - (factor * a) ** 0.5, rel=0.02)
+    assert (plain.cost == pytest.approx(level.cost, rel=0.02)) == (factor == 1.0)
+
+
+# ---- who searches them -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["random", "optuna", "optuna-gp", "optuna-asha", "topk", "smac"])
+def test_searches_over_lambda_search_the_settings_too(arm):
+    run = driven(arm, *BOTH, trials=6)
+    for suggestion in run.run(5):
+        settings = suggestion.params["training"]
+        assert suggestion.method == "fixed_lambda" and 0.001 <= settings["training.lr"] <= 0.1
+        assert settings["training.batch_size"] in (2, 4, 8)
+        assert {key: suggestion.values[key] for key in settings} == settings
+        assert any(key.startswith("lambda/") for key in suggestion.values)
+
+
+def test_meta_in_optuna_searches_the_settings_alone_and_learns_lambda_in_each():
+    for suggestion in driven("meta-in-optuna", *BOTH, trials=6).run(5):
+        assert suggestion.method == "meta_sparsity"
+        assert suggestion.params == {"training": suggestion.values}
+        assert set(suggestion.values) == {"training.lr", "training.batch_size"}
+
+
+@pytest.mark.parametrize("arm", ["meta", "fixed", "grid", "prune-taylor", "optuna-level"])
+def test_other_arms_train_as_the_configuration_says(arm):
+    assert "training" not in driven(arm, *BOTH).step().params
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), "searches training settings, but none is to be tuned: --tune training.lr"),
+        ((*BOTH, "meta.learner=forward"), "set meta.learner=waterfill, or leave it out"),
+    ],
+)
+def test_meta_in_optuna_says_before_anything_trains_what_it_lacks(settings, said):
+    config = load_config("smoke", arms=["meta-in-optuna"], settings=[*SMALL, "lambda=auto", *settings])
+    with pytest.raises(ConfigError, match=said):
+        assemble(Experiment(config), None)
