@@ -75,7 +75,7 @@ class MetaSparsity:
         own = Ties(groups, ties if ties is not None else range(len(groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
         steps = settings.steps if elsewhere else None
-        given = LearnerInputs(groups, own, dynamics, asked, reference, bounds, steps)
+        given = LearnerInputs(groups, own, dynamics, asked, reference, bounds, steps, seed)
         sparsifier.rule = self.learner = choose(learning.learner, objective.kind).build(learning, given)
         sparsifier.batch, sparsifier.outer_gradient = lambda: loop.batch, self._outer_gradient
 

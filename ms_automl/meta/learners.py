@@ -21,7 +21,7 @@ from ms_automl.meta.rule import Learner
 from ms_automl.meta.settings import GradientSettings, LearnerSettings, RemovalSettings, WaterfillSettings
 from ms_automl.meta.waterfill import WaterfillLearner
 from ms_automl.models.penalised import told
-from ms_automl.sparsity import Groups
+from ms_automl.sparsity import Groups, Importance, MagnitudeImportance, RandomImportance, TaylorImportance
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LearnerInputs:
         reference: the dense reference.
         bounds: (low, high) of λ.
         steps: of the training, where the reference trained under other settings; None where it did not.
+        seed: of what a learner draws.
     """
 
     groups: Groups
@@ -45,6 +46,7 @@ class LearnerInputs:
     reference: Reference
     bounds: tuple[float, float]
     steps: int | None = None
+    seed: int = 0
 
     @property
     def start(self) -> float:
@@ -135,7 +137,19 @@ def _waterfill(settings: WaterfillSettings, given: LearnerInputs) -> Learner:
             offset=given.steps is not None,
         )
     bounds = GivenBounds.between(*given.bounds, settings.rest)
-    return WaterfillLearner(given.groups, level, bounds=bounds, decay=settings.decay)
+    importance: Importance = TaylorImportance(given.groups, settings.decay)
+    if settings.order == "magnitude":
+        importance = MagnitudeImportance(given.groups)
+    if settings.order == "random":
+        importance = RandomImportance(given.groups, given.seed)
+    return WaterfillLearner(
+        given.groups,
+        level,
+        bounds=bounds,
+        importance=importance,
+        by_validation=settings.order == "validation",
+        selective=settings.shrinks == "chosen",
+    )
 
 
 def _removal(settings: RemovalSettings, given: LearnerInputs) -> Learner:
@@ -153,7 +167,12 @@ def _removal(settings: RemovalSettings, given: LearnerInputs) -> Learner:
 
 
 LEARNERS: dict[str, LearnerEntry] = {name: _by_gradient(one) for name, one in ESTIMATORS.items()} | {
-    "waterfill": LearnerEntry(WaterfillSettings, ("tradeoff", "target"), _waterfill),
+    "waterfill": LearnerEntry(
+        WaterfillSettings,
+        ("tradeoff", "target"),
+        _waterfill,
+        lambda settings, steps: steps if settings.order == "validation" else 0,
+    ),
     "removal": LearnerEntry(RemovalSettings, ("tradeoff",), _removal),
 }
 

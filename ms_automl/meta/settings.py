@@ -7,6 +7,9 @@ from typing import ClassVar, Literal, get_args
 
 from ms_automl.errors import STRICT, require
 
+Order = Literal["taylor", "validation", "magnitude", "random"]
+Shrinks = Literal["chosen", "layer"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
@@ -30,6 +33,11 @@ class WaterfillSettings(LearnerSettings):
         guess: a_0 of :class:`~ms_automl.meta.level.PricedLevel`, under a price.
         doubt: κ of the same.
         decay: of the average over removal costs, per step.
+        order: what groups are ranked by: ``taylor``, their removal costs by the training gradient; ``validation``,
+            the same by a gradient on a validation batch at every step; ``magnitude``, LAMP scores; ``random``, an
+            order drawn once. All but the first are there to be compared with.
+        shrinks: whether λ_l acts on the ``chosen`` groups of its layer, or on the whole ``layer`` as the learners
+            by gradient have it; there to be compared with as well.
     """
 
     learner: Literal["waterfill"] = "waterfill"
@@ -37,9 +45,13 @@ class WaterfillSettings(LearnerSettings):
     guess: float = 0.05
     doubt: float = 1.0
     decay: float = 0.99
+    order: Order = "taylor"
+    shrinks: Shrinks = "chosen"
 
     def __post_init__(self) -> None:
         conditions = {
+            "order is taylor, validation, magnitude or random": self.order in get_args(Order),
+            "shrinks is chosen or layer": self.shrinks in get_args(Shrinks),
             "0 <= rest <= 1": 0 <= self.rest <= 1,
             "guess > 0": self.guess > 0,
             "doubt > 0": self.doubt > 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from ms_automl.meta.schedule import LambdaSchedule, record
 from ms_automl.meta.step import Evaluation, TrainingStep
 from ms_automl.sparsity import (
     Groups,
+    Importance,
     TaylorImportance,
     cubic_ramp,
     selective_thresholds,
     shrink_factors,
+    thresholds,
 )
 
 
@@ -43,7 +46,10 @@ class WaterfillLearner(Learner):
         bounds: λ_max, and the λ of the groups that stay.
         every: steps between two updates of μ, and of what the bounds measure.
         begin: progress of the phase at which the ramp begins.
-        decay: of the costs' moving average, per step.
+        importance: what ranks the groups; None is by removal costs averaged over about 100 steps.
+        by_validation: whether the costs come from a gradient on an outer batch at every step, a pass each, in the
+            place of the training step's.
+        selective: whether λ_l acts on the chosen groups alone; without, on all groups of the layer.
     """
 
     def __init__(
@@ -54,7 +60,9 @@ class WaterfillLearner(Learner):
         bounds: Bounds,
         every: int = 10,
         begin: float = 0.0,
-        decay: float = 0.99,
+        importance: Importance | None = None,
+        by_validation: bool = False,
+        selective: bool = True,
     ) -> None:
         self.groups = groups
         self.level = level
@@ -62,7 +70,8 @@ class WaterfillLearner(Learner):
         self.every = every
         self.measures_every = every if bounds.measures else 0
         self.begin = begin
-        self.importance = TaylorImportance(groups, decay)
+        self.importance = TaylorImportance(groups) if importance is None else importance
+        self.by_validation, self.selective = by_validation, selective
         self.chosen = torch.zeros_like(groups.layer, dtype=torch.bool)  # [G] c_g < μ
         self.gone = torch.zeros_like(self.chosen)  # [G] those of them that have reached zero
         self.lambda_ = groups.size.new_zeros(len(groups.names))
@@ -78,13 +87,15 @@ class WaterfillLearner(Learner):
     def step(self, now: TrainingStep) -> None:
         """Update the level where due, then one prox; in the phase's last step the level's groups go for good."""
         last = now.phase >= 1
-        self.importance.observe(now.gradients())
+        self.importance.observe(self._gradients(now))
         self.bounds.observe(now.lr, now.moved, (~self.chosen).to(self.groups.size.dtype))
         if now.index % self.every == 0 or last:
             self.chosen = self.importance.lowest(self._share(now.phase), self.gone) | self.gone
         norms = self.groups.norms()
         self.lambda_ = self._lambda_now(norms, now.lr)
         threshold = selective_thresholds(self.groups, norms, self.lambda_, now.lr, self.chosen, self.bounds.rest)
+        if not self.selective:
+            threshold = torch.maximum(threshold, thresholds(self.groups, self.lambda_, now.lr))
         factors = torch.where(self.gone, 0.0, shrink_factors(self.groups, norms, threshold))
         if last:
             self.forced = float(self.groups.size[self.chosen & (factors > 0)].sum()) / self.groups.total
@@ -93,6 +104,12 @@ class WaterfillLearner(Learner):
         self.gone = self.chosen & (factors == 0)
         record(self.course, now.phase, self.lambda_)
         record(self.shares, now.phase, self._shares())
+
+    def _gradients(self, now: TrainingStep) -> Sequence[Tensor]:
+        if not self.by_validation:
+            return now.gradients()
+        with torch.enable_grad():
+            return now.outer_gradient(self.groups.weights)
 
     def observe(self, evaluation: Evaluation) -> list[str]:
         """Let the level learn from a report."""

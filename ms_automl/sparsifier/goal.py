@@ -20,7 +20,7 @@ from ms_automl.meta.schedule import LambdaSchedule
 from ms_automl.meta.scheduled import ScheduledLambda
 from ms_automl.meta.settings import SETTINGS, LearnerSettings, WaterfillSettings
 from ms_automl.meta.waterfill import WaterfillLearner
-from ms_automl.sparsity import Groups
+from ms_automl.sparsity import Groups, TaylorImportance
 
 BY_GRADIENT = ("one_step", "forward", "removal")
 """Learners besides `waterfill` that need nothing of the training step but what it leaves behind."""
@@ -108,11 +108,16 @@ class Goal:
         return SETTINGS[self.learner](learner=self.learner)
 
     def _waterfill(self, groups: Groups, prox_steps: int, settings: WaterfillSettings) -> Rule:
+        if (settings.order, settings.shrinks) != ("taylor", "chosen"):
+            raise ConfigError(
+                "waterfill's `order` and `shrinks` are for comparisons, by python -m ms_automl.search: take the defaults"
+            )
+        importance = TaylorImportance(groups, settings.decay)
         level, begin = self._level(groups, prox_steps, settings)
         bounds: Bounds = MeasuredBounds(groups, prox_steps)
         if self.bounds is not None:
             bounds = GivenBounds.between(*self.bounds, settings.rest)
-        return WaterfillLearner(groups, level, bounds=bounds, begin=begin, decay=settings.decay)
+        return WaterfillLearner(groups, level, bounds=bounds, begin=begin, importance=importance)
 
     def _level(self, groups: Groups, prox_steps: int, settings: WaterfillSettings) -> tuple[Level, float]:
         """The share of the penalised weights to be zero, and when the ramp to it begins."""

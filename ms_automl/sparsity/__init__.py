@@ -3,7 +3,13 @@
 from ms_automl.sparsity.criteria import CRITERIA
 from ms_automl.sparsity.groupings import GROUPINGS, build_groups, remark
 from ms_automl.sparsity.groups import ChannelGroups, Groups
-from ms_automl.sparsity.importance import Importance, MagnitudeImportance, TaylorImportance, cubic_ramp
+from ms_automl.sparsity.importance import (
+    Importance,
+    MagnitudeImportance,
+    RandomImportance,
+    TaylorImportance,
+    cubic_ramp,
+)
 from ms_automl.sparsity.measures import Sparsity, measure
 from ms_automl.sparsity.prox import prox_, proximal, selective_thresholds, shrink_factors, smallest, thresholds
 from ms_automl.sparsity.prox_metric import PROX_METRICS
@@ -16,6 +22,7 @@ __all__ = [
     "Groups",
     "Importance",
     "MagnitudeImportance",
+    "RandomImportance",
     "Sparsity",
     "TaylorImportance",
     "build_groups",

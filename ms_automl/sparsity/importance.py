@@ -119,6 +119,38 @@ class MagnitudeImportance:
         """Nothing to restore."""
 
 
+class RandomImportance:
+    """An order of the groups that is drawn once: what ranking them is worth is the difference to it.
+
+    Args:
+        groups: the groups.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, groups: Groups, seed: int) -> None:
+        self.groups = groups
+        drawn = torch.rand(len(groups.size), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.drawn = drawn.to(groups.size.device, groups.size.dtype)
+
+    def observe(self, gradients: Sequence[Tensor]) -> None:
+        """Nothing counts."""
+
+    def cost(self) -> Tensor:
+        """[G] uniform on 0 to 1."""
+        return self.drawn
+
+    def lowest(self, share: float, gone: Tensor | None = None) -> Tensor:
+        """[G] True for the cheapest groups, as :func:`cheapest` picks them."""
+        return cheapest(self.groups, self.cost(), share, gone)
+
+    def state_dict(self) -> dict[str, object]:
+        """Nothing is remembered: the seed draws the same."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Nothing to restore."""
+
+
 def cheapest(groups: Groups, cost: Tensor, share: float, gone: Tensor | None = None) -> Tensor:
     """[G] True for the cheapest groups that together hold at least ``share`` of the weights.
 
