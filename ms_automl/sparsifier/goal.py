@@ -110,7 +110,7 @@ class Goal:
     def _waterfill(self, groups: Groups, prox_steps: int, settings: WaterfillSettings) -> Rule:
         if (settings.order, settings.shrinks) != ("taylor", "chosen"):
             raise ConfigError(
-                "waterfill's `order` and `shrinks` are for comparisons, by python -m ms_automl.search: take the defaults"
+                "waterfill's `order` and `shrinks` are for python -m ms_automl.search: leave them out here"
             )
         importance = TaylorImportance(groups, settings.decay)
         level, begin = self._level(groups, prox_steps, settings)

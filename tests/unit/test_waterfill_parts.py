@@ -104,7 +104,7 @@ def test_a_loop_of_ones_own_has_the_default_parts():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     for settings in (WaterfillSettings(order="random"), WaterfillSettings(shrinks="layer")):
-        with pytest.raises(ConfigError, match="waterfill's `order` and `shrinks` are for comparisons"):
+        with pytest.raises(ConfigError, match="waterfill's `order` and `shrinks` are for python"):
             Sparsifier(model, optimizer, example=torch.zeros(1, 3, 9, 9), steps=20, target=0.5, learner=settings)
 
 
