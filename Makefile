@@ -47,6 +47,7 @@ lint: install ## Format, lint, types and the direction of imports
 
 docs: install ## The tables of README.md, docs/ and benchmarks/, from what is committed of runs
 	$(BIN)/python benchmarks/documents.py
+	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python -m benchmarks.reliability --table
 
 clean: ## Take the virtual environment and caches away; results stay

@@ -16,6 +16,7 @@ from ms_automl.data.nyuv2 import nyuv2
 from ms_automl.data.rooms import rooms
 from ms_automl.data.splits import AugmentedSplit, Batch, Split, TensorSplit, training_batch
 from ms_automl.data.streaming import streamed
+from ms_automl.data.trials import trials
 
 __all__ = [
     "DATASETS",
@@ -36,6 +37,7 @@ __all__ = [
     "rooms",
     "streamed",
     "training_batch",
+    "trials",
 ]
 
 DATASETS: dict[str, Callable[..., MultiTaskData]] = {
