@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from field_tables import each, headline, one_training, searches, table
+from field_tables import against_single_task, each, headline, one_training, searches, table
 from rows import Row, read_rows
 from tables import filled, signed_spread, spread, verdict
 
@@ -277,6 +277,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "benchmarks/RESULTS.md": {
         "one_training": partial(each, one_training),
         "searches": partial(each, searches),
+        "single_task": partial(each, against_single_task),
     },
     "benchmarks/HISTORY.md": {
         "verdict": partial(verdict, HERE / "runs"),

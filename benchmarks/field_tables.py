@@ -139,16 +139,18 @@ def every_row(preset: str) -> Iterator[tuple[str, Row]]:
 
 
 def against_single_task(preset: str) -> str:
-    """Δm on test against a dense network for each task, and what is kept of those networks' weights."""
-    alone = {row["seed"]: tested(row) for arm, row in every_row(preset) if arm == SINGLE_TASK}
+    """Δm on test against a dense network for each task, by the share of zeros; empty where those were not trained."""
     rows = list(every_row(preset))
+    alone = {row["seed"]: tested(row) for arm, row in rows if arm == SINGLE_TASK}
+    if not alone:
+        return ""
     found: dict[str, dict[str, list[float]]] = {}
     for arm, row in rows:
         kind = "dense" if arm == "dense" else row["label"].split("/")[2]
         if row["seed"] in alone and (kind in TARGETS or arm == "dense"):
             value = delta_m(TASKS[preset], tested(row), alone[row["seed"]])
             found.setdefault(arm, {}).setdefault(TARGETS.get(kind, "0 %"), []).append(value)
-    columns = ["0 %", *(name for name in TARGETS.values())]
+    columns = ["0 %", *TARGETS.values()]
     order = sorted(found, key=lambda arm: -np.mean(found[arm].get("44 %", [np.inf])))
     shown = [
         [f"`{arm}`", *(signed_spread(np.array(found[arm].get(name, [])), 1) for name in columns)] for arm in order
