@@ -139,7 +139,7 @@ def every_row(preset: str) -> Iterator[tuple[str, Row]]:
 
 
 def against_single_task(preset: str) -> str:
-    """Δm on test against a dense network for each task, by the share of zeros; empty where those were not trained."""
+    """Δm on test against a dense network for each task, by the share of zeros; empty where none was trained."""
     rows = list(every_row(preset))
     alone = {row["seed"]: tested(row) for arm, row in rows if arm == SINGLE_TASK}
     if not alone:

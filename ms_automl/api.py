@@ -145,7 +145,7 @@ def _own(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Factory]
             own[name] = factory
         if values.get(kind, {}).get("factory") != name:  # its own arguments and bounds of λ, never the preset's
             values[kind] = {"factory": name, "args": {}}
-            if values["preset"] != "own":
+            if values.get("preset") != "own":
                 values["lambda"] = {}
     return own
 

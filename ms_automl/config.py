@@ -16,12 +16,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from ms_automl.environment.siblings import ours
 from ms_automl.errors import ConfigError, require, unknown_name
 from ms_automl.meta import Objective
 from ms_automl.meta.lambda_bounds import DECADES, LambdaBounds
 from ms_automl.meta.settings import SETTINGS, AnySettings, WaterfillSettings
 from ms_automl.training import TrainingSettings
-from search_spaces import Parameter, training
+
+with ours():
+    from search_spaces import Parameter, training
 
 if TYPE_CHECKING:
     import torch

@@ -203,7 +203,7 @@ def test_reports_are_finite_and_named_as_the_records_are(case: str, make: Factor
     if CASES[case][0] == "meta_sparsity" or {"schedule", "lambda_"} & CASES[case][1].keys():
         names |= {f"lambda/{layer}" for layer in layers}
     if case == "dense, probed":
-        names |= {"val/depth/constant", "val/kind/constant"}
+        names |= {"val/depth/constant", "val/kind/constant", "bounds/step", "bounds/shrink"}
     tested = {name.replace("val/", "test/") for name in names if name.startswith("val/")}
     if case == "dense, probed":
         tested |= {f"{split}/{task}/loss_error" for split in ("val", "test") for task in ("depth", "kind")}

@@ -11,6 +11,8 @@ from search_spaces import SPACES
 LAYERS = ("stem", "block1.conv1", "block1.conv2")
 SLOW = ("optuna-gp", "optuna-level", "smac", "smac-level")
 """Arms whose model takes seconds to answer."""
+TUNED = "tune.training.lr="
+"""Without a setting to tune there is nothing to search for `meta-in-optuna`."""
 FREE = [name for name in ARMS if name not in SLOW]
 LOW, HIGH = 0.01, 1.0
 LEARNED = LambdaSchedule(LAYERS, ((0.1, 0.2, 0.05), (0.2, 0.4, 0.1)))
@@ -88,7 +90,7 @@ class Driven:
 
 def driven(arm, *settings, journal=None, trials=16, seed=0):
     """The sampler of an arm."""
-    tuned = ["tune.training.lr="] if arm == "meta-in-optuna" else []
+    tuned = [TUNED] if arm == "meta-in-optuna" else []
     config = load_config(
         "smoke", settings=[f"budget.trials={trials}", "training.report_every=5", *tuned, *settings]
     )

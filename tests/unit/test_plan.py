@@ -16,7 +16,7 @@ from ms_automl.errors import BudgetError, ConfigError
 from ms_automl.models import flops_of_a_sample
 from ms_automl.search import main
 from ms_automl.storage.tensors import save
-from tests.unit.driven import FREE
+from tests.unit.driven import FREE, TUNED
 
 TINY = [
     "data.args.train=32",
@@ -119,13 +119,13 @@ def test_bounds_that_are_measured_later_cost_nothing(absent_gpu):
 
 def test_the_arms_that_stop_trials_are_known_as_such(absent_gpu):
     arms = FREE
-    assert set(plan(config(GPU, "budget.trials=6", arms=arms)).outcome.stopping) == {"topk", "optuna-asha"}
+    assert set(plan(config(GPU, "budget.trials=6", TUNED, arms=arms)).outcome.stopping) == {"topk", "optuna-asha"}
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_everything_fits_on_a_screen_whole(width, absent_gpu):
     arms = FREE
-    text = text_of(plan(config(GPU, "budget.trials=6", arms=arms)), width)
+    text = text_of(plan(config(GPU, "budget.trials=6", TUNED, arms=arms)), width)
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     names = [line.split()[0] for line in text.splitlines() if line.split()]
     assert set(arms) <= set(names) and "all" in names

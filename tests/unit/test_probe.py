@@ -78,10 +78,7 @@ def test_a_probed_run_trains_as_one_that_is_not_bit_for_bit(tiny_data: MultiTask
         assert {name: found[name] for name in expected} == expected
         assert {
             name for name in set(found) - set(expected) if not name.endswith(("/constant", "/loss_error"))
-        } == {
-            "probe/depth/loss",
-            "probe/kind/loss",
-        }
+        } == {"probe/depth/loss", "probe/kind/loss", "bounds/step", "bounds/shrink"}
     for name, value in plain.loop.network.state_dict().items():
         assert torch.equal(value, probed.loop.network.state_dict()[name])
 

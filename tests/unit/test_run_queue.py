@@ -46,8 +46,12 @@ def test_streams_are_asked_in_the_order_of_sorting_them_all(tmp_path, slots, bro
         if name == "sorted":
             old = bench.scheduler
             samplers = {name: progress.sampler for name, progress in old.progress.items()}
+
+            def made(run, samplers=samplers):
+                return samplers[run.name]
+
             bench.scheduler = SortsAll(
-                old.comparison, samplers, lambda suggestion, _: cost(suggestion.method), old.reports, 2
+                old.comparison, made, lambda suggestion, _: cost(suggestion.method), old.reports, 2
             )
         histories.append(bench.run(slots, random.Random(slots).choice))
     assert histories[0] == histories[1]

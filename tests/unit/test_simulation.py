@@ -11,7 +11,7 @@ from ms_automl.config import load_config
 from ms_automl.driver.simulation import Script, simulate
 from ms_automl.meta import LambdaSchedule, Reference
 from ms_automl.models.cost import Cost
-from tests.unit.driven import FREE
+from tests.unit.driven import FREE, TUNED
 
 TINY = ["data.args.train=32", "data.args.val=16", "data.args.test=16", "training.steps=12"]
 
@@ -86,7 +86,8 @@ def test_a_simulation_is_the_same_whenever_it_is_held():
 @pytest.mark.parametrize("unit", ["passes", "flops", "device_seconds"])
 def test_every_arm_closes_within_its_limit_and_what_is_counted_is_what_the_ledger_has(unit):
     arms = FREE
-    one = experiment("budget.trials=4", "budget.retrain=1", f"budget.unit={unit}", arms=arms, seeds=2)
+    settings = ("budget.trials=4", "budget.retrain=1", f"budget.unit={unit}", TUNED)
+    one = experiment(*settings, arms=arms, seeds=2)
     comparison, outcome = run(one, slots=4)
     for row in comparison.rows():
         assert row["status"] in ("ok", "partial") and row["failed_trials"] == 0
