@@ -120,7 +120,10 @@ def run(stream: Stream, path: Path) -> None:
 
 def observed(index: int, suggestion: Suggestion, row: Row) -> Observation:
     """A trial that has ended, as its sampler knows it."""
-    result = None if row["error"] else Result(row["objective"], row["violation"], row["schedule"])
+    result = None
+    if not row["error"]:
+        zeros = row["metrics"]["sparsity/param"]
+        result = Result(row["objective"], row["violation"], row["schedule"], sparsity=zeros)
     return Observation(f"{index:02d}", suggestion, index, True, result)
 
 

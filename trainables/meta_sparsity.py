@@ -36,8 +36,6 @@ class MetaSparsity:
         ties: [L] index of the λ that each layer uses; None gives each layer its own. The `waterfill` rule has a
             λ for each layer whatever they say.
         learning: how λ is learned.
-        elsewhere: whether the reference trained under other settings, so that a network without zeros would be off
-            its losses too.
 
     Raises:
         ConfigError: for a grouping or a metric that the learners' rules do not cover.
@@ -55,14 +53,8 @@ class MetaSparsity:
         bounds: tuple[float, float],
         ties: Sequence[int] | None = None,
         learning: LearnerSettings = DEFAULTS,
-        elsewhere: bool = False,
     ) -> None:
         self.check(settings, learning)
-        if elsewhere and learning.learner != "waterfill":
-            raise ConfigError(
-                f"learner '{learning.learner}' compares itself with the dense reference on the way, which trained "
-                "under other settings: set meta.learner=waterfill"
-            )
         self.loop = loop = TrainingLoop(data, network, settings, seed)
         self.cost = loop.cost
         self.reference = reference
@@ -74,8 +66,7 @@ class MetaSparsity:
         asked = of_penalised(objective, groups)
         own = Ties(groups, ties if ties is not None else range(len(groups.names)))
         dynamics = Dynamics(network, loop.optimizer, loop.loss, loop.cost)
-        steps = settings.steps if elsewhere else None
-        given = LearnerInputs(groups, own, dynamics, asked, reference, bounds, steps, seed)
+        given = LearnerInputs(groups, own, dynamics, asked, reference, bounds, seed)
         sparsifier.rule = self.learner = choose(learning.learner, objective.kind).build(learning, given)
         sparsifier.batch, sparsifier.outer_gradient = lambda: loop.batch, self._outer_gradient
 

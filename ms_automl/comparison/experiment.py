@@ -98,7 +98,7 @@ class Experiment:
         """
         data, network = self.data(seed), self.network(seed, training_seed)
         params, settings = dict(suggestion.params), self.training(suggestion)
-        other = params.pop("training", None)
+        params.pop("training", None)
         if params.get("schedule") is not None:
             params["schedule"] = LambdaSchedule.from_dict(params["schedule"])
         build = METHODS[suggestion.method].build
@@ -107,8 +107,6 @@ class Experiment:
             layers, space = self.layers(network), params.pop("space", self.config.space)
             bounds = self.bounds(reference.bounds)
             params = self._learning(params) | {"reference": reference, "bounds": (bounds.low, bounds.high)}
-            if other:
-                params["elsewhere"] = True
             params["ties"] = SPACES[space](layers, params["bounds"]).ties(layers)
         device = self.config.resources.device
         data, network = on_device(data, device), network.to(device)

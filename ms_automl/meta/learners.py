@@ -12,7 +12,7 @@ from ms_automl.meta.bounds import GivenBounds
 from ms_automl.meta.dynamics import Dynamics
 from ms_automl.meta.gradient import GradientLearner
 from ms_automl.meta.hypergradients import ESTIMATORS, Estimator, Ties, updates
-from ms_automl.meta.level import AskedLevel, Level, OtherSettings, PricedLevel
+from ms_automl.meta.level import AskedLevel, Level, PricedLevel
 from ms_automl.meta.objective import Kind, Objective
 from ms_automl.meta.pricing import Pricing
 from ms_automl.meta.reference import Reference
@@ -35,7 +35,6 @@ class LearnerInputs:
         objective: what λ is learned for, in terms of the penalised weights.
         reference: the dense reference.
         bounds: (low, high) of λ.
-        steps: of the training, where the reference trained under other settings; None where it did not.
         seed: of what a learner draws.
     """
 
@@ -45,7 +44,6 @@ class LearnerInputs:
     objective: Objective
     reference: Reference
     bounds: tuple[float, float]
-    steps: int | None = None
     seed: int = 0
 
     @property
@@ -128,14 +126,8 @@ def _by_gradient(estimator: Estimator) -> LearnerEntry:
 def _waterfill(settings: WaterfillSettings, given: LearnerInputs) -> Learner:
     level: Level = AskedLevel(given.objective.target)
     if given.objective.kind == "tradeoff":
-        course = given.reference if given.steps is None else OtherSettings(given.reference, given.steps)
-        level = PricedLevel(
-            given.objective.price,
-            course,
-            guess=settings.guess,
-            doubt=settings.doubt,
-            offset=given.steps is not None,
-        )
+        price = given.objective.price
+        level = PricedLevel(price, given.reference, guess=settings.guess, doubt=settings.doubt)
     bounds = GivenBounds.between(*given.bounds, settings.rest)
     importance: Importance = TaylorImportance(given.groups, settings.decay)
     if settings.order == "magnitude":

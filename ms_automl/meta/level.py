@@ -6,7 +6,7 @@ import math
 from typing import Any, Protocol
 
 from ms_automl.meta.early import EarlyReference
-from ms_automl.meta.reference import Losses, Reference
+from ms_automl.meta.reference import Losses
 from ms_automl.meta.step import Evaluation
 
 
@@ -20,29 +20,6 @@ class DenseCourse(Protocol):
     def check(self) -> None:
         """Raise where it cannot tell."""
         ...
-
-
-class OtherSettings:
-    """A dense reference that trained under other settings, as a course: report by report at the same progress.
-
-    A network without zeros would be off it too, by a factor that nobody knows: learn with ``offset``
-    (:class:`PricedLevel`).
-
-    Args:
-        reference: the dense reference.
-        steps: of the training that is held against it.
-    """
-
-    def __init__(self, reference: Reference, steps: int) -> None:
-        self.reference, self.steps = reference, steps
-
-    def rise(self, step: int, losses: Losses) -> float:
-        """The relative loss less 1, against the reference at the same progress."""
-        return self.reference.rise_at(step / self.steps, losses)
-
-    def check(self) -> None:
-        """Raise where it cannot tell."""
-        self.reference.check()
 
 
 class Level(Protocol):
@@ -107,50 +84,32 @@ class PricedLevel:
     least squares in which the noise of early training counts less, with a prior worth κ measurements at half
     density.
 
-    Against a reference that trained under other settings the rise is b + a x with another unknown, b: how far a
-    network without zeros is off it. With ``offset`` both are fitted, b with a prior of 0 that is worth a fiftieth
-    of a measurement for each of κ.
-
     Args:
         price: of density.
         reference: the dense reference, or what foretells one.
         guess: a_0.
         doubt: κ.
         least: of â. A sparse network that happens to be better than the dense one is no licence.
-        offset: whether a network without zeros may be off the reference.
     """
 
     REMAINS = 2 / 3
-    SURE = 0.02
 
     def __init__(
-        self,
-        price: float,
-        reference: DenseCourse,
-        *,
-        guess: float = 0.05,
-        doubt: float = 1.0,
-        least: float = 1e-3,
-        offset: bool = False,
+        self, price: float, reference: DenseCourse, *, guess: float = 0.05, doubt: float = 1.0, least: float = 1e-3
     ) -> None:
         self.price = price
         self.reference = reference
         self.guess = guess
         self.doubt = doubt
         self.least = least
-        self.offset = offset
         self.measured: list[tuple[float, float, float]] = []
 
     @property
     def cost(self) -> float:
         """â."""
-        squares = sum(p * x * x for p, x, _ in self.measured) + self.doubt
-        products = sum(p * x * y for p, x, y in self.measured) + self.doubt * self.guess
-        if self.offset:  # b of the normal equations, put into the one of a
-            weight = sum(p for p, _, _ in self.measured) + self.SURE * self.doubt
-            first, values = sum(p * x for p, x, _ in self.measured), sum(p * y for p, _, y in self.measured)
-            squares, products = squares - first * first / weight, products - first * values / weight
-        return max(self.least, products / squares)
+        squares = sum(p * x * x for p, x, _ in self.measured)
+        products = sum(p * x * y for p, x, y in self.measured)
+        return max(self.least, (products + self.doubt * self.guess) / (squares + self.doubt))
 
     @property
     def share(self) -> float:

@@ -149,21 +149,6 @@ class Reference:
             "same steps and report_every"
         )
 
-    def rise_at(self, progress: float, losses: Losses) -> float:
-        """The same for a training of another length: against the reference's report at that share of its own.
-
-        Args:
-            progress: share of the training that is done, 0 to 1.
-            losses: L_t by task.
-
-        Raises:
-            ConfigError: where no course was recorded.
-        """
-        self.check()
-        last = self.course[-1][0]
-        _, dense = min(self.course, key=lambda report: abs(report[0] / last - progress))
-        return self._against(dense, losses) - 1
-
     def check(self) -> None:
         """Raise ConfigError where no course was recorded."""
         if not self.course:

@@ -41,6 +41,7 @@ class Result:
     violation: float = 0.0  # by how much its sparsity misses the target; at most 0 where it may win
     schedule: dict[str, Any] | None = None  # the λ that it has learned
     stopped: bool = False  # on the way
+    sparsity: float | None = None  # share of the weights that λ acts on which are zero
 
     @property
     def rank(self) -> tuple[float, float]:

@@ -18,9 +18,8 @@ from ms_automl.samplers.base import (
     WarmPath,
     fixed_lambda,
     grid,
-    under,
 )
-from ms_automl.samplers.meta import MetaOptuna, MetaSparsity
+from ms_automl.samplers.meta import MetaInOptuna, MetaOptuna, MetaSparsity
 from ms_automl.samplers.optuna import MakeSampler, OptunaSearch, gp, rungs, tpe
 
 PRUNING_LEVEL = (Parameter("level", 0.05, 0.95, "linear"),)
@@ -188,7 +187,6 @@ def _meta_optuna(given: SamplerInputs) -> Sampler:
 
 
 def _meta_in_optuna(given: SamplerInputs) -> Sampler:
-    """TPE over the training settings that are tuned; λ is learned inside every trial."""
     if not given.config.tuned:
         raise ConfigError(
             "arm 'meta-in-optuna' searches training settings, but none is to be tuned: "
@@ -196,15 +194,13 @@ def _meta_in_optuna(given: SamplerInputs) -> Sampler:
         )
     if given.config.meta.learner != "waterfill":
         raise ConfigError(
-            f"arm 'meta-in-optuna' trains under other settings than the dense reference, with which learner "
-            f"'{given.config.meta.learner}' compares itself: set meta.learner=waterfill, or leave it out"
+            f"arm 'meta-in-optuna' asks learner '{given.config.meta.learner}' for a level, which it cannot be: "
+            "set meta.learner=waterfill, or leave the arm out"
         )
-
-    def render(values: dict[str, float]) -> Suggestion:
-        return under(Suggestion("meta_sparsity", {}, values), values)
-
     trials, name = given.config.budget.trials, f"meta-in-optuna-{given.seed}"
-    return OptunaSearch(given.config.tuned, render, given.seed, trials, journal=given.journal, name=name)
+    return MetaInOptuna(
+        given.config.tuned, given.seed, trials, told=_told(given), journal=given.journal, name=name
+    )
 
 
 SAMPLERS: dict[str, Callable[[SamplerInputs], Sampler]] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.base import DONE, WAIT, Answer, Observation, Sampler
+from ms_automl.samplers.base import DONE, WAIT, Answer, Observation, Sampler, under
 from ms_automl.samplers.optuna import OptunaSearch
 
 STEP = 0.25
@@ -95,6 +95,54 @@ class MetaOptuna(LearnedFirst):
 
     def record(self, trial: Observation) -> None:
         """Keep the end of a trial around the learned λ in the study's file."""
+        if trial.suggestion.values:
+            self.search.record(trial)
+
+
+class MetaInOptuna(Sampler):
+    """Training settings are searched, λ is learned inside every trial.
+
+    The first trial is ``meta`` as the configuration has it, and learns how sparse to become. Under other settings
+    the dense reference's losses on the way are no measure of what zeros cost: a slower training is behind them at
+    first, and not for its zeros. So the others are asked for the level that the first has found, and learn which
+    groups of which layers that are, and their λ.
+
+    Args:
+        parameters: the training settings.
+        told: the level, where a target is asked for; then there is nothing to find first.
+    """
+
+    def __init__(
+        self,
+        parameters: tuple[Parameter, ...],
+        seed: int,
+        trials: int,
+        *,
+        told: Mapping[str, float],
+        journal: Path | None = None,
+        name: str = "study",
+    ) -> None:
+        self.told = told
+        self.search = OptunaSearch(parameters, _as_values, seed, trials, journal=journal, name=name)
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """The training that learns the level, then one under the settings that Optuna suggests."""
+        if self.told:
+            return self._under(self.search.ask(trials).values, self.told)
+        if not trials:
+            return Suggestion("meta_sparsity", {}, {})
+        first, *others = trials
+        if not first.ended:
+            return WAIT
+        if first.result is None or first.result.sparsity is None:
+            return DONE
+        return self._under(self.search.ask(others).values, {"level": first.result.sparsity})
+
+    def _under(self, settings: dict[str, float], level: Mapping[str, float]) -> Suggestion:
+        return under(Suggestion("meta_sparsity", dict(level), settings), settings)
+
+    def record(self, trial: Observation) -> None:
+        """Keep the end of a trial under other settings in the study's file."""
         if trial.suggestion.values:
             self.search.record(trial)
 

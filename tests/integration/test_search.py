@@ -54,7 +54,14 @@ def check_rows(search, arms):
         assert row["status"] == "ok", row
         assert 0 <= row["sparsity_param"] <= 1 and row["objective"] > 0
         if arm not in ("topk", "optuna-asha"):  # theirs are of different lengths
-            others = {"meta-search": 2, "meta-optuna": 2, "optuna-level": 2, "smac-level": 2, "random-2x": 6}
+            others = {
+                "meta-search": 2,
+                "meta-optuna": 2,
+                "meta-in-optuna": 2,
+                "optuna-level": 2,
+                "smac-level": 2,
+                "random-2x": 6,
+            }
             assert row["trials"] == (1 if ARMS[arm].single else others.get(arm, 3))
         assert (row["limit"] is None) == math.isinf(ARMS[arm].share)
         assert row["limit"] is None or row["spent"] <= row["limit"] * (1 + 1e-9)

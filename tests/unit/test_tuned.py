@@ -9,10 +9,7 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config, parse
 from ms_automl.driver.assembly import assemble, planned_passes
 from ms_automl.errors import ConfigError
-from ms_automl.meta import Reference
-from ms_automl.meta.level import OtherSettings, PricedLevel
-from ms_automl.meta.step import Evaluation
-from ms_automl.samplers.arms import ARMS
+from ms_automl.samplers.base import DONE, WAIT
 from ms_automl.training import TrainingSettings
 from tests.unit.driven import driven
 
@@ -109,37 +106,6 @@ def test_a_trial_trains_under_its_own_settings_and_is_planned_under_them():
     assert method.cost.train == planned(trial, 0)["train"] == planned(Suggestion("dense", {}, {}), 0)["train"]
 
 
-def test_lambda_is_learned_with_an_offset_where_the_reference_is_of_other_settings():
-    experiment = Experiment(load_config("smoke", settings=[*SMALL, *BOTH]))
-    losses = dict.fromkeys((task.name for task in experiment.data(0).tasks), 1.0)
-    reference = Reference(losses, [(4, losses), (8, losses)])
-    own, _ = experiment.build(ARMS["meta"].first, 0, reference)
-    assert own.learner.level.reference is reference and not own.learner.level.offset
-    settings = {"training": {"training.batch_size": 8.0}}
-    other, _ = experiment.build(Suggestion("meta_sparsity", settings, {}), 0, reference)
-    assert isinstance(other.learner.level.reference, OtherSettings) and other.learner.level.offset
-    while not other.done:  # in half the steps, whose reports the reference has not by number
-        other.step()
-    assert len(other.learner.level.measured) == own.loop.settings.sparsifying_reports
-
-
-@pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
-def test_what_zeros_cost_is_found_whatever_a_network_without_zeros_is_off_by(factor):
-    course = [(step, {"one": 2.0 / step, "other": 5.0 / step}) for step in range(10, 101, 10)]
-    reference, a = Reference({"one": 0.02, "other": 0.05}, course, {"one": 0.1, "other": 0.2}), 0.045
-    level = PricedLevel(1.0, OtherSettings(reference, steps=50), guess=0.03, doubt=0.01, offset=True)
-    plain = PricedLevel(1.0, OtherSettings(reference, steps=50), guess=0.03, doubt=0.01)
-    for number, density in enumerate((0.8, 0.6, 0.4, 0.3, 0.25, 0.22), 1):
-        rise = a / PricedLevel.REMAINS * (1 / density - 1)
-        losses = {task: loss * factor * (1 + rise) for task, loss in course[number - 1][1].items()}
-        evaluation = Evaluation(5 * number, number / 7, losses, density)
-        level.observe(evaluation)
-        plain.observe(evaluation)
-    assert level.cost == pytest.approx(factor * a, rel=0.02)
-    assert level.share == pytest.approx(1 - (factor * a) ** 0.5, rel=0.02)
-    assert (plain.cost == pytest.approx(level.cost, rel=0.02)) == (factor == 1.0)
-
-
 # ---- who searches them -------------------------------------------------------------------------------------
 
 
@@ -154,11 +120,29 @@ def test_searches_over_lambda_search_the_settings_too(arm):
         assert any(key.startswith("lambda/") for key in suggestion.values)
 
 
-def test_meta_in_optuna_searches_the_settings_alone_and_learns_lambda_in_each():
-    for suggestion in driven("meta-in-optuna", *BOTH, trials=6).run(5):
+def test_meta_in_optuna_learns_the_level_once_and_lambda_under_all_settings():
+    run = driven("meta-in-optuna", *BOTH, trials=6)
+    first, *others = run.run(5)
+    assert (first.method, first.params, first.values) == ("meta_sparsity", {}, {})
+    for suggestion in others:
         assert suggestion.method == "meta_sparsity"
-        assert suggestion.params == {"training": suggestion.values}
+        assert suggestion.params == {"level": 0.84, "training": suggestion.values}
         assert set(suggestion.values) == {"training.lr", "training.batch_size"}
+    assert len({tuple(one.values.values()) for one in others}) == 4
+
+
+def test_meta_in_optuna_waits_for_the_level_and_is_done_without_it():
+    run = driven("meta-in-optuna", *BOTH)
+    run.ask()
+    assert run.sampler.ask(run.trials) is WAIT
+    failed = driven("meta-in-optuna", *BOTH)
+    failed.run(1, lambda suggestion: None)
+    assert failed.sampler.ask(failed.trials) is DONE
+
+
+def test_under_a_target_every_trial_of_meta_in_optuna_is_asked_for_it():
+    run = driven("meta-in-optuna", *BOTH, "objective.kind=target", "objective.target=0.6")
+    assert [suggestion.params["level"] for suggestion in run.run(3)] == [0.6] * 3
 
 
 @pytest.mark.parametrize("arm", ["meta", "fixed", "grid", "prune-taylor", "optuna-level"])
@@ -170,7 +154,7 @@ def test_other_arms_train_as_the_configuration_says(arm):
     ("settings", "said"),
     [
         ((), "searches training settings, but none is to be tuned: --tune training.lr"),
-        ((*BOTH, "meta.learner=forward"), "set meta.learner=waterfill, or leave it out"),
+        ((*BOTH, "meta.learner=forward"), "set meta.learner=waterfill, or leave the arm out"),
     ],
 )
 def test_meta_in_optuna_says_before_anything_trains_what_it_lacks(settings, said):
