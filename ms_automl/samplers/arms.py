@@ -30,6 +30,7 @@ class Arm:
     winners: tuple[str, ...] = ("fixed_lambda",)  # the methods whose trials may be selected
     single: bool = False  # whether it runs one trial whatever the budget
     share: float = 1.0  # of the limit that the other arms have; infinite for the reference, charged to nobody
+    tunes: bool = False  # whether it searches the training settings that are to be tuned
 
 
 def _built(name: str) -> Callable[[SamplerInputs], Sampler]:
@@ -92,13 +93,18 @@ ARMS: dict[str, Arm] = {
         _built("meta-in-optuna"),
         _META,
         ("meta_sparsity",),
+        tunes=True,
     ),
-    "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built("optuna")),
-    "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built("optuna-gp")),
-    "optuna-asha": Arm("Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built("optuna-asha")),
-    "topk": Arm("many candidates for a third of a trial, the best to the end", _SEARCHED, _built("topk")),
-    "random": Arm("random search over λ", _SEARCHED, _built("random")),
-    "random-2x": Arm("random search with twice the budget", _SEARCHED, _built("random-2x"), share=2.0),
+    "optuna": Arm("Optuna's TPE over λ", _SEARCHED, _built("optuna"), tunes=True),
+    "optuna-gp": Arm("Optuna's Gaussian process over λ", _SEARCHED, _built("optuna-gp"), tunes=True),
+    "optuna-asha": Arm(
+        "Optuna's TPE, two thirds stopped at each rung", _SEARCHED, _built("optuna-asha"), tunes=True
+    ),
+    "topk": Arm(
+        "many candidates for a third of a trial, the best to the end", _SEARCHED, _built("topk"), tunes=True
+    ),
+    "random": Arm("random search over λ", _SEARCHED, _built("random"), tunes=True),
+    "random-2x": Arm("random search with twice the budget", _SEARCHED, _built("random-2x"), share=2.0, tunes=True),
     "grid": Arm("log-spaced values of one λ for all layers", _SEARCHED, _built("grid")),
     "path": Arm("the same values upward, each from the weights of the last", _SEARCHED, _built("path")),
     "fixed": Arm("the λ that the preset states", _SEARCHED, _built("fixed"), single=True),
@@ -112,7 +118,7 @@ ARMS: dict[str, Arm] = {
         _LEVEL,
         ("meta_sparsity",),
     ),
-    "smac": Arm("SMAC's random forest over λ (extra: smac)", _SEARCHED, _built("smac")),
+    "smac": Arm("SMAC's random forest over λ (extra: smac)", _SEARCHED, _built("smac"), tunes=True),
     "smac-level": Arm(
         "the hard search by SMAC (extra: smac)", _SEARCHED, _built("smac-level"), _LEVEL, ("meta_sparsity",)
     ),
@@ -200,3 +206,9 @@ def check_names(config: Config) -> None:
         raise ConfigError(f"arms: each may stand once, but got {', '.join(config.arms)}")
     if set(config.arms) <= {REFERENCE}:
         raise ConfigError(f"arms: name at least one besides {REFERENCE}, which is the reference")
+    if config.tune and not any(ARMS[name].tunes for name in config.arms):
+        searching = ", ".join(name for name, arm in ARMS.items() if arm.tunes)
+        raise ConfigError(
+            f"tune: none of the arms {', '.join(config.arms)} searches training settings: add one of "
+            f"{searching}, or tune nothing"
+        )

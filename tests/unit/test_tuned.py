@@ -9,6 +9,7 @@ from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config, parse
 from ms_automl.driver.assembly import assemble, planned_passes
 from ms_automl.errors import ConfigError
+from ms_automl.samplers.arms import ARMS, check_names
 from ms_automl.samplers.base import DONE, WAIT
 from ms_automl.training import TrainingSettings
 from tests.unit.driven import driven
@@ -143,6 +144,19 @@ def test_meta_in_optuna_waits_for_the_level_and_is_done_without_it():
 def test_under_a_target_every_trial_of_meta_in_optuna_is_asked_for_it():
     run = driven("meta-in-optuna", *BOTH, "objective.kind=target", "objective.target=0.6")
     assert [suggestion.params["level"] for suggestion in run.run(3)] == [0.6] * 3
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_that_says_so_searches_them_and_no_other(arm):
+    run = driven(arm, *BOTH, trials=6)
+    suggestions = [one for one in run.run(2) if one is not DONE]
+    assert ARMS[arm].tunes == any("training" in one.params for one in suggestions)
+
+
+def test_settings_that_no_arm_would_search_are_refused():
+    check_names(load_config("smoke", arms=["meta", "random"], settings=BOTH))
+    with pytest.raises(ConfigError, match="none of the arms meta, grid searches training settings: add one of "):
+        check_names(load_config("smoke", arms=["meta", "grid"], settings=BOTH))
 
 
 @pytest.mark.parametrize("arm", ["meta", "fixed", "grid", "prune-taylor", "optuna-level"])
