@@ -60,6 +60,8 @@ class LambdaSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _auto(cls, values: Any) -> Any:
+        if isinstance(values, str) and values != AUTO:
+            raise ConfigError(f"'{AUTO}' measures the bounds, lambda.low and lambda.high state them")
         return {} if values == AUTO else values
 
     @model_validator(mode="after")

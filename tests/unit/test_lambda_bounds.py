@@ -159,6 +159,11 @@ def test_own_data_and_an_own_network_have_no_bounds_of_a_preset(factory):
     assert stated.lambda_.stated.low == 0.1
 
 
+def test_a_word_that_means_nothing_is_refused_in_a_line():
+    with pytest.raises(ConfigError, match=r"lambda: 'auto' measures the bounds, .* state them \(got 'wide'\)"):
+        load_config("rooms", settings=["lambda=wide"])
+
+
 def test_bounds_the_wrong_way_round_are_refused_in_a_line():
     with pytest.raises(ConfigError, match=r"`low < high` must hold, but got low=2.0, high=1.0"):
         load_config("rooms", settings=["lambda.low=2", "lambda.high=1"])
