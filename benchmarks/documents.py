@@ -195,6 +195,24 @@ def optimizers() -> str:
     return f"{table(header, shown)}\n{how}{made['revision']}.\n"
 
 
+def bounds() -> str:
+    """What bounds of λ follow from in each case, and the zeros at multiples of their unit."""
+    cases: dict[str, dict[float, Row]] = {}
+    rows = read_rows(HERE / "lambda_bounds.jsonl")
+    for row in rows:
+        cases.setdefault(row["case"], {})[row["multiple"]] = row
+    multiples = sorted({row["multiple"] for row in rows} - {0.0})
+    shown = []
+    for case, own in cases.items():
+        zeros = [f"{100 * own[one]['zeros']:.0f}" if one in own else "–" for one in multiples]
+        measured = [f"{own[0.0][f'bounds/{name}']:.3g}" for name in ("step", "shrink")]
+        shown.append([case, *measured, *zeros])
+    header = ["seed 1000", "u / η", "r / Σ η", *(f"λ = {one:g} v" for one in multiples)]
+    made, revisions = rows[0], dict.fromkeys(row["revision"][:7] for row in rows)
+    how = f"Zeros in %; torch {made['torch']}, one thread of {made['cpu']}, revision {', '.join(revisions)}.\n"
+    return f"{table(header, shown)}\n{how}"
+
+
 def zoo(source: str) -> str:
     """What becomes of the networks of a source."""
     rows = [row for row in read_rows(HERE / "networks.jsonl") if row["source"] == source]
@@ -273,6 +291,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "timm": partial(zoo, "timm"),
         "byhand": partial(zoo, "by hand"),
     },
+    "docs/protocol.md": {"bounds": bounds},
     "docs/method.md": {"estimators": directions, "levels": levels},
     "benchmarks/RESULTS.md": {
         "one_training": partial(each, one_training),

@@ -12,7 +12,7 @@ from benchmarks.reliability import TABLE, known, table
 
 ROOT = Path(__file__).parents[2]
 WITH_TABLES = (
-    *("README.md", "docs/method.md", "docs/networks.md", "docs/sparsifier.md"),
+    *("README.md", "docs/method.md", "docs/networks.md", "docs/sparsifier.md", "docs/protocol.md"),
     *("benchmarks/RESULTS.md", "benchmarks/HISTORY.md"),
 )
 
