@@ -207,7 +207,7 @@ def bounds() -> str:
         zeros = [f"{100 * own[one]['zeros']:.0f}" if one in own else "–" for one in multiples]
         measured = [f"{own[0.0][f'bounds/{name}']:.3g}" for name in ("step", "shrink")]
         shown.append([case, *measured, *zeros])
-    header = ["seed 1000", "u / η", "r / Σ η", *(f"λ = {one:g} v" for one in multiples)]
+    header = ["seed 1000", "u / η", "r / Σ η", *(f"λ = {one:g} u/η" for one in multiples)]
     made, revisions = rows[0], dict.fromkeys(row["revision"][:7] for row in rows)
     how = f"Zeros in %; torch {made['torch']}, one thread of {made['cpu']}, revision {', '.join(revisions)}.\n"
     return f"{table(header, shown)}\n{how}"

@@ -2,7 +2,7 @@
 
     python benchmarks/lambda_bounds.py --json benchmarks/lambda_bounds.jsonl
 
-For each case a dense training that measures v (docs/protocol.md, 'Bounds of λ'), then one λ for all layers at
+For each case a dense training that measures u / η (docs/protocol.md, 'Bounds of λ'), then one λ for all layers at
 multiples of it. A line for each training is appended to the file, and what is there is not done again. Seed 1000,
 which serves nothing else.
 """
@@ -21,7 +21,7 @@ from ms_automl.comparison.experiment import Experiment
 from ms_automl.comparison.run import Suggestion
 from ms_automl.config import load_config
 from ms_automl.meta import LambdaSchedule
-from ms_automl.meta.lambda_bounds import BELOW, LambdaBounds
+from ms_automl.meta.meter import RESISTANCE
 
 SEED = 1000
 CASES: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "rooms, SGD": ("training.optimizer=sgd", "training.lr=0.05"),
 }
 MULTIPLES = (0.5, 1.0, 1.5, 2.0, 3.0)
+MORE = {"rooms, SGD": (5.0, 8.0, 20.0, 50.0)}
 
 
 def main() -> None:
@@ -51,13 +52,13 @@ def main() -> None:
         known = {row["multiple"]: row for row in read_rows(args.json) if row["case"] == case}
         if 0.0 not in known:
             dense = trained(experiment, Suggestion("dense", {"probe": True}, {}))
+            dense["bounds/step"] /= RESISTANCE[experiment.config.training.optimizer]  # u / η itself
             known[0.0] = dense | {"case": case, "multiple": 0.0}
             append_row(args.json, known[0.0])
-        bounds = LambdaBounds.of(known[0.0])
-        assert bounds is not None
+        unit = known[0.0]["bounds/step"]
         layers = experiment.layers(experiment.network(SEED))
-        for multiple in (one for one in MULTIPLES if one not in known):
-            schedule = LambdaSchedule.constant(dict.fromkeys(layers, multiple * bounds.low / BELOW))
+        for multiple in (one for one in (*MULTIPLES, *MORE.get(case, ())) if one not in known):
+            schedule = LambdaSchedule.constant(dict.fromkeys(layers, multiple * unit))
             row = trained(experiment, Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, {}))
             losses = [key for key in row if key.endswith("/loss")]
             row["loss"] = sum(row[key] / known[0.0][key] for key in losses) / len(losses)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from ms_automl.data import MultiTaskData
-from ms_automl.meta.meter import Meter
+from ms_automl.meta.meter import RESISTANCE, Meter
 from ms_automl.models import MultiTaskNet
 from ms_automl.sparsity import PROX_METRICS
 from ms_automl.training import Metrics, State, TrainingLoop, TrainingSettings, constant_losses
@@ -44,7 +44,8 @@ class Dense:
         self.probe = probe
         self.loop.errors = probe
         groups, metric = self.loop.sparsifier.groups, PROX_METRICS[settings.prox_metric]
-        self.meter = Meter(groups, lambda: metric(self.loop.optimizer, groups))
+        resistance = RESISTANCE[settings.optimizer]
+        self.meter = Meter(groups, resistance, lambda: metric(self.loop.optimizer, groups))
         if probe:
             self.loop.sparsifier.rule = self.meter
         self.cost = self.loop.cost

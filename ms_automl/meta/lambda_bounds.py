@@ -46,7 +46,8 @@ class LambdaBounds:
         where all groups shrink without being made up for, λ Σ_t η_t has to be as long as the weights are, r.
 
         Args:
-            step: u / η, as :class:`~ms_automl.meta.meter.Meter` measures it in a dense training.
+            step: u / η, as :class:`~ms_automl.meta.meter.Meter` measures it in a dense training; of SGD, which
+                resists more the more a group is shortened, ten times that.
             shrink: r / Σ_t η_t, as well.
         """
         unit = max(step, shrink)

@@ -12,6 +12,11 @@ from ms_automl.meta.rule import Untouched
 from ms_automl.meta.step import TrainingStep
 from ms_automl.sparsity import Groups
 
+RESISTANCE = {"adamw": 1.0, "sgd": 10.0}
+"""By optimiser: Adam's steps keep their length whatever the gradient is, those of SGD grow with it, and momentum
+adds up what all points one way (benchmarks/lambda_bounds.py: its groups begin to go at three times u / η, and at
+eight times that a third has gone)."""
+
 
 class Meter(Untouched):
     """Leaves every group alone and measures what :class:`~ms_automl.meta.lambda_bounds.LambdaBounds` follow from.
@@ -19,19 +24,24 @@ class Meter(Untouched):
     Over the sparsifying phase, with u_l the root mean square of what a step of the optimiser adds to those weights
     of layer l that λ can act on, r_l that of the weights themselves, and medians over layers,
 
-        step = median_l mean_t u_l,t / η_t,        shrink = median_l r_l / Σ_t η_t,
+        step = κ median_l mean_t u_l,t / η_t,        shrink = median_l r_l / Σ_t η_t,
 
-    u measured in every tenth step, r in the last of them. In a metric d of the prox both are of d ∘ θ.
+    u measured in every tenth step, r in the last of them. κ is what an optimiser adds to a group that is
+    shortened, over what it adds in a dense training (:data:`RESISTANCE`). In a metric d of the prox u and r are
+    those of d ∘ θ.
 
     Args:
         groups: the groups.
+        resistance: κ.
         metric: gives d after a step, as :data:`~ms_automl.sparsity.PROX_METRICS` do; None where d is 1.
     """
 
     measures_every = 10
 
-    def __init__(self, groups: Groups, metric: Callable[[], Tensor | None] = lambda: None) -> None:
-        self.groups, self.metric = groups, metric
+    def __init__(
+        self, groups: Groups, resistance: float = 1.0, metric: Callable[[], Tensor | None] = lambda: None
+    ) -> None:
+        self.groups, self.resistance, self.metric = groups, resistance, metric
         self.steps = torch.zeros(len(groups.names), dtype=torch.float64)  # Σ_t u_l / η_t of those measured
         self.measured = 0
         self.rates = 0.0  # Σ_t η_t
@@ -61,7 +71,7 @@ class Meter(Untouched):
         if not self.measured:
             return {}
         step, rms = (float(torch.quantile(each, 0.5)) for each in (self.steps / self.measured, self.rms))
-        return {"bounds/step": step, "bounds/shrink": rms / self.rates}
+        return {"bounds/step": self.resistance * step, "bounds/shrink": rms / self.rates}
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured."""
