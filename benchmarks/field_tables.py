@@ -76,13 +76,13 @@ def outcomes(preset: str) -> dict[str, pd.DataFrame]:
 
 def priced(trials: pd.DataFrame) -> pd.DataFrame:
     """J at price 1: of `meta` the level that it learned; of what is told a level the best by validation."""
-    density = (1 - trials["zeros"] / 100) * trials["objective_kind"].str.startswith("target")
-    trials = trials.assign(**{name: trials[name] + density for name in ("J", "J test")})
     told = trials["objective_kind"].str.startswith("target")
-    trials = trials[~((trials["arm"] == META) & told)]
+    density = (1 - trials["zeros"] / 100) * told
+    trials = trials.assign(told=told, **{name: trials[name] + density for name in ("J", "J test")})
+    trials = trials[~(told & (trials["arm"] == META))]
     # Who was not run at every target yet has no best of them.
-    whole = trials.groupby(["arm", "seed"])["objective_kind"].transform("nunique")
-    trials = trials[~trials["objective_kind"].str.startswith("target") | (whole == len(TARGETS))]
+    whole = trials.groupby(["arm", "seed"])["objective_kind"].transform("nunique") == len(TARGETS)
+    trials = trials[~trials["told"] | whole]
     return trials.loc[trials.groupby(["arm", "seed"])["J"].idxmin()]
 
 
@@ -103,14 +103,12 @@ def claim(columns: dict[str, pd.DataFrame]) -> str:
     """Against how many rivals `meta` is no worse, and which ones are left."""
     parts = []
     for name, part in columns.items():
-        verdicts: dict[str, list[str]] = {"shown": [], "not shown": [], "few": []}
+        verdicts: dict[str, list[str]] = {"shown": [], "not shown": []}
         for arm in (one for one in ranked(columns) if one != META):
             gaps = less_meta(part, arm)
             if len(gaps) >= SEEDS_TO_CLAIM:
                 shown = interval(-gaps)[1] < NO_WORSE
                 verdicts["shown" if shown else "not shown"].append(f"`{short(arm)}`")
-            elif len(gaps):
-                verdicts["few"].append(f"`{short(arm)}`")
         tried = len(verdicts["shown"]) + len(verdicts["not shown"])
         if tried:
             missing = f" (not shown: {', '.join(verdicts['not shown'])})" if verdicts["not shown"] else ""

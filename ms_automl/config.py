@@ -73,11 +73,10 @@ class LambdaSection(_Section):
     @property
     def stated(self) -> LambdaBounds | None:
         """The bounds where either is stated."""
-        if self.low is None and self.high is None:
-            return None
         ratio = 10**DECADES
-        low = self.low if self.low is not None else self.high / ratio  # type: ignore[operator]
-        return LambdaBounds(low, self.high if self.high is not None else low * ratio)
+        if self.low is None:
+            return None if self.high is None else LambdaBounds(self.high / ratio, self.high)
+        return LambdaBounds(self.low, self.low * ratio if self.high is None else self.high)
 
 
 class BudgetSection(_Section):
@@ -210,8 +209,6 @@ def preset_values(preset: str) -> dict[str, Any]:
 def changed(values: dict[str, Any], *, seeds: int | None, settings: Sequence[str]) -> Config:
     """A whole configuration, as :meth:`Config.to_dict` gives it, with what the command line says."""
     values = copy.deepcopy(values)
-    if values.get("lambda") == AUTO:
-        values["lambda"] = {}
     if seeds is not None:
         values["seeds"] = seeds
     for section in ("data", "network"):  # its own arguments and bounds of λ, never the preset's
@@ -265,8 +262,6 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string; nobody who types it means one
         with suppress(ValueError):
             value = float(value)
-    if (key, value) == ("lambda", AUTO):
-        value = {}
     if key == "preset":
         raise ConfigError("--set preset: the preset is what settings change; name it by --preset")
     place(values, key, value)
@@ -278,6 +273,8 @@ def place(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".", 1) if key.startswith("tune.") else key.split(".")
     target = values
     for name in sections:
+        if name == "lambda" and target.get(name) == AUTO:
+            target[name] = {}
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key}: '{name}' is a single value, it has no keys inside")

@@ -170,7 +170,7 @@ class RunProgress:
         if trial.status in (Status.FINISHED, Status.STOPPED) and "val/objective" in trial.metrics:
             violation = self.comparison.judge.objective.violation(trial.metrics["density"])
             stopped = trial.status == Status.STOPPED
-            sparsity = trial.metrics["sparsity/param"]
+            sparsity = trial.metrics.get("sparsity/param")
             result = Result(trial.metrics["val/objective"], violation, trial.schedule, stopped, sparsity)
         return Observation(trial.name, suggestion_of(trial), trial.known, True, result, dict(trial.at_rungs))
 

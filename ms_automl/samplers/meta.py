@@ -11,7 +11,7 @@ from pathlib import Path
 from ms_automl.comparison.registry import Parameter, Space
 from ms_automl.comparison.run import Suggestion
 from ms_automl.meta import LambdaSchedule
-from ms_automl.samplers.base import DONE, WAIT, Answer, Observation, Sampler, under
+from ms_automl.samplers.base import DONE, WAIT, Answer, Observation, Result, Sampler, under
 from ms_automl.samplers.optuna import OptunaSearch
 
 STEP = 0.25
@@ -20,7 +20,24 @@ REACH = math.log(10)
 """How far Optuna may go from the learned λ, in log λ; the bounds of λ hold besides."""
 
 
-class LearnedFirst(Sampler):
+class MetaFirst(Sampler):
+    """First ``meta`` as the configuration has it, then trials that follow from it; done where it failed."""
+
+    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """The training that learns λ; later what follows."""
+        if not trials:
+            return Suggestion("meta_sparsity", {}, {})
+        first, *others = trials
+        if not first.ended:
+            return WAIT
+        return DONE if first.result is None else self.then(first.result, others)
+
+    @abstractmethod
+    def then(self, learned: Result, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """What is to run after the first training has ended so, and these trials after it."""
+
+
+class LearnedFirst(MetaFirst):
     """First a training that learns λ, then trials with shifts of what it has learned; done where it failed.
 
     The parameters of the space say which λ move together, its bounds hold.
@@ -30,20 +47,15 @@ class LearnedFirst(Sampler):
         self.space = space
         self.names = {p.name: f"shift/{p.name.removeprefix('lambda/')}" for p in space.parameters}
 
-    def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
-        """The training that learns λ; later a fixed-λ trial around that."""
-        if not trials:
-            return Suggestion("meta_sparsity", {}, {})
-        first, *others = trials
-        if not first.ended:
-            return WAIT
-        if first.result is None or first.result.schedule is None:
+    def then(self, learned: Result, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """A fixed-λ trial around what was learned."""
+        if learned.schedule is None:
             return DONE
-        learned = LambdaSchedule.from_dict(first.result.schedule)
-        shifts = self.shifts(others)
+        course = LambdaSchedule.from_dict(learned.schedule)
+        shifts = self.shifts(trials)
         factor = self.space.lambdas({name: math.exp(shifts[shift]) for name, shift in self.names.items()})
         low, high = self.space.parameters[0].low, self.space.parameters[0].high
-        schedule = learned.scaled([factor[layer] for layer in learned.layers]).clipped(low, high)
+        schedule = course.scaled([factor[layer] for layer in course.layers]).clipped(low, high)
         return Suggestion("fixed_lambda", {"schedule": schedule.to_dict()}, shifts)
 
     @abstractmethod
@@ -99,7 +111,7 @@ class MetaOptuna(LearnedFirst):
             self.search.record(trial)
 
 
-class MetaInOptuna(Sampler):
+class MetaInOptuna(MetaFirst):
     """Training settings are searched, λ is learned inside every trial.
 
     The first trial is ``meta`` as the configuration has it, and learns how sparse to become. Under other settings
@@ -126,19 +138,15 @@ class MetaInOptuna(Sampler):
         self.search = OptunaSearch(parameters, _as_values, seed, trials, journal=journal, name=name)
 
     def ask(self, trials: Sequence[Observation]) -> Suggestion | Answer:
-        """The training that learns the level, then one under the settings that Optuna suggests."""
-        if self.told:
-            return self._under(self.search.ask(trials).values, self.told)
-        if not trials:
-            return Suggestion("meta_sparsity", {}, {})
-        first, *others = trials
-        if not first.ended:
-            return WAIT
-        if first.result is None or first.result.sparsity is None:
-            return DONE
-        return self._under(self.search.ask(others).values, {"level": first.result.sparsity})
+        """The training that learns the level, where none is told, then those under other settings."""
+        return self._under(trials, self.told) if self.told else super().ask(trials)
 
-    def _under(self, settings: dict[str, float], level: Mapping[str, float]) -> Suggestion:
+    def then(self, learned: Result, trials: Sequence[Observation]) -> Suggestion | Answer:
+        """A training to the level that was learned under the settings that Optuna suggests."""
+        return DONE if learned.sparsity is None else self._under(trials, {"level": learned.sparsity})
+
+    def _under(self, trials: Sequence[Observation], level: Mapping[str, float]) -> Suggestion:
+        settings = self.search.ask(trials).values
         return under(Suggestion("meta_sparsity", dict(level), settings), settings)
 
     def record(self, trial: Observation) -> None:
